@@ -1,0 +1,199 @@
+"""The built-in set ``shapes``: images drawn from their index by numpy alone.
+
+It is a demonstration and test set. It was designed before any training was tuned on it, and what a method scores on
+it is never evidence for hard views: the class is, by design, the only thing all crops of an image share.
+
+Every image shows three or four copies of one shape, the class, each with a colour, texture, size, rotation and place
+of its own, lighter or darker than a background of two colours and a texture. Raw pixels therefore say next to nothing
+about the class, while nearly every random crop of the image shows it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hardviews.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+
+SPLITS = {"train": 0, "test": 1}
+COUNTS = {"train": 5000, "test": 1000}  # images of a split where no count is given
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+SLOTS = np.array([[0.27, 0.27], [0.73, 0.27], [0.27, 0.73], [0.73, 0.73]], dtype=np.float32)  # x, y of the copies
+
+
+# Every shape is a signed distance (negative inside, 1 = the radius of the shape) from rotated coordinates u, v.
+
+
+def _disk(u: Floats, v: Floats) -> Floats:
+    return np.sqrt(u * u + v * v) - 0.85
+
+
+def _ring(u: Floats, v: Floats) -> Floats:
+    return np.abs(np.sqrt(u * u + v * v) - 0.75) - 0.23
+
+
+def _square(u: Floats, v: Floats) -> Floats:
+    return np.maximum(np.abs(u), np.abs(v)) - 0.75
+
+
+def _triangle(u: Floats, v: Floats) -> Floats:
+    return np.maximum(-v, np.abs(u) * 0.8660254 + v * 0.5) - 0.55
+
+
+def _star(u: Floats, v: Floats) -> Floats:
+    tip, notch, half = 1.1, 0.45, np.pi / 5
+    angle = np.abs(np.arctan2(v, u) % (2 * half) - half)  # folded: 0 at a notch, half at a tip
+    radius = np.sqrt(u * u + v * v)
+    along = np.array([tip * np.cos(half) - notch, tip * np.sin(half)], dtype=np.float32)
+    along /= np.hypot(*along)
+    return (radius * np.cos(angle) - notch) * along[1] - radius * np.sin(angle) * along[0]
+
+
+def _cross(u: Floats, v: Floats) -> Floats:
+    a, b = np.abs(u), np.abs(v)
+    return np.maximum(np.maximum(a, b) - 0.95, np.minimum(a, b) - 0.28)
+
+
+def _crescent(u: Floats, v: Floats) -> Floats:
+    hole = np.sqrt((u - 0.5) ** 2 + v * v) - 0.72
+    return np.maximum(np.sqrt(u * u + v * v) - 0.95, -hole)
+
+
+def _bar(u: Floats, v: Floats) -> Floats:
+    return np.maximum(np.abs(u) - 1.0, np.abs(v) - 0.3)
+
+
+def _pair(u: Floats, v: Floats) -> Floats:
+    return np.sqrt((np.abs(u) - 0.58) ** 2 + v * v) - 0.4
+
+
+def _hourglass(u: Floats, v: Floats) -> Floats:
+    return np.maximum((np.abs(v) - np.abs(u)) * 0.7071068, np.abs(u) - 0.85)
+
+
+SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "disk": _disk,
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "crescent": _crescent,
+    "bar": _bar,
+    "pair": _pair,
+    "hourglass": _hourglass,
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn image and what is on it, n objects in the order of painting.
+
+    Args:
+        image: uint8 ``[size, size, 3]``.
+        masks: bool ``[n, size, size]``, the visible part of every object.
+        label: which of ``SHAPES`` all objects are.
+    """
+
+    image: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    label: int
+
+
+def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 32) -> Scene:
+    """Draws image ``index`` of a split: the same for the same arguments, whatever was drawn before.
+
+    The scene does not depend on ``size`` (but for faint pixel noise), which only says how finely it is drawn.
+    """
+    random = np.random.default_rng([seed, SPLITS[split], index])
+    label = index % len(SHAPES)
+    copies = 3 + int(random.random() < 0.5)
+    place, scale, turn, light, tint, waves, phase, amount = _numbers(random, copies)
+
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = axis[None, None, :], axis[None, :, None]  # unit coordinates: [1, 1, size], [1, size, 1]
+
+    # layer 0 is the background, layers 1..n are the objects
+    texture = np.sin(waves[:, 0, 0, None, None] * x + waves[:, 0, 1, None, None] * y + phase[:, 0, None, None])
+    texture *= np.sin(waves[:, 1, 0, None, None] * x + waves[:, 1, 1, None, None] * y + phase[:, 1, None, None])
+    texture *= amount[:, None, None]  # [1 + n, size, size]
+
+    slope = np.array([np.cos(turn[0]), np.sin(turn[0])], dtype=np.float32)
+    ramp = (x[0] - 0.5) * slope[0] + (y[0] - 0.5) * slope[1]  # [size, size], -0.7..0.7 across the image
+    contrast = light[0] * 0.5 - 0.25  # how much lighter the background gets along the slope
+    ground = 0.5 + contrast * ramp + texture[0] + (random.random((size, size), dtype=np.float32) - 0.5) * 0.06
+    image = ground[..., None] + tint[0] + (ramp + 0.5)[..., None] * (tint[-1] - tint[0])
+
+    dx, dy = x - place[:, 0, None, None], y - place[:, 1, None, None]  # [n, size, size]
+    cos, sin = (np.cos(turn[1:]) / scale)[:, None, None], (np.sin(turn[1:]) / scale)[:, None, None]
+    distance = list(SHAPES.values())[label](dx * cos + dy * sin, dy * cos - dx * sin)
+    cover = np.clip(0.5 - distance * (scale * size)[:, None, None], 0, 1)  # antialiased: a ramp one pixel wide
+
+    for n in range(copies):
+        # lighter or darker than the middle grey of the ground, so that the shape is seen without colour too
+        tone = 0.5 + (0.28 + 0.2 * abs(light[1 + n] * 2 - 1)) * (1 if light[1 + n] > 0.5 else -1)
+        colour = tint[1 + n] + (tone + texture[1 + n])[..., None]
+        image += cover[n][..., None] * (colour - image)
+
+    solid = cover > 0.5
+    for n in range(copies - 1):
+        solid[n] &= ~solid[n + 1 :].any(0)
+    return Scene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), solid, label)
+
+
+def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:
+    """All that is random about a scene but its pixel noise; the leading size is n objects or 1 + n layers."""
+    layers = 1 + copies
+    place = SLOTS[random.permutation(len(SLOTS))[:copies]]
+    place = place + random.uniform(-0.06, 0.06, (copies, 2)).astype(np.float32)
+    scale = random.uniform(0.16, 0.25, copies).astype(np.float32)  # radius as a part of the image's side
+    turn = random.uniform(0, 2 * np.pi, layers).astype(np.float32)
+    light = random.random(layers, dtype=np.float32)
+    tint = random.uniform(-0.3, 0.3, (layers + 1, 3)).astype(np.float32)  # the last is the ground's second colour
+    tint -= (tint @ LUMA)[:, None]  # colour without lightness
+    waves = random.uniform(-50, 50, (layers, 2, 2)).astype(np.float32)  # up to eight waves across the image
+    waves[:, 1] *= random.random((layers, 1)) < 0.5  # half are stripes, half are checks
+    phase = random.uniform(0, 2 * np.pi, (layers, 2)).astype(np.float32)
+    amount = random.uniform(0, 0.12, layers).astype(np.float32)
+    return place, scale, turn, light, tint, waves, phase, amount
+
+
+class Shapes:
+    """The built-in set as a source of images: ``count`` of them, classes in turn, so that any count is balanced.
+
+    Args:
+        split: ``train`` or ``test``; they share no image.
+        count: number of images; 5,000 or 1,000 (train, test) where none is given.
+        size: side of the images in pixels.
+        seed: another number is another set of the same kind.
+
+    Raises:
+        InputError: for another split, or a count or size below one.
+    """
+
+    def __init__(self, split: str = "train", count: int | None = None, size: int = 32, seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise InputError(f"shapes has no split {split!r}; known: {', '.join(SPLITS)}")
+        self.count = COUNTS[split] if count is None else count
+        if self.count < 1 or size < 1:
+            raise InputError(f"shapes needs at least one image of at least one pixel, not {self.count} of {size}")
+        self.name = "shapes"
+        self.split, self.size, self.seed = split, size, seed
+        self.labels: Tensor | None = torch.arange(self.count) % len(SHAPES)
+        self.class_names: list[str] | None = list(SHAPES)
+        self.native_size: int | None = size if size <= 96 else None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, index: int) -> str:
+        return f"shapes/{self.split}/{index}"
+
+    def read(self, index: int) -> Tensor:
+        """Image ``index``, uint8 ``[size, size, 3]``."""
+        return torch.from_numpy(draw_scene(index, split=self.split, seed=self.seed, size=self.size).image)

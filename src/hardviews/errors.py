@@ -1,0 +1,25 @@
+"""The two errors a user can be shown: one line each, naming what was wrong, where, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """What the user gave can't be used and the user can mend it. The command line exits with 2; nothing was written."""
+
+
+class RunError(RuntimeError):
+    """A run could not go on. The command line exits with 1; what was saved before is intact."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that stands for nothing, with the nearest names that do."""
+    names = sorted(known)
+    close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif len(names) <= 20:
+        hint = f"known: {', '.join(names)}"
+    else:
+        hint = f"none of the {len(names)} known names is close"
+    return InputError(f"unknown {kind} {name!r}; {hint}")
