@@ -1,0 +1,54 @@
+# Two commands do everything: `make demo` and `make test`. Python 3.11 or newer and a package registry are all they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check dist test-oldest constraints clean
+
+demo: $(VENV)/.installed
+	$(BIN)/hardviews pretrain
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Wheel and sdist, and the wheel in an environment of its own.
+dist: $(VENV)/.installed-test
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	$(VENV)-wheel/bin/hardviews --version
+	rm -rf $(VENV)-wheel
+
+# The lower bounds of pyproject.toml, on the oldest versions they allow.
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	$(VENV)-oldest/bin/python -m pytest -n 2
+
+# Writes down the versions of an environment in which the tests have just passed: names and numbers, no hosts.
+constraints: test
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -v -i -E '^(nvidia|cuda|triton|-e|.* @ )' > constraints.txt
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV): some minutes and about 6 GB, most of it PyTorch"
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV): some minutes and about 6 GB, most of it PyTorch"
+	$(PIP) -c constraints.txt -e '.[test]'
+	@touch $(VENV)/.installed $@
+
+clean:
+	rm -rf dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
