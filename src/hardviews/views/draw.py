@@ -1,0 +1,179 @@
+"""Draws views: a plan and image sizes become boxes, flips, colours and blurs. Seeded, on the CPU, no pixels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from itertools import permutations
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hardviews.views.plan import Slot, ViewPlan
+
+# Crops tried before the central one is taken, as torchvision's RandomResizedCrop.
+ATTEMPTS = 10
+
+# How many uniform numbers a view takes, used or not, so that no number depends on another view or image: area and ratio
+# of every attempt, position, flip, jitter or not, its factors, its order, grey, blur or not, sigma, solarize, ticket.
+COUNTS = (ATTEMPTS, ATTEMPTS, 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """V views of each of B images, as numbers. Drawn on the CPU; ``to`` the training device before rendering there.
+
+    Args:
+        slot: int64 ``[V]``, always on the CPU: the plan's slot of every view, which is the same for all images.
+        box: float64 ``[V, B, 4]``: x0, y0, x1, y1 of the original, 0..1; float64, so that rounding recovers the pixels.
+        flip: bool ``[V, B]``, horizontally.
+        jitter: float32 ``[V, B, 4]``: brightness, contrast and saturation factors and hue shift in turns; 1, 1, 1, 0
+            where not applied.
+        order: int64 ``[V, B, 4]``: the order in which the four are applied (0 brightness … 3 hue).
+        grey: bool ``[V, B]``.
+        blur: float32 ``[V, B]``: standard deviation in pixels of the full-size view; 0 where not applied.
+        solarize: bool ``[V, B]``.
+        ticket: float32 ``[V, B]``: uniform in 0..1; the ``random`` policy keeps the largest, so that its choice, like
+            everything drawn here, does not depend on the number of processes.
+    """
+
+    slot: Tensor
+    box: Tensor
+    flip: Tensor
+    jitter: Tensor
+    order: Tensor
+    grey: Tensor
+    blur: Tensor
+    solarize: Tensor
+    ticket: Tensor
+
+    def __len__(self) -> int:
+        """V, the number of views per image."""
+        return self.slot.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.box.device
+
+    def take(self, ids: Tensor, slot: Sequence[int] | None = None) -> Self:
+        """The views of a choice, gathered on the device where these numbers are.
+
+        Args:
+            ids: int64 ``[K, B]``. Every row holds views of one slot, as the rows of a choice do.
+            slot: the slots of the K rows, if known (``plan.slot_of_kept()``). Else they are read from ``ids``, which
+                waits for a GPU; in a plan of one slot nothing needs reading.
+        """
+        if slot is not None:
+            kept = torch.tensor(slot, dtype=torch.int64)
+        elif bool((self.slot == self.slot[0]).all()):
+            kept = self.slot[:1].expand(ids.shape[0])
+        else:
+            kept = self.slot[ids[:, 0].cpu()]
+        ids = ids.to(self.device)
+
+        def gather(numbers: Tensor) -> Tensor:
+            rest = numbers.shape[2:]
+            return numbers.gather(0, ids.view(*ids.shape, *(1 for _ in rest)).expand(*ids.shape, *rest))
+
+        return self._map(gather, kept)
+
+    def __getitem__(self, part: slice) -> Self:
+        """All views of a part of the images, without a copy; as ``ImageBatch[part]``."""
+        return self._map(lambda numbers: numbers[:, part], self.slot)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Moves everything but ``slot``."""
+        return self._map(lambda numbers: numbers.to(device, non_blocking=non_blocking), self.slot)
+
+    def _map(self, change: Callable[[Tensor], Tensor], slot: Tensor) -> Self:
+        numbers = {field.name: change(getattr(self, field.name)) for field in fields(self) if field.name != "slot"}
+        return type(self)(slot=slot, **numbers)
+
+
+def draw(
+    plan: ViewPlan, size: Tensor, generator: torch.Generator, *, start: int = 0, total: int | None = None
+) -> Views:
+    """Draws the plan's V candidates for every image.
+
+    Numbers are drawn for the whole global batch and this process's part is taken, so what an image gets does not depend
+    on the number of processes, nor on the sizes of the other images.
+
+    Args:
+        plan: what to draw.
+        size: int64 ``[B, 2]`` on the CPU, height and width of this process's images (``ImageBatch.size``).
+        generator: on the CPU, fresh for every step: ``stream(seed, "views", step)``.
+        start: place of the first of these images in the global batch.
+        total: images in the global batch; None: these are all.
+    """
+    batch = size.shape[0]
+    total = start + batch if total is None else total
+    if not 0 <= start <= start + batch <= total:
+        raise ValueError(f"images {start} to {start + batch} are not within a global batch of {total}")
+    uniform = torch.rand(plan.draw, sum(COUNTS), total, generator=generator)[..., start : start + batch]
+    # [V, count, B] each
+    area, ratio, position, flip, jittered, factor, order, grey, blurred, sigma, solarize, ticket = (
+        uniform.split_with_sizes(COUNTS, 1)
+    )
+    low = _per_view(plan, lambda slot: [*(max(0.0, 1 - x) for x in _factors(slot)), -slot.photometric.hue])
+    high = _per_view(plan, lambda slot: [*(1 + x for x in _factors(slot)), slot.photometric.hue])
+    jitter = torch.where(
+        jittered < _per_view(plan, lambda slot: slot.photometric.jitter_p),
+        low + (high - low) * factor,
+        torch.tensor([1.0, 1.0, 1.0, 0.0])[:, None],
+    )
+    narrow = _per_view(plan, lambda slot: slot.photometric.blur_sigma[0])
+    wide = _per_view(plan, lambda slot: slot.photometric.blur_sigma[1])
+    blur = torch.where(
+        blurred < _per_view(plan, lambda slot: slot.photometric.blur_p), narrow + (wide - narrow) * sigma, 0.0
+    )
+    orders = torch.tensor(list(permutations(range(4))))  # [24, 4]
+    return Views(
+        slot=torch.tensor(plan.slot_of()),
+        box=_boxes(plan, size, area, ratio, position),
+        flip=(flip < _per_view(plan, lambda slot: slot.flip_p))[:, 0],
+        jitter=jitter.transpose(1, 2).contiguous(),
+        order=orders[(order[:, 0] * len(orders)).long()],
+        grey=(grey < _per_view(plan, lambda slot: slot.photometric.grey_p))[:, 0],
+        blur=blur[:, 0],
+        solarize=(solarize < _per_view(plan, lambda slot: slot.photometric.solarize_p))[:, 0],
+        ticket=ticket[:, 0].contiguous(),
+    )
+
+
+def _boxes(plan: ViewPlan, size: Tensor, area: Tensor, ratio: Tensor, position: Tensor) -> Tensor:
+    """Crops as torchvision's RandomResizedCrop draws them, ``[V, B, 4]``, from uniform numbers ``[V, attempts, B]``."""
+    # Whole pixels throughout, but in float64, which holds them exactly and divides without a cast.
+    height, width = size.double().unbind(1)  # [B] each
+    smallest = _per_view(plan, lambda slot: slot.scale[0], torch.float64)
+    largest = _per_view(plan, lambda slot: slot.scale[1], torch.float64)
+    narrow = _per_view(plan, lambda slot: slot.ratio[0], torch.float64)
+    wide = _per_view(plan, lambda slot: slot.ratio[1], torch.float64)
+
+    pixels = (smallest + (largest - smallest) * area) * (height * width)  # [V, attempts, B]
+    aspect = (narrow.log() + (wide.log() - narrow.log()) * ratio).exp()
+    w, h = (pixels * aspect).sqrt_().round_(), (pixels / aspect).sqrt_().round_()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.byte().argmax(1, keepdim=True)
+    w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]  # [V, B]
+    x = (position[:, 0] * (width - w + 1)).floor_()
+    y = (position[:, 1] * (height - h + 1)).floor_()
+
+    # No attempt fitted, as in very long images: the largest central crop within the range of ratios.
+    found, narrow, wide = fits.any(1), narrow[:, 0], wide[:, 0]
+    central_w = torch.where(width / height > wide, (height * wide).round().clamp_min(1), width)
+    central_h = torch.where(width / height < narrow, (width / narrow).round().clamp_min(1), height)
+    w, h = torch.where(found, w, central_w), torch.where(found, h, central_h)
+    x = torch.where(found, x, ((width - w) / 2).floor())
+    y = torch.where(found, y, ((height - h) / 2).floor())
+    return torch.stack([x / width, y / height, (x + w) / width, (y + h) / height], -1)
+
+
+def _factors(slot: Slot) -> tuple[float, float, float]:
+    return slot.photometric.brightness, slot.photometric.contrast, slot.photometric.saturation
+
+
+def _per_view(
+    plan: ViewPlan, number: Callable[[Slot], float | list[float]], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """One number of every view's slot, or several, as ``[V, numbers, 1]``, to stand against ``[V, numbers, B]``."""
+    values: list[Any] = [number(plan.slots[slot]) for slot in plan.slot_of()]
+    return torch.tensor(values, dtype=dtype).view(plan.draw, -1, 1)

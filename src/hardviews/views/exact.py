@@ -1,0 +1,55 @@
+"""The exact colour mode: every view by torchvision's own functions, image by image, to the letter and slowly."""
+
+import torchvision.transforms.v2.functional as V
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from hardviews.views.draw import Views
+from hardviews.views.plan import Slot
+from hardviews.views.resampling import kernel_at
+
+JITTER = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
+INTERPOLATION = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+def exact_view(image: Tensor, views: Views, v: int, b: int, slot: Slot, side: int) -> Tensor:
+    """View v of image b: crop and resize, flip, jitter, grey, blur, solarize; not normalised.
+
+    Args:
+        image: uint8 ``[3, H, W]``.
+        views: on the CPU, so that reading a number waits for nothing.
+        slot: the view's.
+        side: pixels of the view; blur scales along where it is not ``slot.size``.
+
+    Returns:
+        float32 ``[3, side, side]`` in 0..1.
+    """
+    height, width = image.shape[1:]
+    x0, y0, x1, y1 = views.box[v, b].tolist()
+    left, top, right, bottom = round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height)
+    pixels: Tensor = V.resized_crop(
+        image.float() / 255,
+        top,
+        left,
+        bottom - top,
+        right - left,
+        [side, side],
+        INTERPOLATION[slot.interpolation],
+        True,
+    )
+    pixels = pixels.clamp_(0, 1)  # the cubic overshoots, and whoever works on 8-bit pixels clamps here
+    if views.flip[v, b]:
+        pixels = V.horizontal_flip(pixels)
+    jitter = views.jitter[v, b].tolist()
+    for step in views.order[v, b].tolist():
+        if jitter[step] != (0.0 if step == 3 else 1.0):
+            pixels = JITTER[step](pixels, jitter[step])
+    if views.grey[v, b]:
+        pixels = V.rgb_to_grayscale(pixels, num_output_channels=3)
+    sigma = views.blur[v, b].item() * side / slot.size
+    if sigma > 0:
+        kernel = kernel_at(slot.photometric.blur_kernel, slot.size, side)
+        pixels = V.gaussian_blur(pixels, [kernel, kernel], [sigma, sigma])
+    if views.solarize[v, b]:
+        pixels = V.solarize(pixels, slot.photometric.solarize_threshold)
+    return pixels

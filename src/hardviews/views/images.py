@@ -1,0 +1,78 @@
+"""A batch of decoded images of any sizes, packed in one buffer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """B RGB images of any sizes in one uint8 buffer, so that pinning and moving a batch is one copy.
+
+    Args:
+        pixels: uint8 ``[sum of h·w·3]``; every image is ``[h, w, 3]``, one after the other.
+        size: int64 ``[B, 2]``, height and width; always on the CPU, like ``index``.
+        index: int64 ``[B]``, which image of the data set each one is.
+    """
+
+    pixels: Tensor
+    size: Tensor
+    index: Tensor
+
+    @classmethod
+    def pack(cls, images: Sequence[Tensor], index: Sequence[int] | Tensor | None = None) -> Self:
+        """Packs uint8 images ``[h, w, 3]``; ``index`` defaults to 0..B-1."""
+        size = torch.tensor([image.shape[:2] for image in images], dtype=torch.int64).reshape(-1, 2)
+        pixels = torch.cat([image.reshape(-1) for image in images]) if images else torch.empty(0, dtype=torch.uint8)
+        ids = torch.arange(len(images)) if index is None else torch.as_tensor(index, dtype=torch.int64)
+        return cls(pixels, size, ids)
+
+    def __len__(self) -> int:
+        return self.size.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    @property
+    def offset(self) -> list[int]:
+        """Where every image starts in ``pixels``, and the end: B + 1 numbers."""
+        return [0, *(self.size.prod(1) * 3).cumsum(0).tolist()]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all images are of one size."""
+        return bool((self.size == self.size[:1]).all())
+
+    def image(self, b: int) -> Tensor:
+        """Image b, uint8 ``[3, h, w]``: a view on the buffer, in channels-last strides."""
+        offset, (height, width) = self.offset, self.size[b].tolist()
+        return self.pixels[offset[b] : offset[b + 1]].view(height, width, 3).permute(2, 0, 1)
+
+    def padded(self) -> Tensor:
+        """All images as uint8 ``[B, 3, H, W]``, smaller ones at the top left on zeros; no copy if sizes are equal."""
+        if self.uniform:
+            height, width = self.size[0].tolist()
+            return self.pixels.view(len(self), height, width, 3).permute(0, 3, 1, 2)
+        height, width = self.size.amax(0).tolist()
+        out = self.pixels.new_zeros(len(self), height, width, 3)
+        offset = self.offset
+        for b, (h, w) in enumerate(self.size.tolist()):
+            out[b, :h, :w] = self.pixels[offset[b] : offset[b + 1]].view(h, w, 3)
+        return out.permute(0, 3, 1, 2)
+
+    def __getitem__(self, part: slice) -> Self:
+        """A contiguous part of the batch, without a copy (step 1)."""
+        start, stop, _ = part.indices(len(self))
+        offset = self.offset
+        return type(self)(self.pixels[offset[start] : offset[max(start, stop)]], self.size[part], self.index[part])
+
+    def pin_memory(self) -> Self:
+        return type(self)(self.pixels.pin_memory(), self.size, self.index)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Moves the pixels; sizes and indices stay on the CPU, where boxes are drawn from them."""
+        return type(self)(self.pixels.to(device, non_blocking=non_blocking), self.size, self.index)

@@ -1,0 +1,174 @@
+"""What is drawn for an image, and how many of it are kept: slots and plans. Numbers only, no tensors."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hardviews.errors import InputError
+
+Interpolation = Literal["bilinear", "bicubic"]
+ColourMode = Literal["matrix", "exact"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """The distribution of everything about a view that is not its crop.
+
+    Args:
+        brightness, contrast, saturation: factors are uniform in ``[max(0, 1 - x), 1 + x]``, as in torchvision.
+        hue: shift uniform in ``[-hue, hue]``, in turns of the colour circle, at most 0.5.
+        jitter_p: probability that the four above are applied, in a random order.
+        grey_p: probability of dropping colour, after the jitter.
+        blur_p: probability of a Gaussian blur.
+        blur_sigma: range of the blur's standard deviation, uniform, in pixels of the slot's full-size view.
+        blur_kernel: width of the blur's kernel in pixels, odd; None takes the odd number nearest a tenth of the view.
+        solarize_p: probability of inverting values at or above ``solarize_threshold`` (0..1).
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    jitter_p: float = 0.8
+    grey_p: float = 0.0
+    blur_p: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_kernel: int | None = None
+    solarize_p: float = 0.0
+    solarize_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("jitter_p", "grey_p", "blur_p", "solarize_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} can't be negative, got {getattr(self, name)}")
+        if not 0 <= self.hue <= 0.5:
+            raise InputError(f"hue is a part of a turn, 0 to 0.5, not {self.hue}")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise InputError(f"blur_sigma is a rising range of positive widths, not {self.blur_sigma}")
+        if self.blur_kernel is not None and (self.blur_kernel < 1 or self.blur_kernel % 2 == 0):
+            raise InputError(f"blur_kernel is an odd number of pixels, not {self.blur_kernel}")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A kind of view: how it is cropped and coloured, how many candidates are drawn, how many of them are kept.
+
+    Args:
+        name: for messages and telemetry, such as ``"global A"``.
+        size: side of the rendered square, in pixels.
+        scale: range of the crop's area as a part of the image's.
+        ratio: range of the crop's width / height, drawn log-uniformly.
+        interpolation: ``"bilinear"`` (SimSiam, SimCLR) or ``"bicubic"`` (DINO, iBOT), antialiased.
+        draw: candidates per image.
+        keep: of these, how many are trained on.
+        target: whether a view of this slot is predicted from others; a view that is not only predicts.
+        flip_p: probability of a horizontal flip.
+        photometric: colours, blur, solarization.
+    """
+
+    name: str = "view"
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+    draw: int = 4
+    keep: int = 2
+    target: bool = True
+    flip_p: float = 0.5
+    photometric: Photometric = field(default_factory=Photometric)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= self.draw:
+            raise InputError(
+                f"slot {self.name!r} keeps {self.keep} of {self.draw} views; draw at least as many as are kept"
+            )
+        if self.size < 1:
+            raise InputError(f"slot {self.name!r}: size is a number of pixels, not {self.size}")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"slot {self.name!r}: scale is a rising range within 0 to 1, not {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"slot {self.name!r}: ratio is a rising range of positive numbers, not {self.ratio}")
+        if not 0 <= self.flip_p <= 1:
+            raise InputError(f"slot {self.name!r}: flip_p is a probability, 0 to 1, not {self.flip_p}")
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """The slots of a method, target slots first, and what all of them share.
+
+    Candidate ids run slot by slot, so the T target views are candidates 0..T-1.
+
+    Args:
+        slots: at least one, those with ``target`` first.
+        mean, std: per channel, of pixels in 0..1; rendered views are ``(pixel - mean) / std``.
+        colour: ``"matrix"`` (one 3x4 matrix and one clamp) or ``"exact"`` (torchvision's steps to the letter, slower).
+        multiple: rendered sizes are rounded to a multiple of this, a ViT's patch.
+    """
+
+    slots: tuple[Slot, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    colour: ColourMode = "matrix"
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.slots or not self.slots[0].target:
+            raise InputError("a plan needs at least one slot, and its first slot must be a target")
+        targets = [slot.target for slot in self.slots]
+        if targets != sorted(targets, reverse=True):
+            raise InputError("a plan names its target slots first")
+
+    @property
+    def draw(self) -> int:
+        """V, the candidates per image."""
+        return sum(slot.draw for slot in self.slots)
+
+    @property
+    def keep(self) -> int:
+        """K, the views kept per image."""
+        return sum(slot.keep for slot in self.slots)
+
+    @property
+    def targets(self) -> int:
+        """T, the target views among the candidates."""
+        return sum(slot.draw for slot in self.slots if slot.target)
+
+    @property
+    def selects(self) -> bool:
+        """Whether there is anything to choose."""
+        return self.draw > self.keep
+
+    def slot_of(self) -> list[int]:
+        """The slot of every candidate, V numbers."""
+        return [index for index, slot in enumerate(self.slots) for _ in range(slot.draw)]
+
+    def slot_of_kept(self) -> list[int]:
+        """The slot of every row of a choice, K numbers."""
+        return [index for index, slot in enumerate(self.slots) for _ in range(slot.keep)]
+
+    def without_selection(self) -> "ViewPlan":
+        """The plain method: draw only what is kept."""
+        return replace(self, slots=tuple(replace(slot, draw=slot.keep) for slot in self.slots))
+
+    def with_draws(self, draws: int | tuple[int, ...]) -> "ViewPlan":
+        """The same plan drawing other numbers of candidates: one number per slot, or one for a plan of one slot.
+
+        Raises:
+            InputError: the count of numbers does not fit the slots, or one is below what its slot keeps.
+        """
+        draws = (draws,) if isinstance(draws, int) else tuple(draws)
+        if len(draws) != len(self.slots):
+            names = ", ".join(f"{slot.name} (keeps {slot.keep})" for slot in self.slots)
+            raise InputError(f"views: {len(draws)} given, but this method has {len(self.slots)} kinds of view: {names}")
+        slots = tuple(zip(self.slots, draws, strict=True))
+        for slot, draw in slots:
+            if draw < slot.keep:
+                raise InputError(
+                    f"views: {draw} is below the {slot.keep} that {slot.name!r} keeps; give {slot.keep} or more"
+                )
+        return replace(self, slots=tuple(replace(slot, draw=draw) for slot, draw in slots))
