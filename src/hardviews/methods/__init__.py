@@ -1,0 +1,43 @@
+"""One file per self-supervised method, found by its file name. Importing this imports no torch."""
+
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hardviews.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from hardviews.methods.base import Method
+
+
+def names() -> list[str]:
+    """The methods that come with hardviews: the names of the files beside this one."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+def find(name: str) -> "type[Method[Any]]":
+    """The method of that file name, or of a dotted path ``package.module.Class`` to one of the user's own.
+
+    Raises:
+        InputError: there is none; nearest names are suggested.
+    """
+    from hardviews.methods.base import Method
+
+    if "." in name:
+        module_name, _, class_name = name.rpartition(".")
+        try:
+            found = getattr(import_module(module_name), class_name, None)
+        except ImportError as error:
+            raise InputError(f"method {name!r}: {error}; give package.module.Class, importable from here") from error
+        if not (isinstance(found, type) and issubclass(found, Method)):
+            raise InputError(f"method {name!r}: {module_name} has no Method class named {class_name}")
+        return found
+    if name not in names():
+        raise unknown("method", name, names())
+    module = import_module(f"{__name__}.{name}")
+    (found,) = (
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
+    )
+    return found

@@ -1,0 +1,96 @@
+"""What a self-supervised method is: it encodes views and says what each of them costs. It never hears of selection."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hardviews.selection.costs import Costs
+from hardviews.views.plan import ViewPlan
+
+# What a method's encoder yields: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined along B.
+E = TypeVar("E", bound=NamedTuple)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method's paper trains it, taken where the user says nothing else. Rates are per 256 images."""
+
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float = 0.9
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    decay_1d: bool = True  # whether biases and norms are decayed too
+
+
+class Method(nn.Module, ABC, Generic[E]):
+    """A method is one file beside this one, with one class like this.
+
+    Constructor arguments after ``backbone`` and ``plan`` are ``--method.X`` on the command line, those of ``default_plan``
+    after ``size`` are ``--plan.X``.
+
+    Args:
+        backbone: images ``[B, 3, h, w]`` to features ``[B, D]``; all that evaluation and export read.
+        plan: the views it is trained on.
+    """
+
+    training_defaults: ClassVar[Training]
+    # Submodules whose learning rate stays at its peak (SimSiam's predictor).
+    constant_rate: ClassVar[tuple[str, ...]] = ()
+    # Whether the loss of an image depends on the other images of the batch, other than through BN.
+    needs_whole_batch: ClassVar[bool] = False
+
+    backbone: nn.Module
+
+    def __init__(self, backbone: nn.Module, plan: ViewPlan) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.plan = plan
+
+    @staticmethod
+    @abstractmethod
+    def default_plan(size: int) -> ViewPlan:
+        """The views of the method's paper for images of ``size`` pixels, with hard views."""
+
+    @abstractmethod
+    def forward(self, views: list[Tensor], targets: Any = None) -> E:
+        """Encodes views, each ``[B, 3, h, w]``, target views first. Changes nothing but BN statistics.
+
+        Args:
+            views: K kept views in training, V candidates in scoring.
+            targets: what scoring encoded of the kept target views, to be used again; None encodes them.
+        """
+
+    @abstractmethod
+    def costs(self, encoding: E) -> Costs:
+        """What every view of every image costs: pure, differentiable, in float32 or better."""
+
+    def loss(self, encoding: E) -> Tensor:
+        """The training loss: the mean over images of the total over all the encoded views; scalar."""
+        costs = self.costs(encoding)
+        return costs.total(costs.all_ids()).mean()
+
+    def after_step(self, encoding: E, progress: float) -> None:  # noqa: B027 (most methods have nothing to move)
+        """Moves what is not moved by the optimizer, such as a teacher or a centre. ``progress`` is 0..1 of the run."""
+
+
+def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:
+    """Keeps the products of a ``costs`` method in float32, also in the autocast region of a loop of someone's own."""
+
+    @wraps(costs)
+    def wrapped(self: Any, encoding: E) -> Costs:
+        with torch.autocast(encoding[0].device.type, enabled=False):
+            return costs(self, encoding)
+
+    return wrapped
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """In float32 where it came in less, so that costs are never rounded to bf16; float64 stays."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

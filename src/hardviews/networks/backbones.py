@@ -1,0 +1,98 @@
+"""Backbones: any timm model that yields one feature vector per image, and the CIFAR form of ResNets."""
+
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.models import ResNet
+from torch import Tensor, nn
+
+from hardviews.errors import InputError, unknown
+
+Stem = Literal["auto", "imagenet", "cifar"]
+
+# Below this many pixels the strided 7x7 stem and max-pool of an ImageNet ResNet throw most of the picture away.
+CIFAR_STEM_BELOW = 64
+
+
+def create_backbone(
+    name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+) -> nn.Module:
+    """A timm model without its classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
+
+    Args:
+        name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
+        image_size: side of the images in pixels; position embeddings are made for it.
+        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is, ``"auto"``
+            takes ``"cifar"`` for ResNets below 64 pixels that are not pretrained.
+        pretrained: load timm's weights.
+        keywords: further arguments of ``timm.create_model``.
+
+    Raises:
+        InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model does not
+            yield one vector per image of this size.
+    """
+    local = name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
+    if not local and not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models())
+    tag = timm.get_pretrained_cfg(name, allow_unregistered=True) if not local else None
+    if pretrained and tag is None and not local:
+        raise InputError(f"backbone {name!r} has no pretrained weights in timm")
+    if tag is not None and tag.fixed_input_size:
+        keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
+    backbone = _create(name, pretrained, keywords)
+    small = image_size < CIFAR_STEM_BELOW and not pretrained
+    if stem == "cifar" or (stem == "auto" and small and isinstance(backbone, ResNet)):
+        _give_cifar_stem(name, backbone)
+    _check_features(name, backbone, image_size)
+    return backbone
+
+
+def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
+        return backbone
+    except TypeError as error:
+        # Not every model of fixed size can also take other sizes as it runs (Swin can't).
+        if "dynamic_img_size" in str(error) and "dynamic_img_size" in keywords:
+            return _create(name, pretrained, {k: v for k, v in keywords.items() if k != "dynamic_img_size"})
+        raise InputError(f"backbone {name!r}: {' '.join(str(error).split())}") from error
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        what = "its pretrained weights could not be loaded" if pretrained else "it could not be built"
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"backbone {name!r}: {what}: {line or type(error).__name__}") from error
+
+
+def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
+    """As He et al. (2016, section 4.2) and every CIFAR recipe since: 3x3, stride 1, no max-pool."""
+    if not isinstance(backbone, ResNet) or not isinstance(backbone.conv1, nn.Conv2d):
+        raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets with a plain stem have one")
+    old = backbone.conv1
+    backbone.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
+    backbone.maxpool = nn.Identity()
+
+
+def _check_features(name: str, backbone: nn.Module, image_size: int) -> None:
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            features: Tensor = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"backbone {name!r} does not take images of {image_size} pixels: {line}") from error
+    finally:
+        backbone.train(training)
+    if features.ndim != 2:
+        raise InputError(f"backbone {name!r} yields {list(features.shape)} for one image, not one feature vector")
+
+
+def feature_dim(backbone: nn.Module) -> int:
+    """D, the length of a backbone's feature vector."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def patch_size(backbone: nn.Module) -> int:
+    """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks."""
+    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
+    return int(size[0] if isinstance(size, tuple) else size)
