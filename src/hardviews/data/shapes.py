@@ -10,6 +10,7 @@ about the class, while nearly every random crop of the image shows it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from hardviews.errors import InputError
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
 
 SPLITS = {"train": 0, "test": 1}
 COUNTS = {"train": 5000, "test": 1000}  # images of a split where no count is given
@@ -51,7 +52,8 @@ def _star(u: Floats, v: Floats) -> Floats:
     radius = np.sqrt(u * u + v * v)
     along = np.array([tip * np.cos(half) - notch, tip * np.sin(half)], dtype=np.float32)
     along /= np.hypot(*along)
-    return (radius * np.cos(angle) - notch) * along[1] - radius * np.sin(angle) * along[0]
+    distance: Floats = (radius * np.cos(angle) - notch) * along[1] - radius * np.sin(angle) * along[0]
+    return distance
 
 
 def _cross(u: Floats, v: Floats) -> Floats:
@@ -76,17 +78,18 @@ def _hourglass(u: Floats, v: Floats) -> Floats:
     return np.maximum((np.abs(v) - np.abs(u)) * 0.7071068, np.abs(u) - 0.85)
 
 
-SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "disk": _disk,
-    "ring": _ring,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "cross": _cross,
-    "crescent": _crescent,
-    "bar": _bar,
-    "pair": _pair,
-    "hourglass": _hourglass,
+# Drawn at a scale that gives every shape about the same area, else the area alone would tell the class.
+SHAPES: dict[str, tuple[Callable[[Floats, Floats], Floats], float]] = {
+    "disk": (_disk, 0.84),
+    "ring": (_ring, 0.86),
+    "square": (_square, 0.84),
+    "triangle": (_triangle, 1.01),
+    "star": (_star, 1.05),
+    "cross": (_cross, 0.94),
+    "crescent": (_crescent, 1.05),
+    "bar": (_bar, 1.15),
+    "pair": (_pair, 1.26),
+    "hourglass": (_hourglass, 1.05),
 }
 
 
@@ -130,8 +133,10 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
     image = ground[..., None] + tint[0] + (ramp + 0.5)[..., None] * (tint[-1] - tint[0])
 
     dx, dy = x - place[:, 0, None, None], y - place[:, 1, None, None]  # [n, size, size]
+    shape, fair = list(SHAPES.values())[label]
+    scale = scale * np.float32(fair)
     cos, sin = (np.cos(turn[1:]) / scale)[:, None, None], (np.sin(turn[1:]) / scale)[:, None, None]
-    distance = list(SHAPES.values())[label](dx * cos + dy * sin, dy * cos - dx * sin)
+    distance = shape(dx * cos + dy * sin, dy * cos - dx * sin)
     cover = np.clip(0.5 - distance * (scale * size)[:, None, None], 0, 1)  # antialiased: a ramp one pixel wide
 
     for n in range(copies):
@@ -150,8 +155,9 @@ def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:
     """All that is random about a scene but its pixel noise; the leading size is n objects or 1 + n layers."""
     layers = 1 + copies
     place = SLOTS[random.permutation(len(SLOTS))[:copies]]
-    place = place + random.uniform(-0.06, 0.06, (copies, 2)).astype(np.float32)
-    scale = random.uniform(0.16, 0.25, copies).astype(np.float32)  # radius as a part of the image's side
+    place = place + random.uniform(-0.08, 0.08, 2).astype(np.float32)  # all together, then each by itself
+    place = place + random.uniform(-0.07, 0.07, (copies, 2)).astype(np.float32)
+    scale = random.uniform(0.15, 0.27, copies).astype(np.float32)  # radius as a part of the image's side
     turn = random.uniform(0, 2 * np.pi, layers).astype(np.float32)
     light = random.random(layers, dtype=np.float32)
     tint = random.uniform(-0.3, 0.3, (layers + 1, 3)).astype(np.float32)  # the last is the ground's second colour
