@@ -16,7 +16,8 @@ def method() -> SimSiam:
 def lightly_loss(encoding: SimSiamEncoding, a: int, b: int) -> Tensor:
     loss = NegativeCosineSimilarity()
     p, z = encoding
-    return 0.5 * (loss(p[a], z[b]) + loss(p[b], z[a]))
+    total: Tensor = 0.5 * (loss(p[a], z[b]) + loss(p[b], z[a]))
+    return total
 
 
 def test_loss_and_gradients_equal_lightly() -> None:

@@ -1,5 +1,7 @@
 """Backbones by name, their CIFAR form, and what is said of wrong ones."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ from hardviews.networks.backbones import create_backbone, feature_dim, patch_siz
         ("swin_tiny_patch4_window7_224", 56, {"depths": (1, 1)}),
     ],
 )
-def test_any_timm_model_yields_features(name: str, size: int, keywords: dict[str, object]) -> None:
+def test_any_timm_model_yields_features(name: str, size: int, keywords: dict[str, Any]) -> None:
     backbone = create_backbone(name, size, **keywords)
     assert backbone.training
     features = backbone.eval()(torch.rand(2, 3, size, size))
@@ -53,7 +55,7 @@ def test_vit_takes_its_patch_and_other_sizes() -> None:
         ({"name": "resnet18", "global_pool": ""}, "not one feature vector"),
     ],
 )
-def test_wrong_ones_are_named_in_one_line(arguments: dict[str, object], says: str) -> None:
+def test_wrong_ones_are_named_in_one_line(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
-        create_backbone(**({"image_size": 32} | arguments))  # type: ignore[arg-type]
+        create_backbone(**({"image_size": 32} | arguments))
     assert "\n" not in str(caught.value)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hardviews.data.decode import UNBOUNDED, Bounds
 from hardviews.errors import InputError
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
@@ -200,6 +201,7 @@ class Shapes:
     def path(self, index: int) -> str:
         return f"shapes/{self.split}/{index}"
 
-    def read(self, index: int) -> Tensor:
-        """Image ``index``, uint8 ``[size, size, 3]``."""
-        return torch.from_numpy(draw_scene(index, split=self.split, seed=self.seed, size=self.size).image)
+    def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
+        """Image ``index``, uint8 ``[size, size, 3]``; beyond the bounds it is drawn smaller."""
+        size = min(bounds.fit(self.size, self.size))
+        return torch.from_numpy(draw_scene(index, split=self.split, seed=self.seed, size=size).image)

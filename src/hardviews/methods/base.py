@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import ViewPlan
 
-# What a method's encoder yields: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined along B.
+# What a method's encoder yields: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined
+# along B.
 E = TypeVar("E", bound=NamedTuple)
 
 
@@ -32,8 +33,8 @@ class Training:
 class Method(nn.Module, ABC, Generic[E]):
     """A method is one file beside this one, with one class like this.
 
-    Constructor arguments after ``backbone`` and ``plan`` are ``--method.X`` on the command line, those of ``default_plan``
-    after ``size`` are ``--plan.X``.
+    Constructor arguments after ``backbone`` and ``plan`` are ``--method.X`` on the command line, those of
+    ``default_plan`` after ``size`` are ``--plan.X``.
 
     Args:
         backbone: images ``[B, 3, h, w]`` to features ``[B, D]``; all that evaluation and export read.
@@ -76,7 +77,7 @@ class Method(nn.Module, ABC, Generic[E]):
         costs = self.costs(encoding)
         return costs.total(costs.all_ids()).mean()
 
-    def after_step(self, encoding: E, progress: float) -> None:  # noqa: B027 (most methods have nothing to move)
+    def after_step(self, encoding: E, progress: float) -> None:
         """Moves what is not moved by the optimizer, such as a teacher or a centre. ``progress`` is 0..1 of the run."""
 
 

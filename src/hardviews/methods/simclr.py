@@ -1,4 +1,5 @@
-"""SimCLR: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020 (arXiv 2002.05709)."""
+"""SimCLR: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020 (arXiv
+2002.05709)."""
 
 import math
 from typing import Any, NamedTuple
@@ -63,7 +64,9 @@ class SimCLR(Method[SimCLREncoding]):
         if not 0 <= strength <= 2.5:
             raise InputError(f"plan.strength is 0 to 2.5 (the hue shift is at most half a turn), not {strength}")
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-        return ViewPlan((Slot("view", size=size, scale=scale, photometric=Photometric(*jitter, grey_p=grey_p, blur_p=blur_p)),))
+        return ViewPlan(
+            (Slot("view", size=size, scale=scale, photometric=Photometric(*jitter, grey_p=grey_p, blur_p=blur_p)),)
+        )
 
     def forward(self, views: list[Tensor], targets: Any = None) -> SimCLREncoding:
         # All views in one batch, and so in one BN group, as in the paper's code.
@@ -75,8 +78,8 @@ class SimCLR(Method[SimCLREncoding]):
         """NT-Xent (equation 1) for every ordered pair of views at once.
 
         The negatives of image i in the pair (a, b) are the embeddings of all other images' views a and b, so with
-        s = cosine / temperature, a row of similarities against view a and one against view b give the pair's denominator:
-        ``cross[b, a] = -s(a_i, b_i) + log(sum_j exp s(a_i, b_j) + sum_{j != i} exp s(a_i, a_j))``.
+        s = cosine / temperature, a row of similarities against view a and one against view b give the pair's
+        denominator: ``cross[b, a] = -s(a_i, b_i) + log(sum_j exp s(a_i, b_j) + sum_{j != i} exp s(a_i, a_j))``.
         """
         own = F.normalize(full_precision(encoding.projection), dim=-1)  # [V, B, D]
         everyone = gather(own)  # [V, G, D], G images on all processes
@@ -118,5 +121,5 @@ def gather(part: Tensor) -> Tensor:
     """``[V, B, D]`` of every process, joined along B in order of rank: ``[V, W·B, D]``, differentiable."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return part
-    gathered: Tensor = _Gather.apply(part)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(part)
     return torch.cat(gathered.unbind(), dim=1)

@@ -74,4 +74,3 @@ class SimSiam(Method[SimSiamEncoding]):
         prediction = F.normalize(full_precision(encoding.prediction), dim=-1)
         target = F.normalize(full_precision(encoding.projection), dim=-1)
         return Costs(-torch.einsum("tbd,vbd->tvb", target, prediction))
-

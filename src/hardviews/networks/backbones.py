@@ -23,14 +23,14 @@ def create_backbone(
     Args:
         name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
         image_size: side of the images in pixels; position embeddings are made for it.
-        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is, ``"auto"``
-            takes ``"cifar"`` for ResNets below 64 pixels that are not pretrained.
+        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is,
+            ``"auto"`` takes ``"cifar"`` for ResNets below 64 pixels that are not pretrained.
         pretrained: load timm's weights.
         keywords: further arguments of ``timm.create_model``.
 
     Raises:
-        InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model does not
-            yield one vector per image of this size.
+        InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model
+            does not yield one vector per image of this size.
     """
     local = name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
     if not local and not timm.is_model(name):
@@ -68,9 +68,10 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     if not isinstance(backbone, ResNet) or not isinstance(backbone.conv1, nn.Conv2d):
         raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets with a plain stem have one")
     old = backbone.conv1
-    backbone.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
-    backbone.maxpool = nn.Identity()
+    conv = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    backbone.add_module("conv1", conv)
+    backbone.add_module("maxpool", nn.Identity())
 
 
 def _check_features(name: str, backbone: nn.Module, image_size: int) -> None:

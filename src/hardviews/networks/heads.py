@@ -1,6 +1,7 @@
 """Multi-layer perceptrons on top of a backbone: projectors and predictors."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -16,7 +17,7 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
         last_norm: what follows the last layer: nothing (which then has a bias), BN, or BN without affine parameters.
     """
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(dims[:-2], dims[1:-1], strict=True):
+    for fan_in, fan_out in pairwise(dims[:-1]):
         layers += [nn.Linear(fan_in, fan_out, bias=False), nn.BatchNorm1d(fan_out), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(dims[-2], dims[-1], bias=last_norm == "none"))
     if last_norm != "none":

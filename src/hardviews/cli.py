@@ -1,0 +1,58 @@
+"""The command line: finds the verb, turns errors into one line. Imports next to nothing, so that help comes at once."""
+
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+from hardviews.errors import InputError, RunError, unknown
+
+VERBS = {
+    "pretrain": "pretrain a backbone without labels, on hard views",
+    "evaluate": "measure a run's backbone, or any timm model's",
+    "recipes": "list the published runs that come with hardviews",
+}
+
+HELP = """usage: hardviews [-h] [--version] VERB ...
+
+Pretrain vision backbones on the hardest of several random views of every image.
+
+verbs:
+{verbs}
+
+`hardviews pretrain` without anything else runs a demonstration of about two minutes.
+`hardviews VERB --help` shows the options of a verb.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend (nothing was written), 1 for a run that could not go on.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if verb in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {name:10} {text}" for name, text in VERBS.items())), end="")
+        return 0
+    if verb == "--version":
+        print(f"hardviews {version('hardviews')}")
+        return 0
+    try:
+        if verb not in VERBS:
+            raise unknown("verb", verb, VERBS)
+        import_module(f"hardviews.commands.{verb}").run(rest)
+    except (InputError, RunError) as error:
+        print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("hardviews: interrupted; run the same command with --out RUN_FOLDER to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

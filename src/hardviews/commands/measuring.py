@@ -1,0 +1,155 @@
+"""Measures a backbone of a run, of timm, or of a file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from hardviews.commands.evaluate import EvaluateOptions
+from hardviews.commands.sources import open_sources
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError
+from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.knn import held_out, knn
+from hardviews.networks.backbones import Stem, create_backbone
+from hardviews.training.precision import device_type, fast_precision
+from hardviews.training.run_folder import RunFolder
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
+from hardviews.views.streams import stream
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and how its images are made ready unless the user says otherwise."""
+
+    name: str
+    backbone: nn.Module
+    preprocessing: Preprocessing
+    seed: int = 0
+
+
+def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, float]:
+    """Measures and prints.
+
+    Args:
+        target: a run folder or a timm model's name; an existing folder wins.
+        options: as parsed.
+        as_json: print JSON on standard output, and everything else on standard error.
+
+    Returns:
+        The figures by name.
+
+    Raises:
+        InputError: there is nothing to measure, or nothing to measure it on.
+    """
+    console = Console(stderr=as_json)
+    source, test = open_sources(options)
+    subject = run_subject(Path(target)) if Path(target).is_dir() else timm_subject(target, options, source)
+    accelerator = device_type(options.accelerator)
+    precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
+    backbone = subject.backbone.to(fabric.device)
+    ready = preprocessing(subject, options, source)
+
+    def features(of: ImageSource, what: str) -> Features:
+        task = progress.add_task(what, total=len(of))
+        with fabric.autocast():
+            return extract(
+                backbone, of, ready, batch_size=options.batch_size, workers=options.workers,
+                on_batch=lambda count: progress.advance(task, count),
+            )  # fmt: skip
+
+    with Progress(console=console, transient=True) as progress:
+        bank = features(source, "features")
+        if test is None:
+            seed = subject.seed if options.seed is None else options.seed
+            rows, query_rows = held_out(len(bank.labels), stream(seed, "held-out"))
+            bank, queries = bank[rows], bank[query_rows]
+        else:
+            queries = features(test, "test features")
+    ks = options.knn_k if isinstance(options.knn_k, list) else [options.knn_k]
+    figures = dict(knn(bank, queries, ks, options.knn_temperature))
+    show(figures, subject, source, len(bank.labels), len(queries.labels), console, as_json)
+    return figures
+
+
+def run_subject(folder: Path) -> Subject:
+    """The backbone of a run, from its last checkpoint."""
+    run = RunFolder(folder)
+    config, state = run.config(), run.checkpoint()
+    if state is None:
+        raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
+    network = config["backbone"]
+    # Its weights are in the checkpoint: nothing is asked of timm's hub.
+    stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
+    backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
+    prefix = "backbone."
+    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    backbone.load_state_dict(weights)
+    ready = Preprocessing(config["image_size"], tuple(config["mean"]), tuple(config["std"]))
+    return Subject(str(folder), backbone, ready, config["seed"])
+
+
+def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Subject:
+    """A timm model, with its pretrained weights, those of a file, or random ones."""
+    keywords: dict[str, Any] = {}
+    if options.checkpoint is not None:
+        if not Path(options.checkpoint).is_file():
+            raise InputError(f"checkpoint: {options.checkpoint} is not a file")
+        keywords["pretrained_cfg_overlay"] = {"file": options.checkpoint, "num_classes": 0}
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
+    size = options.image_size or (config.input_size[-1] if config and config.input_size else 224)
+    if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):
+        raise InputError(f"{name} is neither a run folder nor a timm model")
+    pretrained = options.pretrained or options.checkpoint is not None
+    backbone = create_backbone(name, size, stem="imagenet", pretrained=pretrained, **keywords)
+    found: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    ready = Preprocessing(
+        size,
+        tuple(found.get("mean", IMAGENET_MEAN)),
+        tuple(found.get("std", IMAGENET_STD)),
+        float(found.get("crop_pct") or 0.875),
+    )
+    return Subject(name, backbone, ready)
+
+
+def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:
+    """The subject's, but for what the user says; small images are not cropped."""
+    ready = subject.preprocessing
+    return Preprocessing(
+        options.image_size or ready.image_size,
+        options.mean or ready.mean,
+        options.std or ready.std,
+        options.crop or (1.0 if source.native_size else ready.crop),
+    )
+
+
+def show(
+    figures: Mapping[str, float],
+    subject: Subject,
+    source: ImageSource,
+    bank: int,
+    queries: int,
+    console: Console,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print(
+            json.dumps(
+                {**figures, "target": subject.name, "data": source.name, "bank": bank, "queries": queries}, indent=2
+            )
+        )
+        return
+    console.print(
+        f"{subject.name}: {queries:,} images of {source.name} by {bank:,} neighbours", highlight=False, markup=False
+    )
+    for name, value in figures.items():
+        console.print(f"  {name}  {value:.2%}", highlight=False, markup=False)

@@ -1,0 +1,142 @@
+"""Options from typed dataclasses and signatures, with errors of one line. Imports no torch."""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from hardviews.errors import InputError
+
+
+class Parser(ArgumentParser):
+    """A jsonargparse parser whose options are spelt with dashes and whose errors are one line."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(exit_on_error=False, default_env=False, allow_abbrev=False, **keywords)
+        self._wanted: dict[str, str] = {}  # what every option takes, in words
+
+    def add_options(self, options: type[Any], prefix: str = "", skip: Iterable[str] = ()) -> None:
+        """An option for every field of a dataclass; help comes from its docstring."""
+        helps = descriptions(options)
+        hints = typing.get_type_hints(options)
+        for field in dataclasses.fields(options):
+            if field.name not in skip:
+                default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+                self._add(prefix + field.name, hints[field.name], default, helps.get(field.name))
+
+    def add_signature(self, function: Callable[..., Any], prefix: str, skip: Iterable[str]) -> None:
+        """An option ``--prefix.name`` for every argument of a function or class but those in ``skip``."""
+        helps = descriptions(function)
+        hints = typing.get_type_hints(vars(function)["__init__"] if isinstance(function, type) else function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name not in skip and parameter.kind is not parameter.VAR_KEYWORD:
+                default = None if parameter.default is parameter.empty else parameter.default
+                self._add(f"{prefix}.{name}", hints[name], default, helps.get(name))
+
+    def _add(self, name: str, hint: Any, default: Any, help: str | None) -> None:
+        keywords: dict[str, Any] = {} if default is None else {"default": default}
+        self.add_argument(self.spelt(name), dest=name, type=hint, help=help or "", **keywords)
+        self._wanted[name] = _in_words(hint)
+
+    def parse(self, argv: list[str], given: dict[str, Any] | None = None) -> Namespace:
+        """Parses a command line on top of given settings.
+
+        Raises:
+            InputError: of one line, naming the option and what to do.
+        """
+        try:
+            return self.parse_args(
+                [_normal(argument) for argument in argv], self.parse_object(given) if given else None
+            )
+        except ArgumentError as error:
+            raise InputError(self._one_line(str(error))) from error
+
+    def _one_line(self, message: str) -> str:
+        message = " ".join(message.split())
+        unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
+        if unknown:
+            if not unknown[1].startswith("--"):
+                return f"{unknown[1]!r} belongs to no option; see --help"
+            return f"unknown option {unknown[1]}{self._nearest(unknown[1])}"
+        wrong = re.match(r'Parser key "([^"]+)": (.*?)(?:Got value|Given value): (.*)', message)
+        if wrong:
+            return f"{self.spelt(wrong[1])}: {wrong[3]!r} is not {self._wanted.get(wrong[1], 'a value it takes')}"
+        setting = re.search(r"Option '([\w.]+)' is not accepted", message)
+        if setting:
+            return f"unknown setting {setting[1]}{self._nearest(self.spelt(setting[1]))}"
+        return message[:300]
+
+    @staticmethod
+    def spelt(dest: str) -> str:
+        """A setting as it is spelt on the command line."""
+        return f"--{dest.replace('_', '-')}"
+
+    def _nearest(self, option: str) -> str:
+        options = [spelling for action in self._actions for spelling in action.option_strings]
+        close = get_close_matches(option.replace("_", "-"), options, n=1, cutoff=0.6)
+        return f"; did you mean {close[0]}?" if close else "; see --help"
+
+
+def _normal(argument: str) -> str:
+    """``--method.hidden-dim`` is ``--method.hidden_dim``, and ``2,2,16`` is ``[2,2,16]``."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if re.fullmatch(r"-?[\d.e-]+(,-?[\d.e-]+)+", value):
+        value = f"[{value}]"
+    return name.replace("_", "-") + equals + value
+
+
+def _in_words(hint: Any) -> str:
+    """A type as a user would say it: ``a whole number``, ``one of auto, on, off``."""
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if hint in simple:
+        return simple[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (list, tuple):
+        return f"{len(arguments)} numbers such as 0.1,0.2,0.3" if origin is tuple else "numbers such as 2,2,16"
+    if origin is dict:
+        return "settings such as '{key: value}'"
+    return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None))
+
+
+def descriptions(documented: Any) -> dict[str, str]:
+    """What a Google-style docstring's Args section says of every argument, also of those that share a line."""
+    parsed = docstring_parser.parse(inspect.getdoc(documented) or "", docstring_parser.DocstringStyle.GOOGLE)
+    return {
+        name.strip(): " ".join((entry.description or "").split())
+        for entry in parsed.params
+        for name in entry.arg_name.split(",")
+    }
+
+
+def summary(documented: Any) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A configuration file.
+
+    Raises:
+        InputError: it can't be read or is no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"config: {path} can't be read: {getattr(error, 'strerror', None) or 'not a text file'}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"config: {path} holds no settings")
+    return {str(key): value for key, value in loaded.items()}

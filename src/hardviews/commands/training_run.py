@@ -1,0 +1,306 @@
+"""Builds a run from its options: data, network, method, step, loop."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import nn
+
+from hardviews import methods
+from hardviews.commands.sources import open_sources
+from hardviews.data.loader import Loader
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError, unknown
+from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.knn import held_out, knn
+from hardviews.methods.base import Method
+from hardviews.networks.backbones import create_backbone, patch_size
+from hardviews.selection import policies
+from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
+from hardviews.training.loop import Loop, summary_of
+from hardviews.training.optimizers import OPTIMIZERS, Rates, create_optimizer, parameter_groups
+from hardviews.training.options import PretrainOptions
+from hardviews.training.precision import device_type, fast_precision
+from hardviews.training.run_folder import RunFolder, provenance
+from hardviews.training.step import Step
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan
+from hardviews.views.streams import stream
+
+# The weights, as many numbers of the optimizer (twice for AdamW), and the next checkpoint beside the last.
+CHECKPOINT_COPIES = 6
+
+
+def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
+    """Trains to the end, or goes on where the run folder's checkpoint stands.
+
+    Args:
+        options: as parsed.
+        as_json: print the summary as JSON on standard output, and everything else on standard error.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        InputError: before anything is written.
+        RunError: the run could not go on.
+    """
+    console = Console(stderr=as_json)
+    source, test = open_sources(options)
+    options, method = build(options, source)
+    fabric = create_fabric(options)
+    loader = create_loader(options, source, fabric)
+    step = create_step(options, method, fabric, loader.steps_per_epoch)
+    folder = RunFolder(Path(options.out or run_folder_name(options, time.strftime("%Y%m%d-%H%M%S"))))
+    config = {key: value for key, value in asdict(options).items() if key != "out"}
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    if fabric.is_global_zero:
+        folder.check(config, CHECKPOINT_COPIES * 4 * parameters)
+        folder.open(config)
+        console.print(headline(options, source, step, fabric), highlight=False, markup=False)
+    fabric.barrier()
+    loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []
+    evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
+    loop = Loop(
+        fabric, step, loader, folder, options.epochs, evaluate, options.knn_epochs,
+        options.checkpoint_steps, options.log_steps, loggers, console,
+    )  # fmt: skip
+    try:
+        seconds, images = loop.run()
+    finally:
+        for logger in loggers:
+            logger.close()
+    summary: dict[str, Any] = {}
+    if fabric.is_global_zero:
+        summary = finish(options, folder, seconds, images)
+        show(summary, folder, console, as_json)
+    return summary
+
+
+def build(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptions, Method[Any]]:
+    """The method on its backbone, and the options with every default settled."""
+    check(options)
+    method_class = methods.find(options.method["name"])
+    defaults = method_class.training_defaults
+    image_size = options.image_size or source.native_size or 224
+    torch.manual_seed(stream(options.seed, "weights").initial_seed())
+    network = options.backbone
+    backbone = create_backbone(
+        network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
+    )
+    wanted = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+    mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
+    if min(std) <= 0:
+        raise InputError(f"std: {list(std)} must be above 0")
+    plan = _call("plan", method_class.default_plan, image_size, **options.plan)
+    plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    if options.views is not None:
+        plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
+    settings = {key: value for key, value in options.method.items() if key != "name"}
+    method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
+    accelerator = device_type(options.accelerator)
+    precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    channels_last = accelerator in ("cpu", "cuda") if options.channels_last == "auto" else options.channels_last == "on"
+    if channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    settled = {
+        name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
+        for name in ("optimizer", "lr", "min_lr", "weight_decay", "momentum", "warmup_epochs", "decay_1d")
+    }
+    if settled["optimizer"] not in OPTIMIZERS:
+        raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
+    return replace(
+        options, **settled, image_size=image_size, mean=plan.mean, std=plan.std, accelerator=accelerator,
+        precision=precision, channels_last="on" if channels_last else "off",
+        views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
+    ), method  # fmt: skip
+
+
+def check(options: PretrainOptions) -> None:
+    """Numbers that no part of a run can work with."""
+    policies.named(options.policy)
+    for name in ("batch_size", "accumulate", "epochs", "devices", "nodes", "log_steps", "knn_k"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} must be at least 1")
+    for name in ("workers", "checkpoint_steps", "knn_epochs", "score_chunk"):
+        if getattr(options, name) < 0:
+            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} can't be negative")
+    if not 0 < options.score_resolution <= 1:
+        raise InputError(f"score-resolution: {options.score_resolution} must be above 0 and at most 1")
+    parts = options.devices * options.nodes * options.accumulate
+    if options.batch_size % parts:
+        raise InputError(
+            f"batch-size: {options.batch_size} images can't be shared evenly by {parts} (devices x nodes x accumulate)"
+        )
+
+
+def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """Calls what the user's settings reach; a wrong name among them is theirs to mend."""
+    try:
+        return function(*arguments, **settings)
+    except TypeError as error:
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if wrong and wrong[1] in settings:
+            raise InputError(
+                f"unknown setting {prefix}.{wrong[1]}; see hardviews pretrain --method NAME --help"
+            ) from error
+        raise
+
+
+def create_fabric(options: PretrainOptions) -> Fabric:
+    """Launches the processes; the others start again at the command line and come here too."""
+    available = torch.cuda.device_count() if options.accelerator == "cuda" else options.devices
+    if options.devices > available:
+        raise InputError(f"devices: {options.devices} asked for, {available} available here")
+    fabric = Fabric(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        precision=options.precision,  # type: ignore[arg-type]  # settled by now, never "auto"
+        strategy="ddp" if options.devices * options.nodes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric) -> Loader:
+    return Loader(
+        source,
+        batch_size=options.batch_size // fabric.world_size,
+        seed=options.seed,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+        workers=options.workers,
+        decode_size=options.decode_size or 0,
+        max_batch_bytes=options.max_batch_bytes,
+        tolerance=options.max_unreadable,
+        in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
+    )
+
+
+def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int) -> Step:
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
+    groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
+    scale = options.batch_size / 256
+    steps = options.epochs * steps_per_epoch
+    warmup = round((options.warmup_epochs or 0) * steps_per_epoch)
+    return Step(
+        fabric,
+        method,
+        create_optimizer(options.optimizer or "", groups, options.momentum or 0.0),
+        Rates((options.lr or 0.0) * scale, (options.min_lr or 0.0) * scale, steps, warmup),
+        policies.named(options.policy),
+        options.seed,
+        steps=steps,
+        parts=options.accumulate,
+        score_resolution=options.score_resolution,
+        score_chunk=options.score_chunk,
+    )
+
+
+def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any]) -> list[Logger]:
+    loggers: list[Logger] = []
+    if options.wandb is not None:
+        loggers.append(WeightsAndBiases(options.wandb, folder.path, config))
+    if options.tensorboard:
+        state = folder.checkpoint()
+        loggers.append(TensorBoard(folder.path, int(state["step"]) if state else 0))
+    return loggers
+
+
+def create_evaluate(
+    options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
+) -> Callable[[nn.Module, bool], Mapping[str, float]] | None:
+    """The kNN accuracy of a backbone, and once that of raw pixels; None where nothing is labelled."""
+    if source.labels is None:
+        return None
+    crop = 1.0 if source.native_size else 0.875
+    preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, crop)
+
+    def features(backbone: nn.Module, of: ImageSource, pixels: bool) -> Features:
+        with fabric.autocast():
+            return extract(backbone, of, preprocessing, pixels=pixels, workers=options.workers)
+
+    def evaluate(backbone: nn.Module, pixels: bool) -> Mapping[str, float]:
+        bank = features(backbone, source, pixels)
+        if test is None:
+            rows, query_rows = held_out(len(bank.labels), stream(options.seed, "held-out"))
+            bank, queries = bank[rows], bank[query_rows]
+        else:
+            queries = features(backbone, test, pixels)
+        values = dict(knn(bank, queries, [options.knn_k], options.knn_temperature))
+        if bank.pixels is not None and queries.pixels is not None:
+            raw = knn(Features(bank.pixels, bank.labels), Features(queries.pixels, queries.labels), [options.knn_k])
+            values |= {f"{name}_pixels": value for name, value in raw}
+        return values
+
+    return evaluate
+
+
+def run_folder_name(options: PretrainOptions, now: str) -> Path:
+    """Where a run goes that was not told: ``runs/TIME-METHOD-DATA``."""
+    data = re.sub(r"[^\w.-]+", "-", Path(str(options.data)).name) or "data"
+    return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"
+
+
+def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: Fabric) -> str:
+    plan = step.plan
+    drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
+    chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
+    where = f"{fabric.world_size} x {fabric.device.type}" if fabric.world_size > 1 else fabric.device.type
+    return (
+        f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
+        f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
+        f"{options.precision} on {where}"
+    )
+
+
+def finish(options: PretrainOptions, folder: RunFolder, seconds: float, images: int) -> dict[str, Any]:
+    """Writes ``summary.json``; seconds and images of a run that was interrupted are added up."""
+    before: dict[str, Any] = json.loads(folder.summary_file.read_text()) if folder.summary_file.exists() else {}
+    speed = images / seconds if seconds else before.get("images_per_second")
+    summary = {
+        **summary_of(folder),
+        "seconds": seconds + before.get("seconds", 0.0),
+        "images_per_second": speed,
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "method": options.method["name"],
+        "backbone": options.backbone.name,
+        "data": options.data,
+        **provenance(),
+    }
+    folder.write_summary(summary)
+    return summary
+
+
+def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_json: bool) -> None:
+    """What a run ends with in the terminal."""
+    if as_json:
+        print(json.dumps({**summary, "run": str(folder.path)}, indent=2))
+        return
+    if "knn_top1" in summary:
+        figures = [
+            f"{label} {summary[key]:.1%}"
+            for label, key in (
+                ("raw pixels", "knn_top1_pixels"),
+                ("untrained backbone", "knn_top1_untrained"),
+                ("trained backbone", "knn_top1"),
+            )
+            if key in summary
+        ]
+        console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
+    minutes, seconds = divmod(round(summary["seconds"]), 60)
+    console.print(
+        f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,154 @@
+"""Encoded pictures of every mode and size → RGB uint8 of bounded size."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
+MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
+
+_UPRIGHT = {  # EXIF orientation → what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+class UnreadableImage(Exception):  # noqa: N818 (it is named in tables, as what it is)
+    """A picture that can't be decoded: where it is, and why, in a few words that are the same on every try."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)  # both as arguments, so that it survives the way back from a worker
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How large a decoded picture may be; larger ones are shrunk, aspect kept. 0: no bound.
+
+    Args:
+        side: pixels of the shorter side.
+        pixels: height times width.
+    """
+
+    side: int = 0
+    pixels: int = 0
+
+    def fit(self, width: int, height: int) -> tuple[int, int]:
+        """The size that a picture of this size is shrunk to; the same where it is within the bounds."""
+        scale = 1.0
+        if self.side:
+            scale = min(scale, self.side / min(width, height))
+        if self.pixels:
+            scale = min(scale, (self.pixels / (width * height)) ** 0.5)
+        if scale == 1.0:
+            return width, height
+        # down, not to the nearest, so that the bound on pixels holds; the shorter side is exact
+        shrunk = max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))
+        if self.pixels and shrunk[0] * shrunk[1] > self.pixels:  # a side below one pixel was rounded up
+            shrunk = min(shrunk[0], self.pixels), min(shrunk[1], self.pixels)
+        return shrunk
+
+
+UNBOUNDED = Bounds()
+
+
+def printable(path: str) -> str:
+    """A path as it can be printed anywhere: bytes of its name that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | None = None) -> Tensor:
+    """Decodes a picture to RGB.
+
+    Grey, palette, CMYK and 16-bit pictures are converted (16 bits are scaled to 8, not clipped), transparency is laid
+    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        bounds: how large the result may be.
+        name: how the picture is called in errors; the path where there is one.
+
+    Returns:
+        uint8 ``[h, w, 3]``.
+
+    Raises:
+        UnreadableImage: it is no picture, is damaged or cut short, or claims more than ``MAX_PIXELS`` pixels.
+    """
+    name = name if name is not None else "bytes" if isinstance(data, bytes) else str(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
+            with Image.open(BytesIO(data) if isinstance(data, bytes) else data) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+                wanted = bounds.fit(*image.size)
+                if wanted != image.size:
+                    image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
+                image.load()
+                return to_rgb(image, wanted)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
+        raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
+    """A loaded picture as RGB uint8 ``[h, w, 3]``, upright; ``size`` (width, height) is that before it is upright."""
+    orientation = _orientation(image)
+    image = _in_rgb(image)
+    if size is not None and size != image.size:
+        # an antialiased bilinear filter; the box reduction before it is exact and saves time on large pictures
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    return torch.from_numpy(np.array(image))
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image).astype(np.float64)
+        if image.mode == "F":  # 0..1, or 0..255 where any value says so
+            grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
+            grey = grey * 255 if grey.max() <= 1 else grey
+        else:  # "I" is how older Pillows open 16-bit pictures
+            grey = grey * (255 / 65535)
+        return Image.fromarray((np.clip(grey, 0, 255) + 0.5).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block is no reason to lose the picture
+        return 1
+
+
+def _reason(error: Exception, data: bytes | str | Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        empty = not data if isinstance(data, bytes) else Path(data).stat().st_size == 0
+        return "empty" if empty else "not a picture that Pillow can read"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"claims more than {MAX_PIXELS} pixels"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

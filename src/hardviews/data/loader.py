@@ -1,0 +1,307 @@
+"""Batches of decoded images in an order that depends on the seed alone; workers only decode."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError, RunError
+from hardviews.views.images import ImageBatch
+from hardviews.views.streams import stream
+
+MAX_BATCH_BYTES = 1 << 30
+RESIDENT_BYTES = 512 << 20  # small sets up to this many decoded bytes are held in memory
+TRIES = 20  # images tried in place of an unreadable one
+PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
+
+Faults = dict[int, str]  # index of an unreadable image → why
+Loaded = tuple[ImageBatch | None, Faults]
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: a permutation of 0..n-1, int64 ``[n]``."""
+    return torch.randperm(n, generator=stream(seed, "order", epoch))
+
+
+def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES) -> Bounds:
+    """What every image of a batch is shrunk to: its share of the batch's bytes, whatever the others are.
+
+    Args:
+        batch_size: images in the batch.
+        decode_size: pixels of the shorter side; 0 stands for ``DECODE_SIZE``.
+        max_batch_bytes: of the decoded batch.
+
+    Raises:
+        InputError: the batch's bytes leave less than one pixel to an image.
+    """
+    pixels = max_batch_bytes // (3 * batch_size)
+    if pixels < 1:
+        raise InputError(f"max_batch_bytes: {max_batch_bytes} bytes are too few for a batch of {batch_size} images")
+    return Bounds(decode_size or DECODE_SIZE, pixels)
+
+
+class Loader:
+    """Endless training batches of one process, from any step on.
+
+    The global batch of step s is rows ``[s·G, (s + 1)·G)`` of the order of its epoch, G = ``batch_size · processes``;
+    process p gets the p-th part. What is left at the end of an epoch, less than G, is dropped. So the images of a step
+    depend on the seed, the step and G, not on the number of processes or workers.
+
+    An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
+    path → reason, as far as this process has come upon them.
+
+    Args:
+        source: the images.
+        batch_size: images per step of this process, micro-batches together.
+        seed: of the run.
+        process, processes: which of how many.
+        workers: processes that decode; 0 decodes here.
+        decode_size: larger images are shrunk until their shorter side has this many pixels; 0: ``DECODE_SIZE``.
+        max_batch_bytes: limit on the decoded pixels of a batch; every image may take its share of it. A worker holds
+            up to two batches ahead.
+        tolerance: the part of the images that may be unreadable.
+        in_memory: decode all images once and hold them; ``auto`` does so for sets of small images of one size, up to
+            ``RESIDENT_BYTES``.
+        pin_memory: workers' batches come in pinned memory.
+
+    Raises:
+        InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
+        RunError: (also while iterating) more than ``tolerance`` of the images are unreadable, or a worker died.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        batch_size: int,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+        workers: int = 0,
+        decode_size: int = 0,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
+        tolerance: float = 0.01,
+        in_memory: bool | Literal["auto"] = "auto",
+        pin_memory: bool = False,
+    ) -> None:
+        n, whole = len(source), batch_size * processes
+        if batch_size < 1:
+            raise InputError(f"batch size must be at least 1, not {batch_size}")
+        if whole > n:
+            raise InputError(f"a batch of {whole} images is larger than the data: {source.name} has {n}")
+        self.source, self.batch_size, self.workers = source, batch_size, workers
+        self.tolerance, self.pin_memory = tolerance, pin_memory
+        self.steps_per_epoch = n // whole
+        self.unreadable: dict[str, str] = {}
+        bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
+        self.bounds = bounds
+        self._faults: Faults = {}
+        self._images: _Images = _Decoded(source, bounds)
+        side = source.native_size
+        if in_memory is True or (in_memory == "auto" and side and n * side * side * 3 <= RESIDENT_BYTES):
+            self._images = self._resident(bounds, must=in_memory is True)
+        self._steps = _Steps(self._images, batch_size, seed, process, processes)
+
+    def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
+        """The batches of steps ``start_step``, ``start_step + 1``, ... without end."""
+        steps: Iterator[Loaded]
+        if self.workers == 0 or isinstance(self._images, _Resident):
+            steps = (self._steps[step] for step in count(start_step))
+        else:
+            steps = _by_workers(self._steps, count(start_step), self.workers, self.pin_memory)
+        for batch, faults in steps:
+            self._report(faults)
+            if batch is None:
+                first = printable(self.source.path(next(iter(faults))))
+                raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
+            yield batch
+
+    def _report(self, faults: Faults) -> None:
+        new = {index: reason for index, reason in faults.items() if index not in self._faults}
+        if not new:
+            return
+        self._faults.update(new)
+        self.unreadable.update({self.source.path(index): reason for index, reason in new.items()})
+        n = len(self.source)
+        if len(self._faults) > self.tolerance * n:
+            path, reason = next(iter(self.unreadable.items()))
+            raise RunError(
+                f"{self.source.name}: {len(self._faults)} of {n} images are unreadable, more than the part of "
+                f"{self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
+            )
+
+    def _resident(self, bounds: Bounds, must: bool) -> "_Images":
+        """All images decoded; where one is not of the native size they are not held after all, unless they must."""
+        n = len(self.source)
+        pixels: Tensor | None = None  # [N, h, w, 3]
+        faults: Faults = {}
+        for index in range(n):
+            try:
+                image = self.source.read(index, bounds)
+            except UnreadableImage as error:
+                faults[index] = error.reason
+                continue
+            if not must and image.shape[:2] != (self.source.native_size,) * 2:
+                return self._images
+            if pixels is None:
+                pixels = image.new_zeros(n, *image.shape)
+            if image.shape != pixels.shape[1:]:
+                raise InputError(f"{self.source.name}: images of different sizes can't be held in memory")
+            pixels[index] = image
+        return self._images if pixels is None else _Resident(pixels, faults)
+
+
+def in_order(
+    source: ImageSource,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    decode_size: int = 0,
+    max_batch_bytes: int = MAX_BATCH_BYTES,
+    unreadable: dict[str, str] | None = None,
+) -> Iterator[ImageBatch]:
+    """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
+
+    Args:
+        source, workers, decode_size, max_batch_bytes: as for ``Loader``.
+        batch_size: images per batch; the last one, and those with unreadable images, are shorter.
+        unreadable: takes path → reason of the images left out.
+    """
+    images = _Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
+    parts = _Parts(images, batch_size)
+    loaded = (
+        _by_workers(parts, range(len(parts)), workers)
+        if workers and len(parts) > 1
+        else (parts[k] for k in range(len(parts)))
+    )
+    for batch, faults in loaded:
+        if unreadable is not None:
+            unreadable.update({source.path(index): reason for index, reason in faults.items()})
+        if batch is not None:
+            yield batch
+
+
+class _Decoded:
+    """Images decoded when they are asked for."""
+
+    def __init__(self, source: ImageSource, bounds: Bounds) -> None:
+        self.source, self.bounds = source, bounds
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Tensor:
+        return self.source.read(index, self.bounds)
+
+
+class _Resident:
+    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be."""
+
+    def __init__(self, pixels: Tensor, faults: Faults) -> None:
+        self.pixels, self.faults = pixels, faults
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> Tensor:
+        if index in self.faults:
+            raise UnreadableImage(str(index), self.faults[index])
+        return self.pixels[index]
+
+
+_Images = _Decoded | _Resident
+
+
+class _Steps(Dataset[Loaded]):
+    """Step → the batch of one process. Holds nothing that one step leaves to another but the order of the epoch."""
+
+    def __init__(self, images: _Images, batch_size: int, seed: int, process: int, processes: int) -> None:
+        self.images, self.seed = images, seed
+        self.batch_size, self.first, self.whole = batch_size, process * batch_size, batch_size * processes
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __getitem__(self, step: int) -> Loaded:
+        n = len(self.images)
+        epoch, within = divmod(step, n // self.whole)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, epoch_order(n, self.seed, epoch)
+        start = within * self.whole + self.first
+        index: list[int] = self.order[start : start + self.batch_size].tolist()
+        if isinstance(self.images, _Resident) and not self.images.faults:
+            pixels = self.images.pixels[index]
+            size = torch.tensor(pixels.shape[1:3]).repeat(len(index), 1)
+            return ImageBatch(pixels.flatten(), size, torch.tensor(index)), {}
+        faults: Faults = {}
+        images: list[Tensor] = []
+        for row, wanted in enumerate(index):
+            for candidate in self._candidates(wanted, step, self.first + row):
+                try:
+                    images.append(self.images.read(candidate))
+                except UnreadableImage as error:
+                    faults[candidate] = error.reason
+                else:
+                    index[row] = candidate
+                    break
+            else:
+                return None, faults
+        return ImageBatch.pack(images, index), faults
+
+    def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
+        """The image itself, then others in its place, chosen by the row of the global batch."""
+        yield wanted
+        generator = stream(self.seed, "replacement", step, row)
+        yield from torch.randint(len(self.images), (TRIES,), generator=generator).tolist()
+
+
+class _Parts(Dataset[Loaded]):
+    """Number → that many-th batch of all images in order, without the unreadable ones."""
+
+    def __init__(self, images: _Decoded, batch_size: int) -> None:
+        self.images, self.batch_size = images, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __getitem__(self, part: int) -> Loaded:
+        index: list[int] = []
+        images: list[Tensor] = []
+        faults: Faults = {}
+        start = part * self.batch_size
+        for wanted in range(start, min(start + self.batch_size, len(self.images))):
+            try:
+                images.append(self.images.read(wanted))
+                index.append(wanted)
+            except UnreadableImage as error:
+                faults[wanted] = error.reason
+        return (ImageBatch.pack(images, index) if images else None), faults
+
+
+def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
+    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead."""
+    loader: DataLoader[Loaded] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        timeout=PATIENCE,
+    )
+    loaded = iter(loader)
+    while True:
+        try:
+            item = next(loaded)
+        except StopIteration:
+            return
+        except RuntimeError as error:  # a worker was killed, or none has answered
+            reason = str(error).splitlines()[0]
+            raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
+        yield item
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -1,0 +1,237 @@
+"""Parquet tables with a column of encoded images, as the Hugging Face hub keeps them."""
+
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, printable
+from hardviews.errors import InputError
+
+HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
+ROWS = 256  # rows unpacked at a time: bounds the memory that unpacking takes
+IMAGE_COLUMN, LABEL_COLUMN = "image", "label"  # these may be absent; any other name given must be there
+_TEST_SPLITS = ("test", "validation", "val")
+
+
+def tables_in(path: Path, split: str = "train") -> list[Path]:
+    """The Parquet files at a path: the file itself, or those in the folder or in its ``data`` folder, sorted.
+
+    Where some are called ``<split>-…``, as on the Hugging Face hub, only these.
+    """
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    for name in ("train",) if split == "train" else _TEST_SPLITS:
+        of_split = [file for file in files if file.name.startswith(f"{name}-")]
+        if of_split:
+            return of_split
+    return files
+
+
+class Table:
+    """The rows of one or more Parquet files; the image column is binary, or a struct with a field ``bytes``.
+
+    Tables of up to ``HELD_BYTES`` are held in memory, encoded. Parquet has no cheap access to one row, so larger ones
+    are unpacked once to a file in ``$HARDVIEWS_CACHE`` (``~/.cache/hardviews``) and mapped; that takes as much disk.
+
+    ``labels`` are integers, or strings in sorted order; None where a label is null or negative, or there is no such
+    column. ``native_size`` is judged from the first, middle and last image.
+
+    Raises:
+        InputError: no Parquet, no rows, columns of other types or not there, or no space to unpack.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], name: str, image_column: str = IMAGE_COLUMN, label_column: str = LABEL_COLUMN
+    ) -> None:
+        self.name = printable(name)
+        self.files = list(files)
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        opened: list[Any] = []
+        for file in self.files:
+            with _readable(file):
+                opened.append(parquet.ParquetFile(file, memory_map=True))
+        self.rows = [int(table.metadata.num_rows) for table in opened]
+        if not sum(self.rows):
+            raise InputError(f"{self.name}: the table has no rows")
+        schema = opened[0].schema_arrow
+        self.column = _image_column(schema, image_column, self.name)
+        for file, table in zip(self.files, opened, strict=True):
+            if self.column not in table.schema_arrow.names:
+                raise InputError(f"{printable(str(file))}: no column {self.column!r}, which {self.files[0].name} has")
+        self.labels, self.class_names = _labels(opened, schema, label_column, self.name)
+        self._open()
+        self.native_size = self._native_size()
+
+    def __len__(self) -> int:
+        return sum(self.rows)
+
+    def path(self, index: int) -> str:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            if index < rows:
+                return f"{file}:{index}"
+            index -= rows
+        raise IndexError(index)
+
+    def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
+        """Image of row ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        part = bisect_right(self._starts, index) - 1
+        data = self._parts[part][index - self._starts[part]].as_py()
+        if data is None:
+            raise UnreadableImage(self.path(index), "null")
+        return decode(data, bounds, self.path(index))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is not forked opens the files again rather than being sent their content.
+        return {key: value for key, value in self.__dict__.items() if key not in ("_parts", "_starts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        tables = [parquet.ParquetFile(file, memory_map=True) for file in self.files]
+        self._parts: list[Any] = []  # arrow arrays of encoded images, one after the other
+        held = sum(map(_image_bytes, tables)) <= HELD_BYTES
+        for file, table in zip(self.files, tables, strict=True):
+            batches = table.iter_batches(batch_size=ROWS, columns=[self.column], use_threads=False)
+            with _readable(file):
+                if held:
+                    self._parts += [_encoded(batch.column(0)) for batch in batches]
+                else:
+                    self._parts += _mapped(file, self.column, batches)
+        self._starts = [0]
+        for part in self._parts[:-1]:
+            self._starts.append(self._starts[-1] + len(part))
+
+    def _native_size(self) -> int | None:
+        sizes: set[tuple[int, ...]] = set()
+        for index in {0, len(self) // 2, len(self) - 1}:
+            try:
+                sizes.add(tuple(self.read(index).shape[:2]))
+            except UnreadableImage:
+                continue
+        height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
+        return height if height == width <= 96 else None
+
+
+@contextmanager
+def _readable(file: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow's errors have no common base but Exception
+        reason = " ".join(str(error).split())
+        raise InputError(f"{printable(str(file))}: can't be read as Parquet: {reason}") from None
+
+
+def _image_bytes(table: Any) -> int:
+    """Bytes of all columns of a table, unpacked: the images are nearly all of it."""
+    return sum(table.metadata.row_group(k).total_byte_size for k in range(table.metadata.num_row_groups))
+
+
+def _encoded(column: Any) -> Any:
+    """The bytes of an image column: itself, or the field of the struct, null where the struct is."""
+    types: Any = importlib.import_module("pyarrow.types")
+    if not types.is_struct(column.type):
+        return column
+    return column.flatten()[column.type.get_field_index("bytes")]
+
+
+def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
+    """Unpacks a column to an Arrow file, unless it is there, and maps that."""
+    arrow: Any = importlib.import_module("pyarrow")
+    status = file.stat()
+    key = repr((str(file.resolve()), status.st_size, status.st_mtime_ns, column)).encode("utf-8", "surrogateescape")
+    cache = Path(os.environ.get("HARDVIEWS_CACHE") or Path.home() / ".cache" / "hardviews")
+    target = cache / "tables" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
+    if not target.exists():
+        part: Path | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as sink:
+                part = Path(sink.name)
+                writer = None
+                for batch in batches:
+                    record = arrow.record_batch([_encoded(batch.column(0))], names=["image"])
+                    writer = writer or arrow.ipc.new_file(sink, record.schema)
+                    writer.write_batch(record)
+                if writer is None:
+                    part.unlink()
+                    return []
+                writer.close()
+            part.replace(target)  # complete or not there, whoever else unpacks it at the same time
+        except OSError as error:
+            if part is not None:
+                part.unlink(missing_ok=True)
+            why = error.strerror or str(error)
+            raise InputError(
+                f"{printable(str(file))}: can't be unpacked to {cache}: {why}; set HARDVIEWS_CACHE to a larger disk"
+            ) from None
+    reader = arrow.ipc.open_file(arrow.memory_map(str(target)))
+    return [reader.get_batch(k).column(0) for k in range(reader.num_record_batches)]
+
+
+def _image_column(schema: Any, wanted: str, name: str) -> str:
+    types: Any = importlib.import_module("pyarrow.types")
+
+    def holds_images(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0 and holds_images(kind.field("bytes").type)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+    columns: list[str] = [field.name for field in schema if holds_images(field.type)]
+    if wanted in columns:
+        return wanted
+    if wanted in schema.names:
+        raise InputError(f"{name}: column {wanted!r} is {schema.field(wanted).type}, not encoded images (binary)")
+    if wanted == IMAGE_COLUMN and len(columns) == 1:
+        return columns[0]
+    raise InputError(f"{name}: no image column {wanted!r}; the columns are {', '.join(schema.names)}")
+
+
+def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None]:
+    if any(column not in table.schema_arrow.names for table in tables):
+        if column == LABEL_COLUMN:
+            return None, None
+        raise InputError(f"{name}: no label column {column!r}; the columns are {', '.join(schema.names)}")
+    values: list[object] = []
+    for table in tables:  # one column of small values: read whole
+        values += table.read(columns=[column]).column(0).to_pylist()
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values):
+        names = sorted(set(texts))
+        number = {text: k for k, text in enumerate(names)}
+        return torch.tensor([number[text] for text in texts]), names
+    numbers = [value for value in values if isinstance(value, int)]
+    if len(numbers) + len(texts) + values.count(None) < len(values):
+        raise InputError(
+            f"{name}: labels in column {column!r} are {schema.field(column).type}, not integers or strings"
+        )
+    if len(numbers) < len(values) or min(numbers) < 0:
+        return None, None
+    return torch.tensor(numbers, dtype=torch.int64), _class_names(schema.metadata or {}, column)
+
+
+def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
+    """From ``class_names`` (a JSON list) or from the ClassLabel feature that Hugging Face writes."""
+    try:
+        if b"class_names" in metadata:
+            names = json.loads(metadata[b"class_names"])
+        else:
+            names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+        return [str(name) for name in names]
+    except (KeyError, TypeError, ValueError):  # no names there, which is no fault
+        return None

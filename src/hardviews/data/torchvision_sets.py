@@ -1,0 +1,89 @@
+"""torchvision's data sets by name, from the folder in which torchvision keeps them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardviews.data.decode import MAX_PIXELS, UNBOUNDED, Bounds, UnreadableImage, to_rgb
+from hardviews.errors import InputError
+
+# name: (torchvision's class, arguments of the training split, of the test split, side of the images if all are alike)
+_Split = dict[str, Any]
+_TRAIN_FLAG: tuple[_Split, _Split] = ({"train": True}, {"train": False})
+_SPLIT: tuple[_Split, _Split] = ({"split": "train"}, {"split": "test"})
+_TRAINVAL: tuple[_Split, _Split] = ({"split": "trainval"}, {"split": "test"})
+
+NAMES: dict[str, tuple[str, tuple[_Split, _Split], int | None]] = {
+    "cifar10": ("CIFAR10", _TRAIN_FLAG, 32),
+    "cifar100": ("CIFAR100", _TRAIN_FLAG, 32),
+    "mnist": ("MNIST", _TRAIN_FLAG, 28),
+    "fashionmnist": ("FashionMNIST", _TRAIN_FLAG, 28),
+    "svhn": ("SVHN", _SPLIT, 32),
+    "stl10": ("STL10", _SPLIT, 96),  # the 5,000 labelled training images
+    "stl10-unlabeled": ("STL10", ({"split": "train+unlabeled"}, {"split": "test"}), 96),  # 105,000, for pretraining
+    "flowers102": ("Flowers102", _SPLIT, None),
+    "food101": ("Food101", _SPLIT, None),
+    "dtd": ("DTD", _SPLIT, None),
+    "pets": ("OxfordIIITPet", _TRAINVAL, None),
+    "oxfordiiitpet": ("OxfordIIITPet", _TRAINVAL, None),
+    "aircraft": ("FGVCAircraft", _TRAINVAL, None),
+    "fgvcaircraft": ("FGVCAircraft", _TRAINVAL, None),
+    "cars": ("StanfordCars", _SPLIT, None),
+    "stanfordcars": ("StanfordCars", _SPLIT, None),
+    "gtsrb": ("GTSRB", _SPLIT, None),
+}
+
+
+class TorchvisionSet:
+    """One of ``NAMES``; nothing is downloaded unless ``download`` says so.
+
+    ``labels`` is None where some images have none (``stl10-unlabeled``).
+
+    Raises:
+        InputError: its files are not under ``root``, or there is no such split.
+    """
+
+    def __init__(self, name: str, split: str, root: str | Path, download: bool = False) -> None:
+        kind, (train, test), self.native_size = NAMES[name]
+        if split not in ("train", "test"):
+            raise InputError(f"{name}: no split {split!r}; known: train, test")
+        # named at run time, as torchvision takes a second to import and few runs need it
+        datasets: Any = importlib.import_module("torchvision.datasets")
+        try:
+            self._set: Any = getattr(datasets, kind)(
+                root=str(root), download=download, **(train if split == "train" else test)
+            )
+        except Exception as error:  # torchvision says RuntimeError, FileNotFoundError, ... and in several lines
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{name}: torchvision finds no {kind} in {Path(root).resolve()} ({why})") from None
+        self.name = name
+        self.split = split
+        self.labels: Tensor | None = _labels(self._set)
+        self.class_names: list[str] | None = getattr(self._set, "classes", None)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def path(self, index: int) -> str:
+        return f"{self.name}/{self.split}/{index}"
+
+    def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
+        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        try:
+            image = self._set[index][0]
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+            return to_rgb(image, bounds.fit(*image.size))
+        except Exception as error:  # as in `decode`: damaged files raise anything
+            raise UnreadableImage(self.path(index), " ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _labels(dataset: Any) -> Tensor | None:
+    for attribute in ("targets", "labels", "_labels"):
+        if hasattr(dataset, attribute):
+            labels = torch.as_tensor(getattr(dataset, attribute), dtype=torch.int64)
+            return None if (labels < 0).any() else labels
+    return torch.tensor([label for _, label in dataset._samples]) if hasattr(dataset, "_samples") else None

@@ -1,0 +1,34 @@
+"""Published runs, one function each, named as the function. Importing this imports no torch."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+
+from hardviews.errors import unknown
+from hardviews.training.options import PretrainOptions
+
+Recipe = Callable[[], PretrainOptions]
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every public function of the files beside this one that returns the options of a run."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {
+        name: item
+        for module in modules
+        for name, item in inspect.getmembers(module, inspect.isfunction)
+        if inspect.signature(item).return_annotation is PretrainOptions
+    }
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        InputError: there is none; nearest names are suggested.
+    """
+    found = recipes()
+    if name not in found:
+        raise unknown("recipe", name, found)
+    return found[name]

@@ -1,0 +1,256 @@
+"""Choosing the views to train on: draw more than are needed, score them without a trace, keep the hardest.
+
+The method of Ferreira, Rapant, Franke, Hutter: "Beyond Random Augmentations: Pretraining with Hard Views", ICLR 2025.
+Legend: B images, V candidate views, K kept views, T target views among the candidates, K_T kept target views.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hardviews.errors import InputError, RunError
+from hardviews.selection.costs import NOT_FINITE, Costs
+from hardviews.selection.guard import untouched
+from hardviews.selection.policies import Policy, hardest, named, needs_costs
+from hardviews.selection.search import mean_total, spans
+from hardviews.views.draw import Views
+from hardviews.views.plan import Slot, ViewPlan
+
+Output = TypeVar("Output")
+
+
+class Targets(Protocol):
+    """What scoring encoded of all T target views and training may use again for those kept."""
+
+    def take(self, ids: Tensor, /) -> Self:
+        """The same for the kept target views only, whose ids are int64 ``[K_T, B]``."""
+        ...
+
+
+Score = Callable[[list[Tensor]], Costs | tuple[Costs, Targets]]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Which candidates are kept for every image.
+
+    Args:
+        ids: int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot.
+        kept: ``[B]``, the total cost of the choice; None where nothing was scored, like the next two.
+        mean: ``[B]``, the mean total over all combinations the plan allows: what a random choice would cost.
+        targets: of the kept target views, if the score function gave them: what training may use again.
+    """
+
+    ids: Tensor
+    kept: Tensor | None = None
+    mean: Tensor | None = None
+    targets: Targets | None = None
+
+
+class HardViews:
+    """Keeps the hardest of the candidate views of every image, as the model stands.
+
+    In a loop of one's own, for a method of two views::
+
+        hard = HardViews(pairwise(model, loss), guard=model)  # loss(output_a, output_b) -> [B]
+        x0, x1 = hard([view() for view in range(4)])          # four views in, the two hardest out
+
+    A method of several kinds of view (multi-crop) gives a plan, and as ``score`` any function of the candidates that
+    returns ``Costs``, such as ``lambda views: Costs(cross)`` with ``cross[t, v]`` the loss ``[B]`` of predicting target
+    view t from view v.
+
+    Args:
+        score: the V candidates, each ``[B, ...]``, to their costs; may return ``(costs, targets)`` instead. It is
+            called without gradient, under ``untouched(guard)``, and calls the unwrapped module (never through DDP).
+        plan: which candidates there are and how many are kept; None: one kind of view, of which ``keep`` are kept.
+        policy: a policy, or its name, such as ``"sampled(128)"``.
+        guard: the modules that ``score`` calls, so that scoring leaves no trace in them.
+        keep: views kept where there is no plan.
+        seed: of the generator that policies draw from, ``self.generator``, unless ``choose`` is given another.
+
+    Raises:
+        InputError: unknown policy.
+    """
+
+    def __init__(
+        self,
+        score: Score,
+        plan: ViewPlan | None = None,
+        policy: Policy | str = hardest,
+        guard: nn.Module | Sequence[nn.Module] = (),
+        keep: int = 2,
+        seed: int = 0,
+    ) -> None:
+        self.score, self.plan, self.keep = score, plan, keep
+        self.policy = named(policy) if isinstance(policy, str) else policy
+        self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard)
+        self.generator = torch.Generator().manual_seed(seed)
+        self._finite: Tensor | None = (
+            None  # on a GPU: whether all costs so far were finite, and what is known of it here
+        )
+        self._known: Tensor | None = None
+
+    def __call__(self, candidates: Sequence[Tensor]) -> list[Tensor]:
+        """V candidates, each ``[B, ...]``, to the K kept views, each ``[B, ...]``; the very same where V = K.
+
+        Raises:
+            InputError, RunError: as ``choose``.
+        """
+        plan = self._plan_of(candidates)
+        if not plan.selects:
+            check_candidates(candidates, plan)
+            return list(candidates)
+        return gather(candidates, self.choose(candidates).ids, plan)
+
+    @torch.no_grad()
+    def choose(
+        self,
+        candidates: Sequence[Tensor] | Callable[[], Sequence[Tensor]],
+        views: Views | None = None,
+        generator: Generator | None = None,
+    ) -> Choice:
+        """Chooses the views to keep.
+
+        Args:
+            candidates: V tensors ``[B, ...]``, or a function that makes them, called only if they are needed: not for a
+                policy without costs, and not where V = K, provided that plan and views are given.
+            views: the candidates as numbers, for the policies that read boxes or tickets.
+            generator: for policies that draw; its state should be the same on all processes.
+
+        Returns:
+            The choice, its ids on the device of the candidates, or of the views where no candidates were made.
+
+        Raises:
+            InputError: candidates, costs or ids of the wrong number or shape.
+            RunError: a cost is not finite. On a GPU that is found a step or more later, so that nothing waits for it.
+        """
+        scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
+        made: list[Tensor] | None = None
+        if not callable(candidates):
+            made = list(candidates)
+        elif scores or views is None:
+            made = list(candidates())
+        plan = self._plan_of(made)
+        if made is not None:
+            check_candidates(made, plan)
+        like = made[0] if made is not None else given_box(views)[0]
+        batch, device = like.shape[0], like.device
+
+        if not plan.selects:
+            return Choice(torch.arange(plan.keep, device=device)[:, None].expand(-1, batch))
+        costs, targets = None, None
+        scored = made is not None and needs_costs(self.policy)
+        if made is not None and scored:
+            costs, targets = self._costs_of(made, plan)
+        elif views is None:  # nothing is known of the views: zeros tell B and the device
+            costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
+        ids = self.policy(costs, plan, views, generator or self.generator)
+        if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
+            raise InputError(f"the policy returned {ids.dtype} ids {list(ids.shape)}, not int64 {[plan.keep, batch]}")
+        ids = ids.to(device, non_blocking=device.type != "cpu")
+        if costs is None or not scored:
+            return Choice(ids)
+        kept_targets = sum(slot.keep for slot in plan.slots if slot.target)
+        taken = None if targets is None else targets.take(ids[:kept_targets])
+        return Choice(ids, costs.total(ids), mean_total(costs, plan), taken)
+
+    def _plan_of(self, candidates: Sequence[Tensor] | None) -> ViewPlan:
+        return self.plan or ViewPlan((Slot(draw=len(candidates or ()), keep=self.keep),))
+
+    def _costs_of(self, candidates: list[Tensor], plan: ViewPlan) -> tuple[Costs, Targets | None]:
+        with untouched(*self.guard):
+            scored = self.score(candidates)
+        costs, targets = scored if isinstance(scored, tuple) else (scored, None)
+        expected = (plan.targets, plan.draw, candidates[0].shape[0])
+        if costs.cross.shape != expected:
+            raise InputError(
+                f"the score function returned costs {list(costs.cross.shape)}; "
+                f"the plan and the candidates make [T, V, B] = {list(expected)}"
+            )
+        costs = costs.upcast()
+        self._check_finite(costs)
+        return costs, targets
+
+    def _check_finite(self, costs: Costs) -> None:
+        """At once on the CPU. A GPU's answer is sent here and read at a later call: to wait would stall every step."""
+        if not costs.cross.is_cuda:
+            costs.check()
+            return
+        finite, known = costs.finite(), self._known
+        if known is None or self._finite is None:
+            known = self._known = torch.ones((), dtype=torch.bool).pin_memory()
+        else:
+            finite = finite & self._finite
+        if not known:
+            raise RunError(NOT_FINITE)
+        self._finite = finite
+        known.copy_(finite, non_blocking=True)
+
+
+def pairwise(model: Callable[[Tensor], Output], loss: Callable[[Output, Output], Tensor]) -> Score:
+    """The score function of a loss of two views: every candidate is encoded once, then every pair is judged.
+
+    Args:
+        model: a view ``[B, 3, h, w]`` to whatever the loss takes, such as a tensor or a tuple. It is unwrapped from
+            DistributedDataParallel, whose forward would overwrite the buffers of other processes.
+        loss: the model's **outputs** for two views (not the views) to the loss of that pair **per image**, ``[B]``; a
+            mean over the batch can't tell its images apart. It is called once for every unordered pair.
+
+    Returns:
+        V candidates, each ``[B, ...]``, to ``Costs`` with all of them targets.
+    """
+    encode: Callable[[Tensor], Output] = model.module if isinstance(model, DistributedDataParallel) else model
+
+    def score(candidates: list[Tensor]) -> Costs:
+        outputs = [encode(view) for view in candidates]
+        count, batch = len(outputs), candidates[0].shape[0]
+        rows: list[list[Tensor | None]] = [[None] * count for _ in range(count)]
+        for a in range(count):
+            for b in range(a + 1, count):
+                cost = loss(outputs[a], outputs[b])
+                if cost.shape != (batch,):
+                    raise InputError(
+                        f"the loss of a pair of views returned shape {list(cost.shape)}; "
+                        f"it must return one value per image, [{batch}]: take no mean over the batch"
+                    )
+                rows[a][b] = rows[b][a] = cost
+        none = candidates[0].new_zeros(batch)  # of a view with itself: no term
+        return Costs(torch.stack([torch.stack([none if x is None else x for x in row]) for row in rows]))
+
+    return score
+
+
+def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Tensor]:
+    """The kept views, K tensors ``[B, ...]``: view k of image b is that of candidate ``ids[k, b]``.
+
+    Raises:
+        InputError: candidates of one slot differ in shape.
+    """
+    kept: list[Tensor] = []
+    for slot, span in spans(plan):
+        draws = candidates[span]
+        if any(view.shape != draws[0].shape for view in draws):
+            raise InputError(f"the candidates of slot {plan.slots[slot].name!r} must be of one shape to be gathered")
+        stacked = torch.stack(tuple(draws))  # [V of the slot, B, ...]
+        image = torch.arange(stacked.shape[1], device=stacked.device)
+        rows = ids[len(kept) : len(kept) + plan.slots[slot].keep] - span.start
+        kept += [stacked[row, image] for row in rows]
+    return kept
+
+
+def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
+    if len(candidates) != plan.draw:
+        raise InputError(f"{len(candidates)} candidate views were given; the plan draws {plan.draw}")
+    batches = sorted({view.shape[0] for view in candidates})
+    if len(batches) > 1:
+        raise InputError(f"the candidate views are of different batch sizes: {', '.join(map(str, batches))}")
+
+
+def given_box(views: Views | None) -> Tensor:
+    if views is None:
+        raise InputError("neither candidates nor views were given")
+    return views.box

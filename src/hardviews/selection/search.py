@@ -1,0 +1,148 @@
+"""The best combination of views that a plan allows, found exactly; in comments C combinations, K_T kept targets."""
+
+from functools import lru_cache
+from itertools import accumulate, chain, combinations, product
+from math import comb, prod
+
+import torch
+from torch import Tensor
+
+from hardviews.errors import InputError
+from hardviews.selection.costs import Costs
+from hardviews.views.plan import ViewPlan
+
+MOST_COMBINATIONS = 100_000  # of target views: beyond this the search would take seconds a step
+CHUNK = 1 << 22  # costs gathered at a time: 16 MB in float32
+
+Layout = tuple[tuple[int, int, bool], ...]  # (draw, keep, target) of every slot: all that a search depends on
+
+
+def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
+    """The choice of the largest total of all that the plan allows, int64 ``[K, B]``.
+
+    Views that are no targets add up independently once the targets are chosen, so only the combinations of target views
+    are gone through (4 for DINO's plan, which has 51,480 combinations); the best of the rest are a sort. Among choices
+    of equal total the lexicographically smallest tuple of ids wins, the first in order of enumeration.
+
+    Raises:
+        InputError: the plan allows more than 100,000 combinations of target views.
+    """
+    layout = layout_of(plan)
+    combos = target_combinations(layout, costs.cross.device)  # [C, K_T]
+    free = [slot for slot, (_, _, target) in enumerate(layout) if not target]
+    targets = combos[best_of(costs, plan, combos, free)].T  # [K_T, B]
+
+    views, batch = costs.cross.shape[1:]
+    gain = costs.cross.gather(0, targets[:, None].expand(-1, views, batch)).sum(0)  # [V, B]
+    rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in spans(plan) if slot in free]
+    return torch.cat([targets, *rest])
+
+
+def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Tensor:
+    """Which of some combinations has the largest total, int64 ``[B]``; the first among equals.
+
+    Args:
+        combos: int64 ``[C, k]``, target views first: all kept views, or all but those of the ``free`` slots.
+        free: slots outside ``combos``, each taken at its best for every combination; none of target views.
+    """
+    cross = costs.cross.clone()  # [T, V, B]
+    cross.diagonal(dim1=0, dim2=1).zero_()  # so that a target's term with itself adds nothing below
+    _, views, batch = cross.shape
+    kept_targets = sum(slot.keep for slot in plan.slots if slot.target)
+    best = torch.full((batch,), -torch.inf, dtype=cross.dtype, device=cross.device)
+    chosen = torch.zeros(batch, dtype=torch.int64, device=cross.device)
+
+    size = max(1, CHUNK // (kept_targets * views * batch))
+    for start in range(0, len(combos), size):
+        part = combos[start : start + size]  # [C, k]
+        targets = part[:, :kept_targets]
+        gain = cross[targets].sum(1)  # [C, V, B]: what each view adds, given the kept targets
+        total = gain.gather(1, part[:, :, None].expand(-1, -1, batch)).sum(1)  # [C, B]
+        for slot, span in spans(plan):
+            if slot in free:  # values alone, so topk will do; ids need the stable sort of `largest`
+                total = total + gain[:, span].topk(plan.slots[slot].keep, dim=1).values.sum(1)
+        if costs.own is not None:
+            total = total + max(plan.keep - 1, 1) * costs.own[targets].sum(1)
+        value, index = total.max(0)
+        better = value > best  # strictly, so that the first among equals stays
+        best = torch.where(better, value, best)
+        chosen = torch.where(better, index + start, chosen)
+    return chosen
+
+
+def mean_total(costs: Costs, plan: ViewPlan) -> Tensor:
+    """The mean of the total over every combination the plan allows, ``[B]``: exact, from how often terms are kept."""
+    cross_weight, own_weight = mean_weights(layout_of(plan), costs.cross.device, costs.cross.dtype)
+    mean = (costs.cross * cross_weight).sum((0, 1))
+    return mean if costs.own is None else mean + (costs.own * own_weight).sum(0)
+
+
+def largest(values: Tensor, keep: int) -> Tensor:
+    """The ids of the ``keep`` largest of ``[n, B]``, ascending, ``[keep, B]``; of equals the smaller id.
+
+    A stable sort, since topk breaks ties in no order.
+    """
+    return values.sort(dim=0, descending=True, stable=True).indices[:keep].sort(dim=0).values
+
+
+def largest_by_slot(values: Tensor, plan: ViewPlan) -> Tensor:
+    """Of values ``[V, B]`` every slot keeps its largest: ids ``[K, B]``."""
+    return torch.cat([largest(values[span], plan.slots[slot].keep) + span.start for slot, span in spans(plan)])
+
+
+def spans(plan: ViewPlan) -> list[tuple[int, slice]]:
+    """Every slot with the slice of the candidates that are its own."""
+    ends = list(accumulate(slot.draw for slot in plan.slots))
+    return [
+        (index, slice(end - slot.draw, end)) for index, (slot, end) in enumerate(zip(plan.slots, ends, strict=True))
+    ]
+
+
+def layout_of(plan: ViewPlan) -> Layout:
+    return tuple((slot.draw, slot.keep, slot.target) for slot in plan.slots)
+
+
+@lru_cache(maxsize=32)
+def target_combinations(layout: Layout, device: torch.device) -> Tensor:
+    """Every allowed choice of target views, int64 ``[C, K_T]``, in lexicographic order."""
+    targets = [(draw, keep) for draw, keep, target in layout if target]
+    count = prod(comb(draw, keep) for draw, keep in targets)
+    if count > MOST_COMBINATIONS:
+        raise InputError(
+            f"{count:,} combinations of target views are too many to search exactly (at most {MOST_COMBINATIONS:,}); "
+            "draw fewer candidates, or use the policy sampled(limit)"
+        )
+    ends = accumulate(draw for draw, _ in targets)
+    per_slot = [combinations(range(end - draw, end), keep) for (draw, keep), end in zip(targets, ends, strict=True)]
+    rows = [list(chain.from_iterable(parts)) for parts in product(*per_slot)]
+    with torch.inference_mode(False):  # kept for later calls, which may be outside of inference mode
+        return torch.tensor(rows, dtype=torch.int64, device=device)
+
+
+@lru_cache(maxsize=32)
+def mean_weights(layout: Layout, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean weight of every term in the total: of cross ``[T, V, 1]``, of own ``[T, 1]``.
+
+    A view is kept in k / n of the combinations of its slot, two of one slot in k (k - 1) / (n (n - 1)) of them.
+    """
+    slot_of = [slot for slot, (draw, _, _) in enumerate(layout) for _ in range(draw)]
+    kept = sum(keep for _, keep, _ in layout)
+    kept_targets = sum(keep for _, keep, target in layout if target)
+    targets = sum(draw for draw, _, target in layout if target)
+
+    def together(t: int, v: int) -> float:
+        (draw, keep, _), (other_draw, other_keep, _) = layout[slot_of[t]], layout[slot_of[v]]
+        if t == v:
+            return 0.0  # no term
+        if slot_of[t] == slot_of[v]:
+            return keep * (keep - 1) / (draw * (draw - 1))
+        return keep / draw * other_keep / other_draw
+
+    terms = kept_targets * max(kept - 1, 1)
+    cross = [[together(t, v) / terms for v in range(len(slot_of))] for t in range(targets)]
+    own = [layout[slot_of[t]][1] / layout[slot_of[t]][0] / kept_targets for t in range(targets)]
+    with torch.inference_mode(False):
+        return (
+            torch.tensor(cross, dtype=dtype, device=device)[:, :, None],
+            torch.tensor(own, dtype=dtype, device=device)[:, None],
+        )

@@ -1,0 +1,46 @@
+"""Where metrics go besides the CSV: TensorBoard, Weights & Biases."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from hardviews.errors import InputError
+
+
+class Logger(Protocol):
+    def log(self, values: Mapping[str, float], step: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the run folder; events of steps that are run again are hidden."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(folder, purge_step=first_step)
+
+    def log(self, values: Mapping[str, float], step: float) -> None:
+        for name, value in values.items():
+            if name not in ("step", "epoch"):
+                self._writer.add_scalar(name, value, int(step))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run in a project of the user's; its id is the run folder's name, so that a run that goes on stays one run."""
+
+    def __init__(self, project: str, folder: Path, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError("wandb: not installed; pip install 'hardviews[wandb]'") from error
+        self._run: Any = wandb.init(project=project, id=folder.name, resume="allow", dir=folder, config=dict(config))
+
+    def log(self, values: Mapping[str, float], step: float) -> None:
+        self._run.log(dict(values), step=int(step))
+
+    def close(self) -> None:
+        self._run.finish()

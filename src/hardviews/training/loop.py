@@ -1,0 +1,190 @@
+"""The loop around the step: data, metrics, checkpoints, measurements on the way."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import nn
+
+from hardviews.data.loader import Loader
+from hardviews.errors import RunError
+from hardviews.training import checkpoint
+from hardviews.training.loggers import Logger
+from hardviews.training.progress import ProgressReport
+from hardviews.training.run_folder import RunFolder
+from hardviews.training.step import Report, Step
+from hardviews.training.stopwatch import Stopwatch
+
+# A backbone, and whether raw pixels are to be measured too.
+Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
+
+
+@dataclass
+class Loop:
+    """Runs the step over the data until the last step, from wherever the run folder's checkpoint left it.
+
+    Args:
+        fabric: launched.
+        step: what is done with a batch.
+        loader: yields this process's images of every step.
+        folder: opened; only the first process writes.
+        epochs: passes over the data.
+        evaluate: measures the backbone, or None; called before the first step, every ``evaluate_epochs`` and at the
+            end.
+        evaluate_epochs: 0 for at the end only.
+        checkpoint_steps: also save every so many steps; 0 for epochs only.
+        log_steps: metrics are fetched from the device and written every so many steps.
+        loggers: TensorBoard and the like.
+        console: where progress is shown.
+    """
+
+    fabric: Fabric
+    step: Step
+    loader: Loader
+    folder: RunFolder
+    epochs: int
+    evaluate: Evaluate | None
+    evaluate_epochs: int
+    checkpoint_steps: int
+    log_steps: int
+    loggers: list[Logger]
+    console: Console
+
+    def run(self) -> tuple[float, int]:
+        """Trains to the end; returns the seconds spent training in this call, and the images trained on in them.
+
+        Raises:
+            RunError: the loss is not finite, memory ran out, too much of the data is unreadable.
+        """
+        steps_per_epoch = self.loader.steps_per_epoch
+        steps, first = self.epochs * steps_per_epoch, self._restore()
+        batches = self.loader.batches(first) if first < steps else iter(())
+        pending: list[tuple[int, Report]] = []
+        seconds, mark = 0.0, time.perf_counter()
+        with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
+            if first == 0:
+                self._measure(0, progress)
+                mark = time.perf_counter()
+            for step in range(first, steps):
+                self.step.watch.start()
+                images = next(batches).to(self.fabric.device, non_blocking=True)
+                self.step.watch.lap("data")
+                with self._clear_errors(step):
+                    pending.append((step, self.step(images, step)))
+                done = step + 1
+                ends_epoch = done % steps_per_epoch == 0
+                saves = ends_epoch or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
+                if saves or len(pending) == self.log_steps:
+                    now = time.perf_counter()
+                    seconds, spent, mark = seconds + now - mark, now - mark, now
+                    # Before any save: what is saved is known to be finite.
+                    self._write(pending, spent, progress)
+                    pending = []
+                if saves:
+                    self._save(done)
+                epoch = done // steps_per_epoch
+                if done == steps or (ends_epoch and self.evaluate_epochs and epoch % self.evaluate_epochs == 0):
+                    self._measure(done, progress)
+                    mark = time.perf_counter()
+        return seconds, (steps - first) * self.loader.batch_size * self.fabric.world_size
+
+    def _restore(self) -> int:
+        """Loads the last checkpoint, if any; returns the step to go on with."""
+        state = self.folder.checkpoint()
+        if state is None:
+            return 0
+        self.step.method.load_state_dict(state["method"])
+        self.step.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        step = int(state["step"])
+        if self.fabric.is_global_zero:
+            self.folder.forget_after(step)
+        return step
+
+    def _save(self, done: int) -> None:
+        if self.fabric.is_global_zero:
+            state = {
+                "step": done,
+                "method": self.step.method.state_dict(),
+                "optimizer": self.step.optimizer.state_dict(),
+                "scaler": self.fabric.strategy.precision.state_dict(),
+            }
+            try:
+                checkpoint.save(self.folder.checkpoint_file, state)
+            except OSError as error:
+                raise RunError(f"{self.folder.checkpoint_file}: {error.strerror}; {self._last_good()}") from error
+        self.fabric.barrier()
+
+    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport) -> None:
+        """Fetches the figures of the pending steps at once, checks the losses, writes them to every log."""
+        names = sorted(pending[0][1].values)
+        figures = torch.stack([torch.stack([r.loss, *(r.values[name] for name in names)]).float() for _, r in pending])
+        figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
+        speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
+        rows: list[dict[str, float]] = []
+        for (step, report), (loss, *values) in zip(pending, figures.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise RunError(f"step {step}: the loss is {loss}; {self._last_good()}; a lower lr may help")
+            seconds = {f"seconds_{part}": value for part, value in Stopwatch.seconds(report.marks).items()}
+            rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
+            epoch = step // self.loader.steps_per_epoch
+            row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
+            rows.append(row | dict(zip(names, values, strict=True)))
+        if self.fabric.is_global_zero:
+            self.folder.append_metrics(rows)
+            if self.loader.unreadable:
+                self.folder.write_unreadable(self.loader.unreadable)
+            for logger in self.loggers:
+                logger.log(rows[-1], rows[-1]["step"])
+            progress.update(pending[-1][0] + 1, rows[-1])
+
+    def _measure(self, done: int, progress: ProgressReport) -> None:
+        if self.evaluate is None:
+            return
+        if self.fabric.is_global_zero:
+            values = self.evaluate(self.step.method.backbone, done == 0)
+            self.folder.append_evaluation(done, done // self.loader.steps_per_epoch, values)
+            for logger in self.loggers:
+                logger.log(values, done)
+            text = "  ".join(f"{name} {value:.1%}" for name, value in values.items())
+            progress.say(
+                f"after {done // self.loader.steps_per_epoch} epochs: {text}" if done else f"untrained: {text}"
+            )
+        self.fabric.barrier()
+
+    def _last_good(self) -> str:
+        file = self.folder.checkpoint_file
+        return f"the last good checkpoint is {file}" if file.exists() else "no checkpoint was written yet"
+
+    @contextlib.contextmanager
+    def _clear_errors(self, step: int) -> Iterator[None]:
+        """One line for what ends a run: where it was, what can be made smaller, what is saved."""
+        try:
+            yield
+        except RunError as error:
+            raise RunError(f"step {step}: {error}; {self._last_good()}") from error
+        except RuntimeError as error:
+            # CPUs have no class of their own for it.
+            if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
+            raise RunError(
+                f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
+                f"accumulate (now {self.step.parts}), a smaller score-resolution "
+                f"(now {self.step.resolution:g}) or score-chunk (now {self.step.chunk or 'off'}); {self._last_good()}"
+            ) from error
+
+
+def summary_of(folder: RunFolder) -> dict[str, Any]:
+    """First and last value of every measurement: ``knn_top1`` and ``knn_top1_untrained``, and so on."""
+    summary: dict[str, Any] = {}
+    for name, values in folder.evaluations().items():
+        summary[name] = values[-1][1]
+        if values[0][0] == 0:
+            summary[f"{name}_untrained"] = values[0][1]
+    return summary

@@ -1,0 +1,74 @@
+"""Optimizers by name, their parameter groups, and the rate of every group at every step."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.optim.lars import Lars
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from hardviews.errors import unknown
+from hardviews.training.schedules import warmup_cosine
+
+OPTIMIZERS = ("adamw", "lars", "sgd")
+
+
+def parameter_groups(
+    network: nn.Module, weight_decay: float, decay_1d: bool, constant_rate: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Trainable parameters by weight decay and by whether their rate follows the schedule (key ``"constant"``).
+
+    Args:
+        network: whose parameters.
+        weight_decay: of parameters with two or more dimensions; of the rest too where ``decay_1d``.
+        decay_1d: whether biases and norms are decayed. LARS does not adapt the rate of groups without decay, which is
+            what the SimCLR paper asks for.
+        constant_rate: prefixes of parameters whose rate stays at its peak.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            constant = any(name.startswith(f"{prefix}.") for prefix in constant_rate)
+            groups.setdefault((constant, decay_1d or parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "constant": constant}
+        for (constant, decayed), parameters in groups.items()
+    ]
+
+
+def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float) -> Optimizer:
+    """SGD (without Nesterov, as SimSiam), LARS (You et al., 2017, as SimCLR) or AdamW, at rate 0 until a step sets
+    it."""
+    match name:
+        case "sgd":
+            return SGD(groups, lr=0.0, momentum=momentum)
+        case "lars":
+            optimizer: Optimizer = Lars(groups, lr=0.0, momentum=momentum)
+            return optimizer
+        case "adamw":
+            return AdamW(groups, lr=0.0)
+        case _:
+            raise unknown("optimizer", name, OPTIMIZERS)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate at every step.
+
+    Args:
+        peak, end: rates already scaled to the batch.
+        steps, warmup: in steps.
+    """
+
+    peak: float
+    end: float
+    steps: int
+    warmup: int
+
+    def at(self, step: int, constant: bool = False) -> float:
+        return self.peak if constant else warmup_cosine(step, self.steps, self.peak, self.end, self.warmup)
+
+    def set(self, optimizer: Optimizer, step: int) -> None:
+        """Gives every group of the optimizer its rate for this step."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.at(step, group["constant"])

@@ -1,0 +1,128 @@
+"""Every setting of a pretraining run, as typed dataclasses without torch, so that ``--help`` is quick."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["auto", "bf16-mixed", "16-mixed", "32-true"]
+
+
+@dataclass
+class BackboneOptions:
+    """The network to train.
+
+    Args:
+        name: any timm model that yields features, such as resnet18 or vit_small_patch16_224.
+        stem: for ResNets: cifar is a 3x3 stem without max-pool, imagenet leaves the model as it is, auto takes
+            cifar for images below 64 pixels.
+        pretrained: start from timm's weights.
+        keywords: further arguments of timm.create_model; --backbone.channels [16,32,64,128] is short for
+            --backbone.keywords.channels.
+    """
+
+    name: str = "resnet18"
+    stem: Literal["auto", "imagenet", "cifar"] = "auto"
+    pretrained: bool = False
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PretrainOptions:
+    """Pretrains a backbone without labels on the hardest of several random views of every image.
+
+    Args:
+        data: a folder of images, a Parquet table, a torchvision data set's name, or shapes (built in). Without it the
+            built-in demonstration runs.
+        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
+            tenth of --data where that has labels.
+        data_root: where torchvision's data sets lie.
+        image_column: the table's column of encoded images.
+        label_column: the table's column of labels, used for the kNN accuracy only.
+        out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
+        method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
+        plan: arguments of the method's view plan.
+        backbone: the network to train.
+        views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
+            plan draws. As many as are kept is the method without hard views.
+        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
+        score_resolution: candidates are scored at this part of their size.
+        score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
+        colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
+        image_size: side of a view in pixels; by default the data's own size for small sets, else 224.
+        mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
+        std: per channel, as mean.
+        batch_size: images per step, over all processes.
+        accumulate: parts in which a process takes its images of a step, for less memory.
+        epochs: passes over the data.
+        seed: of weights, order, views and choices.
+        optimizer: sgd, lars or adamw; by default the method's.
+        lr: learning rate per 256 images; by default the method's.
+        min_lr: rate at the end of the cosine schedule, per 256 images.
+        weight_decay: by default the method's.
+        momentum: for sgd and lars.
+        warmup_epochs: epochs of linear warm-up; by default the method's.
+        decay_1d: whether biases and norms are decayed too; by default as the method does.
+        accelerator: cpu, cuda, mps, or auto.
+        devices: processes on this machine.
+        nodes: machines.
+        precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
+        channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
+        workers: processes that decode images, per training process.
+        decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
+            twice the image size.
+        max_batch_bytes: limit on the decoded pixels of one batch of a process.
+        max_unreadable: the run ends when more than this part of the data can't be read.
+        in_memory: hold decoded images in memory; auto does for small sets.
+        checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
+        knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
+        knn_k: neighbours that vote.
+        knn_temperature: of the votes.
+        log_steps: write metrics every so many steps (each step has its row).
+        tensorboard: write TensorBoard events too.
+        wandb: log to Weights & Biases too, in this project (needs the wandb extra).
+    """
+
+    data: str | None = None
+    test_data: str | None = None
+    data_root: str = "data"
+    image_column: str = "image"
+    label_column: str = "label"
+    out: str | None = None
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "simsiam"})
+    plan: dict[str, Any] = field(default_factory=dict)
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    views: int | list[int] | None = None
+    policy: str = "hardest"
+    score_resolution: float = 1.0
+    score_chunk: int = 0
+    colour: Literal["matrix", "exact"] = "matrix"
+    image_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    batch_size: int = 256
+    accumulate: int = 1
+    epochs: int = 100
+    seed: int = 0
+    optimizer: str | None = None
+    lr: float | None = None
+    min_lr: float | None = None
+    weight_decay: float | None = None
+    momentum: float | None = None
+    warmup_epochs: float | None = None
+    decay_1d: bool | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: Precision = "auto"
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    workers: int = 2
+    decode_size: int | None = None
+    max_batch_bytes: int = 1 << 30
+    max_unreadable: float = 0.01
+    in_memory: Literal["auto", "on", "off"] = "auto"
+    checkpoint_steps: int = 0
+    knn_epochs: int = 10
+    knn_k: int = 20
+    knn_temperature: float = 0.07
+    log_steps: int = 10
+    tensorboard: bool = True
+    wandb: str | None = None

@@ -1,0 +1,196 @@
+"""What a run writes and where: configuration, metrics, checkpoints, summary."""
+
+import csv
+import json
+import math
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hardviews.errors import InputError, RunError
+from hardviews.training import checkpoint
+
+METRICS = (
+    "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
+    "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second",
+)  # fmt: skip
+# Settings that change how a run is carried out but not what it computes: a run may go on with others.
+FREE = {
+    "out", "test_data", "data_root", "workers", "in_memory", "max_unreadable", "devices", "nodes", "checkpoint_steps",
+    "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
+}  # fmt: skip
+
+
+class RunFolder:
+    """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``summary.json``,
+    ``checkpoints/last.pt``. Nothing is written before ``open``.
+
+    Args:
+        path: the folder; it may exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.csv"
+        self.evaluation_file = path / "evaluation.csv"
+        self.checkpoint_file = path / "checkpoints" / "last.pt"
+        self.summary_file = path / "summary.json"
+
+    def check(self, config: Mapping[str, Any], bytes_needed: int) -> None:
+        """Whether a run of this configuration can live here.
+
+        Raises:
+            InputError: the folder holds a run of another configuration or something else, can't be made, or its disk is
+                too full.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"out: {self.path} is a file; give a folder")
+        if self.config_file.exists():
+            self._check_same(config)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise InputError(f"out: {self.path} holds other files and no run; give a new or empty folder")
+        existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(existing).free
+        if free < bytes_needed:
+            raise InputError(
+                f"out: {existing} has {free / 2**20:.0f} MiB free, and this run's "
+                f"checkpoints need {bytes_needed / 2**20:.0f} MiB; "
+                "free some or give another folder"
+            )
+
+    def _check_same(self, config: Mapping[str, Any]) -> None:
+        there = yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+        here = plain(config)
+        differing = [
+            f"{key} is {_short(there.get(key))} there and {_short(here.get(key))} here"
+            for key in sorted((there.keys() | here.keys()) - FREE)
+            if there.get(key) != here.get(key)
+        ]
+        if differing:
+            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            raise InputError(
+                f"out: {self.path} holds a run of another configuration: {differing[0]}{more}; give another folder"
+            )
+
+    def open(self, config: Mapping[str, Any]) -> None:
+        """Makes the folder and writes the configuration that reproduces the run."""
+        try:
+            self.checkpoint_file.parent.mkdir(parents=True, exist_ok=True)
+            if not self.config_file.exists():
+                header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
+                self.config_file.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"out: {self.path} can't be written: {error.strerror}") from error
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, None where there is none yet."""
+        return checkpoint.load(self.checkpoint_file) if self.checkpoint_file.exists() else None
+
+    def forget_after(self, step: int) -> None:
+        """Drops metrics of steps at or after ``step``: a run that goes on from there logs them again, each once."""
+        for file in (self.metrics_file, self.evaluation_file):
+            if file.exists():
+                with file.open(newline="", encoding="utf-8") as opened:
+                    head, *rows = list(csv.reader(opened)) or [[]]
+                # A row cut off by a crash has no full set of columns.
+                rows = [
+                    row for row in rows if len(row) == len(head) and int(row[0]) < step + (file == self.evaluation_file)
+                ]
+                beside = file.with_suffix(".part")
+                with beside.open("w", newline="", encoding="utf-8") as opened:
+                    csv.writer(opened).writerows([head, *rows])
+                beside.replace(file)
+
+    def append_metrics(self, rows: Iterable[Mapping[str, float]]) -> None:
+        self._append(self.metrics_file, METRICS, [[_cell(row.get(key)) for key in METRICS] for row in rows])
+
+    def append_evaluation(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """``step`` is the number of steps taken before the measurement."""
+        rows = [[str(step), str(epoch), name, _cell(value)] for name, value in values.items()]
+        self._append(self.evaluation_file, ("step", "epoch", "name", "value"), rows)
+
+    def evaluations(self) -> dict[str, list[tuple[int, float]]]:
+        """Every measurement so far: (step, value) by name."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        if self.evaluation_file.exists():
+            with self.evaluation_file.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    found.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+        return found
+
+    def write_unreadable(self, unreadable: Mapping[str, str]) -> None:
+        """Lists the images that could not be read, with the reason."""
+        with (self.path / "unreadable.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("path", "reason"), *sorted(unreadable.items())])
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        beside = self.summary_file.with_suffix(".part")
+        beside.write_text(json.dumps(plain(summary), indent=2) + "\n", encoding="utf-8")
+        beside.replace(self.summary_file)
+
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run in this folder.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.config_file.is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no config.yaml")
+        loaded = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict):
+            raise RunError(f"{self.config_file} is damaged: it holds no settings")
+        return loaded
+
+    def _append(self, file: Path, head: Iterable[str], rows: list[list[str]]) -> None:
+        new = not file.exists()
+        with file.open("a", newline="", encoding="utf-8") as opened:
+            csv.writer(opened).writerows([list(head), *rows] if new else rows)
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, keys as strings: what YAML and JSON give back as they were."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine and commit, for the summary."""
+    packages = ("hardviews", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree this runs from; None where it was installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]
+    try:
+        subprocess.run(tracked, check=True, capture_output=True, timeout=10)
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cell(value: float | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

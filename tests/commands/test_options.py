@@ -1,0 +1,135 @@
+"""From a command line, a configuration file and a recipe to options, without torch."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hardviews.commands.evaluate import EvaluateOptions
+from hardviews.commands.parsing import descriptions
+from hardviews.commands.pretrain import parse
+from hardviews.errors import InputError
+from hardviews.training.options import BackboneOptions, PretrainOptions
+
+
+def test_nothing_is_the_demonstration() -> None:
+    options, as_json = parse([])
+    assert options.data == "shapes"
+    assert not as_json
+    assert parse(["--seed", "3"])[0] == dataclasses.replace(options, seed=3)
+
+
+def test_data_alone_takes_the_defaults() -> None:
+    assert parse(["--data", "d"])[0] == PretrainOptions(
+        data="d", method=parse(["--data", "d"])[0].method, plan=parse(["--data", "d"])[0].plan
+    )
+
+
+def test_every_spelling() -> None:
+    line = (
+        "--data d --method simclr --method.temperature 0.5 --method.hidden-dim 64 --backbone resnet26 "
+        "--backbone.stem=cifar --backbone.channels 16,32,64,128 --plan.blur_p 0 --views 2,2,16 "
+        "--mean .1,.2,.3 --batch-size 8 --policy sampled(128)"
+    )
+    options, _ = parse(line.split())
+    assert options.method["name"] == "simclr"
+    assert options.method["temperature"] == 0.5
+    assert options.method["hidden_dim"] == 64
+    assert options.backbone == BackboneOptions("resnet26", stem="cifar", keywords={"channels": [16, 32, 64, 128]})
+    assert options.plan["blur_p"] == 0
+    assert options.views == [2, 2, 16]
+    assert options.mean == (0.1, 0.2, 0.3)
+    assert options.policy == "sampled(128)"
+    assert parse(["--data", "d", "--views", "4"])[0].views == 4
+
+
+def test_line_over_file_over_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"method": "simsiam", "epochs": 7, "backbone": {"name": "resnet34"}, "seed": 2}))
+    options, _ = parse(["--recipe", "simsiam_cifar10", "--config", str(file), "--seed", "9", "--method.dim", "64"])
+    assert (options.seed, options.epochs, options.batch_size) == (9, 7, 512)
+    assert options.backbone == BackboneOptions("resnet34", stem="cifar")
+    assert (options.method["dim"], options.method["projector_layers"]) == (64, 2)
+
+
+def test_another_method_drops_the_recipes_arguments() -> None:
+    options, _ = parse(["--recipe", "simsiam_cifar10", "--method", "simclr"])
+    assert options.method["name"] == "simclr"
+    assert "projector_layers" not in options.method
+
+
+def test_options_of_a_run_come_back_from_its_file(tmp_path: Path) -> None:
+    options, _ = parse(["--recipe", "simclr_cifar10", "--views", "6", "--mean", ".5,.5,.5"])
+    from hardviews.training.run_folder import plain
+
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain(dataclasses.asdict(options))))
+    assert parse(["--config", str(file)])[0] == options
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--epoch 3", "unknown option --epoch; did you mean --epochs?"),
+        ("--epochs x", "--epochs: 'x' is not a whole number"),
+        ("--backbone.stem foo", "--backbone.stem: 'foo' is not one of auto, imagenet, cifar"),
+        ("--data d extra", "'extra' belongs to no option"),
+        ("--data d --views a", "--views: 'a' is not a whole number or numbers such as 2,2,16"),
+        ("--data d --mean 1", "--mean: '1' is not 3 numbers"),
+        ("--data", "--data: expected one argument"),
+        ("--data d --method simsaim", "unknown method 'simsaim'; did you mean simsiam"),
+        ("--data d --method simsiam --method.temperature 1", "unknown option --method.temperature"),
+        ("--data d --plan.blurp 1", "unknown option --plan.blurp; did you mean --plan.blur-p?"),
+        ("--recipe simsiam_cifar", "unknown recipe 'simsiam_cifar'; did you mean simsiam_cifar10"),
+        ("--config nowhere.yaml", "config: nowhere.yaml can't be read"),
+    ],
+)
+def test_wrong_ones_are_one_line(line: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(line.split())
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoch: 3", "unknown setting epoch; did you mean --epochs?"),
+        ("epochs: many", "--epochs: 'many' is not a whole number"),
+        ("[1, 2]", "holds no settings"),
+        ("a: [1", "is not YAML"),
+        ("method: {name: simsiam, wrong: 1}", "unknown setting method.wrong"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        parse(["--data", "d", "--config", str(file)])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [PretrainOptions, BackboneOptions, EvaluateOptions])
+def test_every_option_has_a_help_text(options: type) -> None:
+    missing = {field.name for field in dataclasses.fields(options)} - descriptions(options).keys()
+    assert not missing
+
+
+def test_help_names_every_policy_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from hardviews.cli import main\n"
+        "try: main(['pretrain', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    from hardviews.selection import policies
+
+    for name in policies.names():
+        assert name in done.stdout
+    assert "--backbone.stem" in done.stdout

@@ -1,0 +1,75 @@
+"""Run by test_distributed.py in one or more processes: ten steps of a method without BN; what came out goes to a
+file."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from hardviews import methods
+from hardviews.selection import policies
+from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.step import Step
+from hardviews.views.images import ImageBatch
+from tests.methods.tiny import TinyBackbone, without_bn
+
+GLOBAL_BATCH, SIZE, STEPS = 12, 16, 10
+SETTINGS: dict[str, dict[str, Any]] = {
+    "simsiam": {"dim": 16, "predictor_dim": 8},
+    "simclr": {"dim": 16, "hidden_dim": 16},
+}
+
+
+def main(name: str, out: str) -> None:
+    torch.set_num_threads(1)
+    fabric = Fabric(
+        accelerator="cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        strategy="auto" if "WORLD_SIZE" not in os.environ else "ddp",
+    )
+    fabric.launch()
+    torch.manual_seed(0)
+    method_class = methods.find(name)
+    method = method_class(TinyBackbone(), method_class.default_plan(SIZE), **SETTINGS[name])
+    without_bn(method)
+    groups = parameter_groups(method, 1e-4, True, method.constant_rate)
+    optimizer = create_optimizer("sgd", groups, 0.9)
+    gradients: list[list[torch.Tensor]] = []
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
+    )
+    step = Step(fabric, method, optimizer, Rates(0.1, 0.0, STEPS, 2), policies.named("hardest"), 0, steps=STEPS)
+    share = GLOBAL_BATCH // fabric.world_size
+    mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+    losses: list[Any] = []
+    kept: list[Any] = []
+    for index in range(STEPS):
+        generator = torch.Generator().manual_seed(index)
+        # Coarse blocks of colour: views of noise would all look alike to the network, and their costs would tie.
+        blocks = torch.randint(0, 256, (GLOBAL_BATCH, 4, 3, 3), generator=generator, dtype=torch.uint8)
+        pictures = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+        step.watch.start()
+        report = step(ImageBatch.pack(list(pictures))[mine], index)
+        losses.append(fabric.all_reduce(report.loss, reduce_op="mean"))
+        kept.append(fabric.all_reduce(report.values["iou_kept"], reduce_op="mean"))
+    everywhere = [fabric.all_gather(parameter.detach()) for parameter in method.parameters()]
+    if fabric.is_global_zero:
+        parameters = [parameter.detach() for parameter in method.parameters()]
+        torch.save(
+            {
+                "losses": torch.stack(losses),
+                "kept": torch.stack(kept),
+                "gradients": gradients,
+                "parameters": parameters,
+                "everywhere": everywhere,
+                "world": fabric.world_size,
+            },
+            Path(out),
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

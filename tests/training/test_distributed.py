@@ -1,0 +1,37 @@
+"""Two processes with half the images each do what one does with all of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = ["-m", "tests.training.distributed_steps"]
+
+
+def steps(name: str, processes: int, out: Path) -> dict[str, Any]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *torchrun, *SCRIPT, name, str(out)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded: dict[str, Any] = torch.load(out, weights_only=True)
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["simsiam", "simclr"])
+def test_two_processes_equal_one_with_the_doubled_batch(name: str, tmp_path: Path) -> None:
+    one, two = (steps(name, processes, tmp_path / f"{processes}.pt") for processes in (1, 2))
+    assert (one["world"], two["world"]) == (1, 2)
+    torch.testing.assert_close(two["losses"], one["losses"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(two["kept"], one["kept"], atol=1e-6, rtol=0)  # the same choices
+    for ours, theirs in zip(two["gradients"], one["gradients"], strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+    for mine, other in zip(two["parameters"], one["parameters"], strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+    for parameter in two["everywhere"]:  # and both processes hold the same
+        assert torch.equal(parameter[0], parameter[1])
+    assert one["losses"][-1] != one["losses"][0]
