@@ -1,11 +1,14 @@
 """The built-in set ``shapes``: images drawn from their index by numpy alone.
 
-It is a demonstration and test set. It was designed before any training was tuned on it, and what a method scores on
+It is a demonstration and test set. What a method scores on
 it is never evidence for hard views: the class is, by design, the only thing all crops of an image share.
 
 Every image shows three or four copies of one shape, the class, each with a colour, texture, size, rotation and place
-of its own, lighter or darker than a background of two colours and a texture. Raw pixels therefore say next to nothing
-about the class, while nearly every random crop of the image shows it.
+of its own, lighter or darker than the background, whose colour changes from place to place. Raw pixels therefore say
+next to nothing about the class, while nearly every random crop of the image shows it.
+
+(In the first design the background was one texture with two colours; SimCLR took it for what crops share, and learned
+nothing else. The present one was committed before anything was trained on it.)
 """
 
 from collections.abc import Callable
@@ -25,6 +28,7 @@ Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
 SPLITS = {"train": 0, "test": 1}
 COUNTS = {"train": 5000, "test": 1000}  # images of a split where no count is given
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+GRID = 4  # the ground's colours lie on a grid of this many points a side
 SLOTS = np.array([[0.27, 0.27], [0.73, 0.27], [0.27, 0.73], [0.73, 0.73]], dtype=np.float32)  # x, y of the copies
 
 
@@ -117,33 +121,29 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
     random = np.random.default_rng([seed, SPLITS[split], index])
     label = index % len(SHAPES)
     copies = 3 + int(random.random() < 0.5)
-    place, scale, turn, light, tint, waves, phase, amount = _numbers(random, copies)
+    ground, place, scale, turn, tone, tint, waves, phase, amount = _numbers(random, copies)
 
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = axis[None, None, :], axis[None, :, None]  # unit coordinates: [1, 1, size], [1, size, 1]
 
-    # layer 0 is the background, layers 1..n are the objects
     texture = np.sin(waves[:, 0, 0, None, None] * x + waves[:, 0, 1, None, None] * y + phase[:, 0, None, None])
     texture *= np.sin(waves[:, 1, 0, None, None] * x + waves[:, 1, 1, None, None] * y + phase[:, 1, None, None])
-    texture *= amount[:, None, None]  # [1 + n, size, size]
+    texture *= amount[:, None, None]  # [n, size, size]
 
-    slope = np.array([np.cos(turn[0]), np.sin(turn[0])], dtype=np.float32)
-    ramp = (x[0] - 0.5) * slope[0] + (y[0] - 0.5) * slope[1]  # [size, size], -0.7..0.7 across the image
-    contrast = light[0] * 0.5 - 0.25  # how much lighter the background gets along the slope
-    ground = 0.5 + contrast * ramp + texture[0] + (random.random((size, size), dtype=np.float32) - 0.5) * 0.06
-    image = ground[..., None] + tint[0] + (ramp + 0.5)[..., None] * (tint[-1] - tint[0])
+    # between the colours of a coarse grid, so that another part of the image has another background
+    blend = np.maximum(1 - np.abs(axis[:, None] * (GRID - 1) - np.arange(GRID, dtype=np.float32)), 0)  # [size, GRID]
+    image = np.einsum("ya,xb,abc->yxc", blend, blend, ground, optimize=True)
+    image += (random.random((size, size, 1), dtype=np.float32) - 0.5) * 0.06
 
     dx, dy = x - place[:, 0, None, None], y - place[:, 1, None, None]  # [n, size, size]
     shape, fair = list(SHAPES.values())[label]
     scale = scale * np.float32(fair)
-    cos, sin = (np.cos(turn[1:]) / scale)[:, None, None], (np.sin(turn[1:]) / scale)[:, None, None]
+    cos, sin = (np.cos(turn) / scale)[:, None, None], (np.sin(turn) / scale)[:, None, None]
     distance = shape(dx * cos + dy * sin, dy * cos - dx * sin)
     cover = np.clip(0.5 - distance * (scale * size)[:, None, None], 0, 1)  # antialiased: a ramp one pixel wide
 
     for n in range(copies):
-        # lighter or darker than the middle grey of the ground, so that the shape is seen without colour too
-        tone = 0.5 + (0.28 + 0.2 * abs(light[1 + n] * 2 - 1)) * (1 if light[1 + n] > 0.5 else -1)
-        colour = tint[1 + n] + (tone + texture[1 + n])[..., None]
+        colour = tint[n] + (tone[n] + texture[n])[..., None]
         image += cover[n][..., None] * (colour - image)
 
     solid = cover > 0.5
@@ -153,21 +153,28 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
 
 
 def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:
-    """All that is random about a scene but its pixel noise; the leading size is n objects or 1 + n layers."""
-    layers = 1 + copies
+    """All that is random about a scene but its pixel noise; the leading size is n objects, but of the ground's grid."""
+    ground = 0.5 + random.uniform(-0.12, 0.12, (GRID, GRID, 1)).astype(np.float32) + _tints(random, (GRID, GRID))
     place = SLOTS[random.permutation(len(SLOTS))[:copies]]
     place = place + random.uniform(-0.08, 0.08, 2).astype(np.float32)  # all together, then each by itself
     place = place + random.uniform(-0.07, 0.07, (copies, 2)).astype(np.float32)
     scale = random.uniform(0.15, 0.27, copies).astype(np.float32)  # radius as a part of the image's side
-    turn = random.uniform(0, 2 * np.pi, layers).astype(np.float32)
-    light = random.random(layers, dtype=np.float32)
-    tint = random.uniform(-0.3, 0.3, (layers + 1, 3)).astype(np.float32)  # the last is the ground's second colour
-    tint -= (tint @ LUMA)[:, None]  # colour without lightness
-    waves = random.uniform(-50, 50, (layers, 2, 2)).astype(np.float32)  # up to eight waves across the image
-    waves[:, 1] *= random.random((layers, 1)) < 0.5  # half are stripes, half are checks
-    phase = random.uniform(0, 2 * np.pi, (layers, 2)).astype(np.float32)
-    amount = random.uniform(0, 0.12, layers).astype(np.float32)
-    return place, scale, turn, light, tint, waves, phase, amount
+    turn = random.uniform(0, 2 * np.pi, copies).astype(np.float32)
+    # lighter or darker than the grey of the ground, so that the shape is seen without colour too; both in every image
+    sign = np.where(random.permutation(copies) % 2 == 0, 1, -1)
+    tone = (0.5 + sign * random.uniform(0.28, 0.48, copies)).astype(np.float32)
+    tint = _tints(random, (copies,))
+    waves = random.uniform(-50, 50, (copies, 2, 2)).astype(np.float32)  # up to eight waves across the image
+    waves[:, 1] *= random.random((copies, 1)) < 0.5  # half are stripes, half are checks
+    phase = random.uniform(0, 2 * np.pi, (copies, 2)).astype(np.float32)
+    amount = random.uniform(0, 0.12, copies).astype(np.float32)
+    return ground, place, scale, turn, tone, tint, waves, phase, amount
+
+
+def _tints(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Colours without lightness, ``[*shape, 3]``."""
+    tint = random.uniform(-0.3, 0.3, (*shape, 3)).astype(np.float32)
+    return tint - (tint @ LUMA)[..., None]
 
 
 class Shapes:
