@@ -1,6 +1,7 @@
 """Measures a backbone of a run, of timm, or of a file."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
     subject = run_subject(Path(target)) if Path(target).is_dir() else timm_subject(target, options, source)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
     backbone = subject.backbone.to(fabric.device)
     ready = preprocessing(subject, options, source)
@@ -104,7 +106,7 @@ def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Su
     if options.checkpoint is not None:
         if not Path(options.checkpoint).is_file():
             raise InputError(f"checkpoint: {options.checkpoint} is not a file")
-        keywords["pretrained_cfg_overlay"] = {"file": options.checkpoint, "num_classes": 0}
+        keywords["pretrained_cfg_overlay"] = {"file": options.checkpoint}
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
     size = options.image_size or (config.input_size[-1] if config and config.input_size else 224)
     if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):

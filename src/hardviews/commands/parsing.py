@@ -30,6 +30,7 @@ class Parser(ArgumentParser):
         for field in dataclasses.fields(options):
             if field.name not in skip:
                 default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+                default = None if default is dataclasses.MISSING else default
                 self._add(prefix + field.name, hints[field.name], default, helps.get(field.name))
 
     def add_signature(self, function: Callable[..., Any], prefix: str, skip: Iterable[str]) -> None:
@@ -90,7 +91,9 @@ def _normal(argument: str) -> str:
     name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     if re.fullmatch(r"-?[\d.e-]+(,-?[\d.e-]+)+", value):
         value = f"[{value}]"
-    return name.replace("_", "-") + equals + value
+    # What goes to timm is spelt as timm spells it.
+    name = name.replace("-", "_").replace("__", "--", 1) if ".keywords." in name else name.replace("_", "-")
+    return name + equals + value
 
 
 def _in_words(hint: Any) -> str:

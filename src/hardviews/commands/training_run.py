@@ -1,6 +1,8 @@
 """Builds a run from its options: data, network, method, step, loop."""
 
 import json
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -133,11 +135,6 @@ def check(options: PretrainOptions) -> None:
             raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} can't be negative")
     if not 0 < options.score_resolution <= 1:
         raise InputError(f"score-resolution: {options.score_resolution} must be above 0 and at most 1")
-    parts = options.devices * options.nodes * options.accumulate
-    if options.batch_size % parts:
-        raise InputError(
-            f"batch-size: {options.batch_size} images can't be shared evenly by {parts} (devices x nodes x accumulate)"
-        )
 
 
 def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
@@ -155,15 +152,25 @@ def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings
 
 def create_fabric(options: PretrainOptions) -> Fabric:
     """Launches the processes; the others start again at the command line and come here too."""
-    available = torch.cuda.device_count() if options.accelerator == "cuda" else options.devices
-    if options.devices > available:
-        raise InputError(f"devices: {options.devices} asked for, {available} available here")
+    devices, nodes = options.devices, options.nodes
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has already started the processes and says how many
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    available = torch.cuda.device_count() if options.accelerator == "cuda" else devices
+    if devices > available:
+        raise InputError(f"devices: {devices} asked for, {available} available here")
+    if options.batch_size % (devices * nodes * options.accumulate):
+        raise InputError(
+            f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
+            f"in {options.accumulate} parts"
+        )
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # what it would say is in the headline
     fabric = Fabric(
         accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.nodes,
+        devices=devices,
+        num_nodes=nodes,
         precision=options.precision,  # type: ignore[arg-type]  # settled by now, never "auto"
-        strategy="ddp" if options.devices * options.nodes > 1 else "auto",
+        strategy="ddp" if devices * nodes > 1 else "auto",
     )
     fabric.launch()
     return fabric
@@ -188,21 +195,25 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
-    scale = options.batch_size / 256
-    steps = options.epochs * steps_per_epoch
-    warmup = round((options.warmup_epochs or 0) * steps_per_epoch)
     return Step(
         fabric,
         method,
         create_optimizer(options.optimizer or "", groups, options.momentum or 0.0),
-        Rates((options.lr or 0.0) * scale, (options.min_lr or 0.0) * scale, steps, warmup),
+        create_rates(options, steps_per_epoch),
         policies.named(options.policy),
         options.seed,
-        steps=steps,
+        steps=options.epochs * steps_per_epoch,
         parts=options.accumulate,
         score_resolution=options.score_resolution,
         score_chunk=options.score_chunk,
     )
+
+
+def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
+    """Settled rates, which are per 256 images, scaled to the batch."""
+    scale = options.batch_size / 256
+    warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
+    return Rates((options.lr or 0.0) * scale, (options.min_lr or 0.0) * scale, options.epochs * steps_per_epoch, warmup)
 
 
 def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any]) -> list[Logger]:

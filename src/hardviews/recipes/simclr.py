@@ -21,7 +21,7 @@ def simclr_cifar10() -> PretrainOptions:
     steps per epoch         97
     lr at step 0            0.0
     lr at end of warm-up    2.0
-    lr at last step         2.185e-09
+    lr at last step         2.184e-09
     weight decay            0.0001
     momentum                0.9
     temperature             0.5
@@ -55,7 +55,7 @@ def simclr_imagenet() -> PretrainOptions:
     norms neither decayed nor adapted); weight decay 1e-4 as in the hard-view paper (the SimCLR paper: 1e-6).
 
     Command: ``torchrun --nproc-per-node 8 -m hardviews.cli pretrain --recipe simclr_imagenet --data IMAGENET/train
-    --test-data IMAGENET/val --devices 8 --nodes 4 --out RUN``
+    --test-data IMAGENET/val --out RUN``
 
     Expected: linear 64 to 65 % after 100 epochs without hard views (SimCLR paper, figure 9).
     Measured: not yet (needs ImageNet and GPUs).

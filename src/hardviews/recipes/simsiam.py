@@ -51,7 +51,7 @@ def simsiam_imagenet() -> PretrainOptions:
     Source: SimSiam paper, section 4.1 (lr 0.05, weight decay 1e-4, batch 512, predictor at a constant rate).
 
     Command: ``torchrun --nproc-per-node 8 -m hardviews.cli pretrain --recipe simsiam_imagenet --data IMAGENET/train
-    --test-data IMAGENET/val --devices 8 --out RUN``
+    --test-data IMAGENET/val --out RUN``
 
     Expected: linear 68.20 % without and 68.98 % with hard views (hard-view paper).
     Measured: not yet (needs ImageNet and GPUs).

@@ -136,10 +136,10 @@ class Loop:
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
             rows.append(row | dict(zip(names, values, strict=True)))
+        if self.loader.unreadable:
+            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
         if self.fabric.is_global_zero:
             self.folder.append_metrics(rows)
-            if self.loader.unreadable:
-                self.folder.write_unreadable(self.loader.unreadable)
             for logger in self.loggers:
                 logger.log(rows[-1], rows[-1]["step"])
             progress.update(pending[-1][0] + 1, rows[-1])
@@ -152,10 +152,9 @@ class Loop:
             self.folder.append_evaluation(done, done // self.loader.steps_per_epoch, values)
             for logger in self.loggers:
                 logger.log(values, done)
-            text = "  ".join(f"{name} {value:.1%}" for name, value in values.items())
-            progress.say(
-                f"after {done // self.loader.steps_per_epoch} epochs: {text}" if done else f"untrained: {text}"
-            )
+            text = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
+            epochs = done / self.loader.steps_per_epoch
+            progress.say(f"after {epochs:g} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
 
     def _last_good(self) -> str:

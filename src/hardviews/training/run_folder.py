@@ -125,10 +125,19 @@ class RunFolder:
                     found.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
         return found
 
-    def write_unreadable(self, unreadable: Mapping[str, str]) -> None:
-        """Lists the images that could not be read, with the reason."""
-        with (self.path / "unreadable.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("path", "reason"), *sorted(unreadable.items())])
+    def write_unreadable(self, unreadable: Mapping[str, str], process: int = 0) -> None:
+        """Lists the images that could not be read, with the reason, besides those listed before; a file per process."""
+        path = self.path / ("unreadable.csv" if process == 0 else f"unreadable-{process}.csv")
+        before: dict[str, str] = {}
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                before = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+        if before.keys() >= unreadable.keys():
+            return
+        beside = path.with_suffix(".part")
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "reason"), *sorted((before | dict(unreadable)).items())])
+        beside.replace(path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         beside = self.summary_file.with_suffix(".part")

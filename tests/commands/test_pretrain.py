@@ -1,0 +1,315 @@
+"""Whole runs from the command line, small ones: what they leave, how they go on, and what is said of bad input."""
+
+import csv
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardviews.cli import main
+from hardviews.training import checkpoint
+from hardviews.training.loop import Loop
+
+TINY = (
+    "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --backbone.stem imagenet "
+    "--image-size 32 --batch-size 16 --workers 0 --log-steps 3 --tensorboard false --knn-k 5"
+)
+SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8"
+SIMCLR = "--method simclr --method.dim 16 --method.hidden-dim 16"
+
+
+def pretrain(line: str, *more: str) -> int:
+    return main(["pretrain", *TINY.split(), *line.split(), *more])
+
+
+def state(run: Path) -> dict[str, Any]:
+    return checkpoint.load(run / "checkpoints" / "last.pt")
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Bit for bit, all the way down."""
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_equal(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_equal(mine, other)
+    else:
+        assert ours == theirs
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """Metrics without the columns that measure time."""
+    with (run / "metrics.csv").open() as file:
+        return [
+            {key: value for key, value in row.items() if not key.startswith(("seconds", "images"))}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for label in "ab":
+        (folder / label).mkdir(parents=True)
+        for index in range(20):
+            noise = np.random.default_rng(index).integers(0, 256, (40, 36 + index, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / label / f"{index}.png")
+    return folder
+
+
+def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 --json --out {run}") == 0
+    printed = json.loads(capsys.readouterr().out)  # nothing but JSON on standard output
+    summary = json.loads((run / "summary.json").read_text())
+    assert printed == {**summary, "run": str(run)}
+    assert {
+        "knn_top1",
+        "knn_top1_untrained",
+        "knn_top1_pixels",
+        "seconds",
+        "images_per_second",
+        "seed",
+    } <= summary.keys()
+    assert summary["versions"]["torch"] == version("torch")
+    assert len(summary["git_commit"] or "x" * 40) == 40
+    metrics = rows(run)
+    assert [row["step"] for row in metrics] == [str(step) for step in range(8)]
+    for row in metrics:
+        assert float(row["cost_kept"]) >= float(row["cost_mean"])
+        assert all(row[name] for name in ("loss", "lr", "lr_constant", "iou_kept", "iou_random"))
+    assert state(run)["step"] == 8
+    assert not list(run.glob("**/*.part"))
+
+
+def test_the_written_configuration_reproduces_the_run(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 1 --seed 3 --lr 0.1 --views 3 --out {first}") == 0
+    assert main(["pretrain", "--config", str(first / "config.yaml"), "--out", str(second)]) == 0
+    assert_equal(state(first), state(second))
+    assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("method", [SIMSIAM, SIMCLR], ids=["simsiam", "simclr"])
+def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # dropout through drop-path, so that the training forward draws numbers of its own
+    line = f"--data shapes:64 {method} --epochs 3 --checkpoint-steps 2 --backbone.drop_path_rate 0.3"
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert pretrain(f"{line} --out {whole}") == 0
+
+    class PowerCutError(Exception):
+        pass
+
+    save = Loop._save
+
+    def save_and_die(self: Loop, done: int) -> None:
+        save(self, done)
+        if done == 6:  # in the middle of the second epoch
+            raise PowerCutError
+
+    monkeypatch.setattr(Loop, "_save", save_and_die)
+    with pytest.raises(PowerCutError):
+        pretrain(f"{line} --out {cut}")
+    monkeypatch.undo()
+    assert state(cut)["step"] == 6
+    assert pretrain(f"{line} --out {cut}") == 0
+    assert_equal(state(whole), state(cut))
+    assert rows(whole) == rows(cut)
+    assert (whole / "evaluation.csv").read_text() == (cut / "evaluation.csv").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = f"--data shapes:64 {SIMSIAM} --epochs 1 --out {run}"
+    assert pretrain(line) == 0
+    before, seconds = state(run), json.loads((run / "summary.json").read_text())["seconds"]
+    assert pretrain(line) == 0
+    assert_equal(before, state(run))
+    assert json.loads((run / "summary.json").read_text())["seconds"] == pytest.approx(seconds, abs=0.5)
+
+
+def test_views_of_two_is_the_plain_method(tmp_path: Path) -> None:
+    plain, random = tmp_path / "plain", tmp_path / "hardest"
+    for policy, run in (("hardest", plain), ("random", random)):
+        assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --views 2 --policy {policy} --out {run}") == 0
+    assert_equal(state(plain)["method"], state(random)["method"])  # nothing to choose
+    assert all(row["cost_kept"] == "" and row["iou_kept"] == row["iou_random"] for row in rows(plain))
+
+
+@pytest.mark.parametrize("policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou"])
+@pytest.mark.parametrize("method", [SIMSIAM, SIMCLR], ids=["simsiam", "simclr"])
+def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:32 {method} --policy {policy} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    sign = {"lowest_iou": -1, "highest_iou": 1}.get(policy, 0)
+    for row in rows(run):
+        assert sign * (float(row["iou_kept"]) - float(row["iou_random"])) >= 0
+
+
+def test_a_folder_of_pictures_with_an_unreadable_one(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "a" / "0.png").write_bytes(b"not a picture")
+    run = tmp_path / "run"
+    line = f"--data {pictures} {SIMSIAM} --epochs 2 --batch-size 20 --max-unreadable 0.1 --out {run}"
+    assert pretrain(line) == 0
+    with (run / "unreadable.csv").open() as file:
+        (listed,) = csv.DictReader(file)
+    assert listed["path"].endswith("0.png")
+    assert listed["reason"]
+    assert "knn_top1" in json.loads((run / "summary.json").read_text())
+
+
+def test_too_many_unreadable_pictures_end_the_run(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(5):
+        (pictures / "a" / f"{index}.png").write_bytes(b"not a picture")
+    assert pretrain(f"--data {pictures} {SIMSIAM} --epochs 2 --knn-epochs 0 --out {tmp_path / 'run'}") == 1
+    error = capsys.readouterr().err
+    assert "unreadable" in error
+    assert error.count("\n") == 1
+
+
+def test_accumulation_keeps_simclrs_negatives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --accumulate 2 --out {tmp_path / 'simsiam'}") == 0
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 1 --accumulate 2 --out {tmp_path / 'simclr'}") == 2
+    assert "negatives" in capsys.readouterr().err
+    assert not (tmp_path / "simclr").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    line = f"--data shapes:64 {SIMCLR} --epochs 3 --optimizer sgd --lr 1e30 --precision 32-true --views 2 --out {run}"
+    assert pretrain(line, "--warmup-epochs", "2") == 1
+    error = capsys.readouterr().err
+    assert "the loss is nan" in error or "the loss is inf" in error
+    assert error.count("\n") == 1
+    if (run / "checkpoints" / "last.pt").exists():
+        assert str(run / "checkpoints" / "last.pt") in error
+        assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
+    else:
+        assert "no checkpoint" in error
+
+
+def test_out_of_memory_names_what_to_make_smaller(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("hardviews.training.step.draw", exhausted)
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --out {tmp_path / 'run'}") == 1
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("batch-size", "accumulate", "score-chunk", "score-resolution"))
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--data nowhere/at/all", "no such file or folder"),
+        ("--data cifar11", "did you mean cifar1"),
+        ("--data EMPTY", "empty"),
+        ("--data shapes:64 --test-data UNLABELLED", "has no labels"),
+        ("--data shapes:64 --method simsaim", "did you mean simsiam"),
+        ("--data shapes:64 --backbone resnet19", "did you mean resnet"),
+        ("--data shapes:64 --policy hardets", "did you mean hardest"),
+        ("--recipe simclr_cifar", "did you mean simclr_cifar10"),
+        ("--data shapes:64 --views 1", "is below the 2"),
+        ("--data shapes:64 --views 2,2", "2 given"),
+        ("--data shapes:8", "batch of 16 images is larger than the data"),
+        ("--data shapes:64 --optimizer adam", "did you mean adamw"),
+        ("--data shapes:64 --accumulate 3", "can't be shared evenly"),
+        ("--data shapes:64 --score-chunk 4", "BN"),
+        ("--data shapes:64 --score-resolution 2", "score-resolution"),
+        ("--data shapes:64 --plan.scale 0.5,2", "scale"),
+        ("--data shapes:64 --std 0,1,1", "std"),
+        ("--data shapes:64 --accelerator cuda --devices 3", "CUDA" if not torch.cuda.is_available() else "devices"),
+        ("--data shapes:64 --backbone vit_tiny_patch16_224 --backbone.depth 1 --image-size 40", "vit_tiny"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("EMPTY").mkdir()
+    Path("UNLABELLED").mkdir()
+    Image.new("RGB", (8, 8)).save("UNLABELLED/a.png")
+    backbone = [] if "--backbone " in line else TINY.split()[:6]
+    arguments = [*backbone, *TINY.split()[6:], *line.split(), "--out", "run"]
+    assert main(["pretrain", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.count("\n") == 1
+    assert "usage" not in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "UNLABELLED"]
+
+
+def test_a_run_folder_of_another_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    before = state(run)
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --out {run}") == 2
+    assert "epochs is 1 there and 2 here" in capsys.readouterr().err
+    assert_equal(before, state(run))
+
+
+def test_evaluate_gives_the_runs_own_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:200 {SIMSIAM} --epochs 1 --out {run}") == 0
+    summary = json.loads((run / "summary.json").read_text())
+    capsys.readouterr()
+    assert main(f"evaluate {run} --data shapes:200 --knn-k 5,3 --workers 0 --json".split()) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["knn_top1"] == pytest.approx(summary["knn_top1"], abs=1e-6)
+    assert {"knn_top1_k3", "bank", "queries"} <= figures.keys()
+
+
+def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "weights.safetensors"
+    torch.manual_seed(1)
+    model = timm.create_model("resnet18")
+    save_file(model.state_dict(), str(weights))
+    line = "--data shapes:100 --image-size 32 --workers 0 --json"
+    figures = []
+    for extra in ("--pretrained false", f"--checkpoint {weights}", f"--checkpoint {weights}"):
+        assert main(["evaluate", "resnet18", *line.split(), *extra.split()]) == 0
+        figures.append(json.loads(capsys.readouterr().out)["knn_top1"])
+    assert figures[1] == figures[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("evaluate", "target"),
+        ("evaluate resnet18", "--data"),
+        ("evaluate nowhere/run --data shapes:20", "neither a run folder nor a timm model"),
+        ("evaluate . --data shapes:20", "not a run folder"),
+        ("evaluate resnet18 --data shapes:20 --checkpoint nowhere.pth", "not a file"),
+        ("evaluate resnet18 --pretrained false --data shapes:20 --knn-k 0", "positive"),
+        ("evaluat", "did you mean evaluate"),
+    ],
+)
+def test_bad_input_to_evaluate(
+    line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

@@ -1,0 +1,51 @@
+"""Every command and code block of the README does what it says; the two make commands are run by CI itself."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def pictures(folder: Path) -> None:
+    """Stands for the reader's own pictures: two classes of 40."""
+    import torch
+    from PIL import Image
+
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for index in range(40):
+            noise = torch.randint(0, 256, (40, 48, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(noise).save(folder / label / f"{index}.jpg")
+
+
+@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
+def test_code_blocks_run(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    commands = [
+        line for language, text in BLOCKS if not language for line in text.splitlines() if line.startswith("hardviews ")
+    ]
+    assert len(commands) >= 5
+    for name in ("PICTURES", "LABELLED", "LABELLED_TEST"):
+        pictures(tmp_path / name)
+    # The reader's run takes hours; here it is cut short.
+    short = {"hardviews pretrain --data PICTURES": " --image-size 32 --epochs 1 --batch-size 16 --workers 0"}
+    for command in commands:
+        extra = next((more for start, more in short.items() if command.startswith(start)), "")
+        line = [sys.executable, "-m", "hardviews.cli", *shlex.split(command + extra)[1:]]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "RUN" / "summary.json").exists()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (Path(__file__).parents[1] / target).exists(), target
