@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ dist: $(VENV)/.installed-test
 test-oldest:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
-	$(VENV)-oldest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n auto --maxprocesses 8
 
 # Writes down the versions of an environment in which the tests have just passed: names and numbers, no hosts.
 constraints: test

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             raise unknown("verb", verb, VERBS)
         import_module(f"hardviews.commands.{verb}").run(rest)
     except (InputError, RunError) as error:
-        print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one per process
+            print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("hardviews: interrupted; run the same command with --out RUN_FOLDER to go on", file=sys.stderr)

@@ -35,3 +35,24 @@ def test_two_processes_equal_one_with_the_doubled_batch(name: str, tmp_path: Pat
     for parameter in two["everywhere"]:  # and both processes hold the same
         assert torch.equal(parameter[0], parameter[1])
     assert one["losses"][-1] != one["losses"][0]
+
+
+def test_the_command_line_starts_two_processes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = (
+        "pretrain --backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --image-size 32 "
+        "--batch-size 16 --workers 0 --tensorboard false --epochs 1 --data shapes:64 --devices 2 --accelerator cpu "
+        f"--knn-epochs 1 --out {run}"
+    )
+    command = [sys.executable, "-m", "hardviews.cli", *line.split()]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("the run lies in") == 1
+    steps = (run / "metrics.csv").read_text().splitlines()
+    assert len(steps) == 1 + 64 // 16  # of the global batch, each logged once
+
+    refused = subprocess.run(
+        [*command, "--epochs", "2"], cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.count("hardviews: error") == 1

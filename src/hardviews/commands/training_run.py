@@ -26,7 +26,7 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbones import create_backbone, patch_size
 from hardviews.selection import policies
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
-from hardviews.training.loop import Loop, summary_of
+from hardviews.training.loop import Loop
 from hardviews.training.optimizers import OPTIMIZERS, Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
@@ -59,11 +59,14 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch)
-    folder = RunFolder(Path(options.out or run_folder_name(options, time.strftime("%Y%m%d-%H%M%S"))))
+    # All processes ask for the same folder, and all of them leave together where it can't be used.
+    name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
+    folder = RunFolder(Path(fabric.broadcast(name)))
     config = {key: value for key, value in asdict(options).items() if key != "out"}
     parameters = sum(parameter.numel() for parameter in method.parameters())
+    folder.check(config, CHECKPOINT_COPIES * 4 * parameters)
+    fabric.barrier()
     if fabric.is_global_zero:
-        folder.check(config, CHECKPOINT_COPIES * 4 * parameters)
         folder.open(config)
         console.print(headline(options, source, step, fabric), highlight=False, markup=False)
     fabric.barrier()
@@ -74,13 +77,13 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         options.checkpoint_steps, options.log_steps, loggers, console,
     )  # fmt: skip
     try:
-        seconds, images = loop.run()
+        loop.run()
     finally:
         for logger in loggers:
             logger.close()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
-        summary = finish(options, folder, seconds, images)
+        summary = finish(options, folder)
         show(summary, folder, console, as_json)
     return summary
 
@@ -187,6 +190,7 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
         decode_size=options.decode_size or 0,
         max_batch_bytes=options.max_batch_bytes,
         tolerance=options.max_unreadable,
+        pin_memory=fabric.device.type == "cuda",
         in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
     )
 
@@ -273,14 +277,11 @@ def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: 
     )
 
 
-def finish(options: PretrainOptions, folder: RunFolder, seconds: float, images: int) -> dict[str, Any]:
-    """Writes ``summary.json``; seconds and images of a run that was interrupted are added up."""
-    before: dict[str, Any] = json.loads(folder.summary_file.read_text()) if folder.summary_file.exists() else {}
-    speed = images / seconds if seconds else before.get("images_per_second")
-    summary = {
-        **summary_of(folder),
-        "seconds": seconds + before.get("seconds", 0.0),
-        "images_per_second": speed,
+def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
+    """Writes ``summary.json``, of all parts of a run that was interrupted."""
+    summary: dict[str, Any] = dict(folder.summary())
+    summary |= {
+        "images_per_second": summary["steps"] * options.batch_size / summary["seconds"],
         "epochs": options.epochs,
         "seed": options.seed,
         "method": options.method["name"],

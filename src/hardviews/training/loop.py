@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -56,8 +55,8 @@ class Loop:
     loggers: list[Logger]
     console: Console
 
-    def run(self) -> tuple[float, int]:
-        """Trains to the end; returns the seconds spent training in this call, and the images trained on in them.
+    def run(self) -> None:
+        """Trains to the end.
 
         Raises:
             RunError: the loss is not finite, memory ran out, too much of the data is unreadable.
@@ -66,7 +65,7 @@ class Loop:
         steps, first = self.epochs * steps_per_epoch, self._restore()
         batches = self.loader.batches(first) if first < steps else iter(())
         pending: list[tuple[int, Report]] = []
-        seconds, mark = 0.0, time.perf_counter()
+        mark = time.perf_counter()
         with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
             if first == 0:
                 self._measure(0, progress)
@@ -82,17 +81,15 @@ class Loop:
                 saves = ends_epoch or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
                 if saves or len(pending) == self.log_steps:
                     now = time.perf_counter()
-                    seconds, spent, mark = seconds + now - mark, now - mark, now
                     # Before any save: what is saved is known to be finite.
-                    self._write(pending, spent, progress)
-                    pending = []
+                    self._write(pending, now - mark, progress)
+                    pending, mark = [], now
                 if saves:
                     self._save(done)
                 epoch = done // steps_per_epoch
                 if done == steps or (ends_epoch and self.evaluate_epochs and epoch % self.evaluate_epochs == 0):
                     self._measure(done, progress)
                     mark = time.perf_counter()
-        return seconds, (steps - first) * self.loader.batch_size * self.fabric.world_size
 
     def _restore(self) -> int:
         """Loads the last checkpoint, if any; returns the step to go on with."""
@@ -177,13 +174,3 @@ class Loop:
                 f"accumulate (now {self.step.parts}), a smaller score-resolution "
                 f"(now {self.step.resolution:g}) or score-chunk (now {self.step.chunk or 'off'}); {self._last_good()}"
             ) from error
-
-
-def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """First and last value of every measurement: ``knn_top1`` and ``knn_top1_untrained``, and so on."""
-    summary: dict[str, Any] = {}
-    for name, values in folder.evaluations().items():
-        summary[name] = values[-1][1]
-        if values[0][0] == 0:
-            summary[f"{name}_untrained"] = values[0][1]
-    return summary

@@ -125,6 +125,20 @@ class RunFolder:
                     found.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
         return found
 
+    def summary(self) -> dict[str, float]:
+        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, seconds in them."""
+        summary: dict[str, float] = {}
+        for name, values in self.evaluations().items():
+            summary[name] = values[-1][1]
+            if values[0][0] == 0:
+                summary[f"{name}_untrained"] = values[0][1]
+        with self.metrics_file.open(newline="", encoding="utf-8") as file:
+            steps = [
+                [float(row[name] or 0) for name in METRICS if name.startswith("seconds_")]
+                for row in csv.DictReader(file)
+            ]
+        return summary | {"steps": len(steps), "seconds": sum(map(sum, steps))}
+
     def write_unreadable(self, unreadable: Mapping[str, str], process: int = 0) -> None:
         """Lists the images that could not be read, with the reason, besides those listed before; a file per process."""
         path = self.path / ("unreadable.csv" if process == 0 else f"unreadable-{process}.csv")
