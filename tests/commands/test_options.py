@@ -101,6 +101,9 @@ def test_wrong_ones_are_one_line(line: str, says: str) -> None:
         ("epochs: many", "--epochs: 'many' is not a whole number"),
         ("[1, 2]", "holds no settings"),
         ("a: [1", "is not YAML"),
+        ("method: [1]", "config: method must hold settings"),
+        ("method: 5", "config: method must hold settings"),
+        ("plan: null", "config: plan must hold settings"),
         ("method: {name: simsiam, wrong: 1}", "unknown setting method.wrong"),
     ],
 )

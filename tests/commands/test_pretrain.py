@@ -14,6 +14,8 @@ from PIL import Image
 from hardviews.cli import main
 from hardviews.training import checkpoint
 from hardviews.training.loop import Loop
+from hardviews.training.optimizers import Rates
+from hardviews.training.step import Step
 
 TINY = (
     "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --backbone.stem imagenet "
@@ -139,7 +141,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text())["seconds"] == pytest.approx(seconds, abs=0.5)
 
 
-def test_views_of_two_is_the_plain_method(tmp_path: Path) -> None:
+def test_policies_do_not_matter_where_nothing_is_chosen(tmp_path: Path) -> None:
     plain, random = tmp_path / "plain", tmp_path / "hardest"
     for policy, run in (("hardest", plain), ("random", random)):
         assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --views 2 --policy {policy} --out {run}") == 0
@@ -178,6 +180,7 @@ def test_too_many_unreadable_pictures_end_the_run(
     error = capsys.readouterr().err
     assert "unreadable" in error
     assert error.count("\n") == 1
+    assert "0.png" in (tmp_path / "run" / "unreadable.csv").read_text() or "1.png" in error
 
 
 def test_accumulation_keeps_simclrs_negatives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,19 +191,54 @@ def test_accumulation_keeps_simclrs_negatives(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    line = f"--data shapes:64 {SIMCLR} --epochs 3 --optimizer sgd --lr 1e30 --precision 32-true --views 2 --out {run}"
-    assert pretrain(line, "--warmup-epochs", "2") == 1
+    at = Rates.at
+
+    def broken(self: Rates, step: int, constant: bool = False) -> float:
+        return float("nan") if step >= 5 else at(self, step, constant)  # in the second of three epochs
+
+    monkeypatch.setattr(Rates, "at", broken)
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 3 --knn-epochs 0 --out {run}") == 1
     error = capsys.readouterr().err
-    assert "the loss is nan" in error or "the loss is inf" in error
+    assert "not finite" in error or "the loss is nan" in error
+    assert str(run / "checkpoints" / "last.pt") in error
     assert error.count("\n") == 1
-    if (run / "checkpoints" / "last.pt").exists():
-        assert str(run / "checkpoints" / "last.pt") in error
-        assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
-    else:
-        assert "no checkpoint" in error
+    assert state(run)["step"] == 4
+    assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, line = tmp_path / "run", f"--data shapes:64 {SIMSIAM} --epochs 1 --log-steps 1"
+    original = Step.__call__
+
+    def die(self: Step, images: Any, step: int) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return original(self, images, step)
+
+    monkeypatch.setattr(Step, "__call__", die)
+    assert pretrain(f"{line} --out {run}") == 130
+    monkeypatch.undo()
+    assert len(rows(run)) == 2
+    assert pretrain(f"{line} --out {run}") == 0
+    assert [row["step"] for row in rows(run)] == ["0", "1", "2", "3"]
+    steps = [row.split(",")[0] for row in (run / "evaluation.csv").read_text().splitlines()[1:]]
+    assert steps == ["0", "0", "4"]  # kNN and raw pixels once, and the end
+
+
+def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
+    run, line = tmp_path / "run", f"--data shapes:64 {SIMSIAM} --epochs 1"
+    assert pretrain(f"{line} --out {run}") == 0
+    whole, summary = (run / "evaluation.csv").read_text(), json.loads((run / "summary.json").read_text())
+    (run / "evaluation.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    (run / "summary.json").unlink()
+    assert pretrain(f"{line} --out {run}") == 0
+    assert (run / "evaluation.csv").read_text() == whole
+    assert json.loads((run / "summary.json").read_text()) == summary
 
 
 def test_out_of_memory_names_what_to_make_smaller(
@@ -236,6 +274,15 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --score-resolution 2", "score-resolution"),
         ("--data shapes:64 --plan.scale 0.5,2", "scale"),
         ("--data shapes:64 --std 0,1,1", "std"),
+        ("--data shapes:64 --lr -1", "lr: -1.0 must be at least 0"),
+        ("--data shapes:64 --decode-size -3", "decode-size"),
+        ("--data shapes:64 --warmup-epochs 200", "warmup-epochs"),
+        ("--data shapes:64 --knn-temperature 0", "knn-temperature"),
+        ("--data shapes:64 --batch-size 1", "BN needs two"),
+        ("--data shapes:64 --method.dim -3", "method.dim -3"),
+        ("--data shapes:64 --method .Foo", "method '.Foo'"),
+        ("--data shapes:64 --backbone resnet18.foo", "unknown backbone"),
+        ("--data UNLABELLED --test-data shapes:64", "has no labels"),
         ("--data shapes:64 --accelerator cuda --devices 3", "CUDA" if not torch.cuda.is_available() else "devices"),
         ("--data shapes:64 --backbone vit_tiny_patch16_224 --backbone.depth 1 --image-size 40", "vit_tiny"),
     ],
@@ -296,6 +343,11 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        ("evaluate BROKEN --data shapes:20", "damaged"),
+        ("evaluate EMPTY --data shapes:20", "damaged"),
+        ("evaluate resnet18 --data shapes:20 --batch-size 0", "batch-size"),
+        ("evaluate resnet18 --data shapes:20 --crop -1", "crop"),
+        ("evaluate resnet18 --pretrained false --data shapes:1 --test-data OTHER", "no such file"),
         ("evaluate", "target"),
         ("evaluate resnet18", "--data"),
         ("evaluate nowhere/run --data shapes:20", "neither a run folder nor a timm model"),
@@ -309,7 +361,31 @@ def test_bad_input_to_evaluate(
     line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name, text in (("BROKEN", "a: [1"), ("EMPTY", "{}")):
+        Path(name).mkdir()
+        Path(name, "config.yaml").write_text(text)
     assert main(line.split()) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def solid(folder: Path, colours: dict[str, tuple[int, int, int]]) -> Path:
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(12):
+            red, green, blue = (value - index for value in colour)
+            Image.new("RGB", (32, 32), (red, green, blue)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    red, green, blue = (250, 20, 20), (20, 250, 20), (20, 20, 250)
+    train = solid(tmp_path / "train", {"a": red, "b": green, "c": blue})
+    test = solid(tmp_path / "test", {"a": red, "c": blue})  # numbered 0, 1; in the training data 0, 2
+    line = f"evaluate resnet18 --pretrained false --image-size 32 --workers 0 --knn-k 3 --data {train} --json"
+    assert main([*line.split(), "--test-data", str(test)]) == 0
+    assert json.loads(capsys.readouterr().out)["knn_top1"] == 1.0
+    strange = solid(tmp_path / "strange", {"a": red, "d": blue})
+    assert main([*line.split(), "--test-data", str(strange)]) == 2
+    assert "has a class 'd'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ class EvaluateOptions:
         test_data: labelled data that is classified; by default the test split of a named set, else a held-out tenth of
             --data.
         data_root: where torchvision's data sets lie.
+        download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels.
         checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
@@ -38,6 +39,7 @@ class EvaluateOptions:
     data: str
     test_data: str | None = None
     data_root: str = "data"
+    download: bool = False
     image_column: str = "image"
     label_column: str = "label"
     checkpoint: str | None = None

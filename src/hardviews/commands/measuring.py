@@ -52,11 +52,12 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
         InputError: there is nothing to measure, or nothing to measure it on.
     """
     console = Console(stderr=as_json)
+    check(target, options)
     source, test = open_sources(options)
     subject = run_subject(Path(target)) if Path(target).is_dir() else timm_subject(target, options, source)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
     backbone = subject.backbone.to(fabric.device)
     ready = preprocessing(subject, options, source)
@@ -83,19 +84,34 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
     return figures
 
 
+def check(target: str, options: EvaluateOptions) -> None:
+    """Options that no measurement can work with."""
+    if options.batch_size < 1 or options.workers < 0:
+        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
+    if options.crop is not None and not 0 < options.crop <= 1:
+        raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"image-size: {options.image_size} must be at least 1")
+    if options.checkpoint is not None and Path(target).is_dir():
+        raise InputError(f"checkpoint: {target} is a run, which has its own; leave the option out")
+
+
 def run_subject(folder: Path) -> Subject:
     """The backbone of a run, from its last checkpoint."""
     run = RunFolder(folder)
     config, state = run.config(), run.checkpoint()
     if state is None:
         raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
-    network = config["backbone"]
+    network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
     backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
     prefix = "backbone."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
-    backbone.load_state_dict(weights)
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
     ready = Preprocessing(config["image_size"], tuple(config["mean"]), tuple(config["std"]))
     return Subject(str(folder), backbone, ready, config["seed"])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hardviews import methods
 from hardviews.commands.parsing import Parser, read_yaml, summary
+from hardviews.errors import InputError
 from hardviews.recipes import find, recipes
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
@@ -27,7 +28,7 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     """
     argv = _expand(argv)
     given = _given(argv)
-    named = _value(argv, "--method.name") or (given.get("method") or {}).get("name")
+    named = _value(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
     asked = any(_value(argv, option) for option in ("--method.name", "--config", "--recipe"))
     parser = _parser(None if helps and not asked else named or "simsiam")
@@ -92,15 +93,17 @@ def _given(argv: list[str]) -> dict[str, Any]:
     """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
     file, recipe = _value(argv, "--config"), _value(argv, "--recipe")
     settings = read_yaml(file) if file else {}
-    for group in ("method", "backbone"):
-        if isinstance(settings.get(group), str):
+    for group in ("method", "backbone", "plan"):
+        if isinstance(settings.get(group), str) and group != "plan":
             settings[group] = {"name": settings[group]}
+        if group in settings and not isinstance(settings[group], dict):
+            raise InputError(f"config: {group} must hold settings, not {settings[group]!r}")
     if recipe is None and not settings.get("data") and _value(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:
         return settings
     base = asdict(find(recipe)())
-    named = _value(argv, "--method.name") or (settings.get("method") or base["method"])["name"]
+    named = _value(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     if named != base["method"]["name"]:
         # Another method than the recipe's can't take the recipe's arguments.
         base |= {"method": {"name": named}, "plan": {}}

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+import torch
+
 from hardviews.data.sources import ImageSource, is_named, open_source
 from hardviews.errors import InputError
 
@@ -16,13 +18,19 @@ class DataOptions(Protocol):
     @property
     def data_root(self) -> str: ...
     @property
+    def download(self) -> bool: ...
+    @property
     def image_column(self) -> str: ...
     @property
     def label_column(self) -> str: ...
 
 
 def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]:
-    """The training data, and the labelled test data where there is any besides."""
+    """The training data, and the labelled test data where there is any besides, its labels numbered alike.
+
+    Raises:
+        InputError: either can't be opened, or test data was named and the labels don't go together.
+    """
     if options.data is None:
         raise InputError("data: none given")
 
@@ -33,12 +41,38 @@ def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]
             root=options.data_root,
             image_column=options.image_column,
             label_column=options.label_column,
+            download=options.download,
         )
 
     source = opened(options.data, "train")
-    if options.test_data is not None:
-        test = opened(options.test_data, "test")
-        if test.labels is None:
-            raise InputError(f"test-data: {options.test_data} has no labels; give class folders or a label column")
-        return source, test
-    return source, opened(options.data, "test") if is_named(options.data) else None
+    if options.test_data is None:
+        return source, opened(options.data, "test") if is_named(options.data) else None
+    test = opened(options.test_data, "test")
+    for option, data, labels in (
+        ("test-data", options.test_data, test.labels),
+        ("data", options.data, source.labels),
+    ):
+        if labels is None:
+            raise InputError(
+                f"{option}: {data} has no labels, and kNN needs them on both sides; give class folders or a label "
+                "column, or leave test-data out"
+            )
+    match_classes(source, test)
+    return source, test
+
+
+def match_classes(source: ImageSource, test: ImageSource) -> None:
+    """Numbers the labels of ``test`` as those of ``source``: every source numbers its own classes from 0.
+
+    Raises:
+        InputError: a class of the test data is not one of the training data's.
+    """
+    if source.class_names is None or test.class_names is None or source.class_names == test.class_names:
+        return
+    numbers = {name: number for number, name in enumerate(source.class_names)}
+    strange = sorted(set(test.class_names) - numbers.keys())
+    if strange:
+        raise InputError(f"test-data: {test.name} has a class {strange[0]!r} that {source.name} has not")
+    if test.labels is not None:
+        test.labels = torch.tensor([numbers[name] for name in test.class_names])[test.labels]
+        test.class_names = source.class_names

@@ -1,5 +1,6 @@
 """Builds a run from its options: data, network, method, step, loop."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -56,19 +57,17 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     console = Console(stderr=as_json)
     source, test = open_sources(options)
     options, method = build(options, source)
+    config = {key: value for key, value in asdict(options).items() if key != "out"}
+    name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch)
-    # All processes ask for the same folder, and all of them leave together where it can't be used.
-    name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
-    folder = RunFolder(Path(fabric.broadcast(name)))
-    config = {key: value for key, value in asdict(options).items() if key != "out"}
-    parameters = sum(parameter.numel() for parameter in method.parameters())
-    folder.check(config, CHECKPOINT_COPIES * 4 * parameters)
-    fabric.barrier()
+    folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     if fabric.is_global_zero:
         folder.open(config)
-        console.print(headline(options, source, step, fabric), highlight=False, markup=False)
+        console.print(headline(options, source, step, fabric), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
     loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []
     evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
@@ -118,6 +117,8 @@ def build(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOption
         name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
         for name in ("optimizer", "lr", "min_lr", "weight_decay", "momentum", "warmup_epochs", "decay_1d")
     }
+    if options.warmup_epochs is None:
+        settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
@@ -130,27 +131,43 @@ def build(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOption
 def check(options: PretrainOptions) -> None:
     """Numbers that no part of a run can work with."""
     policies.named(options.policy)
-    for name in ("batch_size", "accumulate", "epochs", "devices", "nodes", "log_steps", "knn_k"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} must be at least 1")
-    for name in ("workers", "checkpoint_steps", "knn_epochs", "score_chunk"):
-        if getattr(options, name) < 0:
-            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} can't be negative")
-    if not 0 < options.score_resolution <= 1:
-        raise InputError(f"score-resolution: {options.score_resolution} must be above 0 and at most 1")
+    at_least = {
+        1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
+        0: "workers checkpoint_steps knn_epochs score_chunk lr min_lr weight_decay momentum warmup_epochs "
+        "max_unreadable",
+    }
+    for least, names in at_least.items():
+        for name in names.split():
+            value = getattr(options, name)
+            if value is not None and value < least:
+                raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
+    for name in ("score_resolution", "knn_temperature"):
+        if getattr(options, name) <= 0:
+            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} must be above 0")
+    if options.score_resolution > 1:
+        raise InputError(f"score-resolution: {options.score_resolution} must be at most 1")
+    if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
+        raise InputError(f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {options.epochs} epochs")
+    if options.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb: not installed; pip install 'hardviews[wandb]'")
 
 
 def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
     """Calls what the user's settings reach; a wrong name among them is theirs to mend."""
     try:
         return function(*arguments, **settings)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if wrong and wrong[1] in settings:
-            raise InputError(
-                f"unknown setting {prefix}.{wrong[1]}; see hardviews pretrain --method NAME --help"
-            ) from error
-        raise
+            line = f"unknown setting {prefix}.{wrong[1]}"
+        elif settings:
+            given = ", ".join(f"{prefix}.{name} {value}" for name, value in settings.items())
+            line = f"{given}: {' '.join(str(error).split())[:160]}"
+        else:
+            raise
+        raise InputError(f"{line}; see hardviews pretrain --method NAME --help") from error
 
 
 def create_fabric(options: PretrainOptions) -> Fabric:
@@ -167,7 +184,9 @@ def create_fabric(options: PretrainOptions) -> Fabric:
             f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
             f"in {options.accumulate} parts"
         )
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # what it would say is in the headline
+    if options.batch_size == devices * nodes * options.accumulate:
+        raise InputError(f"batch-size: {options.batch_size} leaves one image to a forward, and BN needs two; give more")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
     fabric = Fabric(
         accelerator=options.accelerator,
         devices=devices,

@@ -86,10 +86,18 @@ def _images(root: str) -> tuple[list[str], int]:
             if entry.name.startswith("."):
                 continue
             path = os.path.join(below, entry.name)  # noqa: PTH118
-            if entry.is_dir():
+            if is_folder(entry):
                 folders.append(path)
             # a name is enough: a link that leads nowhere is an image that can't be read, and is told as such
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122
                 files.append(path)
         pending.extend(reversed(folders))
     return sorted(files), entries
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also where asking is an error: a link to itself is no folder."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

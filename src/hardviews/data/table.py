@@ -35,6 +35,8 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
         of_split = [file for file in files if file.name.startswith(f"{name}-")]
         if of_split:
             return of_split
+    if split != "train" and any(file.name.startswith("train-") for file in files):
+        raise InputError(f"{printable(str(path))}: holds train-*.parquet and no test split; name the file to test on")
     return files
 
 

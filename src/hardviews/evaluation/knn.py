@@ -48,10 +48,14 @@ def knn(
     """
     if min(ks, default=0) < 1 or temperature <= 0:
         raise InputError(f"knn: k and temperature must be positive, got {list(ks)} and {temperature}")
-    classes = int(max(bank.labels.max(), queries.labels.max())) + 1
+    if not len(bank.labels) or not len(queries.labels):
+        raise InputError("knn: needs at least one image to vote and one to classify")
+    # Labels may be any numbers; votes are counted for those that occur.
+    values, labels = torch.cat([bank.labels, queries.labels]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    bank_labels, query_labels = labels.split([len(bank.labels), len(queries.labels)])
     for place, k in enumerate(ks):
-        votes = knn_votes(bank.vectors, bank.labels, queries.vectors, classes, k, temperature)
-        accuracy = (votes.argmax(1) == queries.labels).float().mean().item()
+        votes = knn_votes(bank.vectors, bank_labels, queries.vectors, len(values), k, temperature)
+        accuracy = (votes.argmax(1) == query_labels).float().mean().item()
         yield ("knn_top1" if place == 0 else f"knn_top1_k{k}"), accuracy
 
 

@@ -27,7 +27,7 @@ def find(name: str) -> "type[Method[Any]]":
         module_name, _, class_name = name.rpartition(".")
         try:
             found = getattr(import_module(module_name), class_name, None)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             raise InputError(f"method {name!r}: {error}; give package.module.Class, importable from here") from error
         if not (isinstance(found, type) and issubclass(found, Method)):
             raise InputError(f"method {name!r}: {module_name} has no Method class named {class_name}")

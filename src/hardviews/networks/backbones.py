@@ -35,7 +35,10 @@ def create_backbone(
     local = name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
     if not local and not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
-    tag = timm.get_pretrained_cfg(name, allow_unregistered=True) if not local else None
+    try:
+        tag = timm.get_pretrained_cfg(name, allow_unregistered=True) if not local else None
+    except RuntimeError:
+        raise unknown("backbone", name, timm.list_pretrained(f"{name.partition('.')[0]}.*")) from None
     if pretrained and tag is None and not local:
         raise InputError(f"backbone {name!r} has no pretrained weights in timm")
     if tag is not None and tag.fixed_input_size:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Writes a checkpoint so that ``path`` holds either the old one or the new one, whole, whenever the machine
     stops."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Not straight to the file: torch's writer turns a full disk, and Ctrl-C, into errors of its own.
+    whole = BytesIO()
+    torch.save({"format": FORMAT, **state}, whole)
     beside = path.with_name(f"{path.name}.part")
-    with beside.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(whole.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # else the rename itself may be lost with the power

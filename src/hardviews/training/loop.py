@@ -36,7 +36,7 @@ class Loop:
         epochs: passes over the data.
         evaluate: measures the backbone, or None; called before the first step, every ``evaluate_epochs`` and at the
             end.
-        evaluate_epochs: 0 for at the end only.
+        evaluate_epochs: at least 1.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
         log_steps: metrics are fetched from the device and written every so many steps.
         loggers: TensorBoard and the like.
@@ -65,16 +65,15 @@ class Loop:
         steps, first = self.epochs * steps_per_epoch, self._restore()
         batches = self.loader.batches(first) if first < steps else iter(())
         pending: list[tuple[int, Report]] = []
-        mark = time.perf_counter()
         with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
-            if first == 0:
-                self._measure(0, progress)
-                mark = time.perf_counter()
+            # Also what an interrupted run did not come to.
+            self._measure_if_due(first, progress)
+            mark = time.perf_counter()
             for step in range(first, steps):
                 self.step.watch.start()
-                images = next(batches).to(self.fabric.device, non_blocking=True)
-                self.step.watch.lap("data")
                 with self._clear_errors(step):
+                    images = next(batches).to(self.fabric.device, non_blocking=True)
+                    self.step.watch.lap("data")
                     pending.append((step, self.step(images, step)))
                 done = step + 1
                 ends_epoch = done % steps_per_epoch == 0
@@ -86,25 +85,25 @@ class Loop:
                     pending, mark = [], now
                 if saves:
                     self._save(done)
-                epoch = done // steps_per_epoch
-                if done == steps or (ends_epoch and self.evaluate_epochs and epoch % self.evaluate_epochs == 0):
-                    self._measure(done, progress)
+                if self._measure_if_due(done, progress):
                     mark = time.perf_counter()
 
     def _restore(self) -> int:
         """Loads the last checkpoint, if any; returns the step to go on with."""
-        state = self.folder.checkpoint()
-        if state is None:
-            return 0
-        self.step.method.load_state_dict(state["method"])
-        self.step.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        step = int(state["step"])
+        state, step = self.folder.checkpoint(), 0
+        if state is not None:
+            self.step.method.load_state_dict(state["method"])
+            self.step.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            step = int(state["step"])
         if self.fabric.is_global_zero:
             self.folder.forget_after(step)
         return step
 
     def _save(self, done: int) -> None:
+        # The losses so far are known to be finite; what the last of them did to the weights is not.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.step.method.parameters()):
+            raise RunError(f"step {done - 1}: weights are not finite; {self._last_good()}; a lower lr may help")
         if self.fabric.is_global_zero:
             state = {
                 "step": done,
@@ -133,26 +132,30 @@ class Loop:
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
             rows.append(row | dict(zip(names, values, strict=True)))
-        if self.loader.unreadable:
-            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
+        self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
         if self.fabric.is_global_zero:
             self.folder.append_metrics(rows)
             for logger in self.loggers:
                 logger.log(rows[-1], rows[-1]["step"])
             progress.update(pending[-1][0] + 1, rows[-1])
 
-    def _measure(self, done: int, progress: ProgressReport) -> None:
+    def _measure_if_due(self, done: int, progress: ProgressReport) -> bool:
+        """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""
         if self.evaluate is None:
-            return
-        if self.fabric.is_global_zero:
+            return False
+        epochs, within = divmod(done, self.loader.steps_per_epoch)
+        if within or (epochs != self.epochs and epochs % self.evaluate_epochs):
+            return False
+        measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
+        if self.fabric.is_global_zero and not measured:
             values = self.evaluate(self.step.method.backbone, done == 0)
-            self.folder.append_evaluation(done, done // self.loader.steps_per_epoch, values)
+            self.folder.append_evaluation(done, epochs, values)
             for logger in self.loggers:
                 logger.log(values, done)
             text = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
-            epochs = done / self.loader.steps_per_epoch
-            progress.say(f"after {epochs:g} epochs: {text}" if done else f"untrained: {text}")
+            progress.say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
+        return True
 
     def _last_good(self) -> str:
         file = self.folder.checkpoint_file
@@ -164,6 +167,7 @@ class Loop:
         try:
             yield
         except RunError as error:
+            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self._last_good()}") from error
         except RuntimeError as error:
             # CPUs have no class of their own for it.

@@ -35,6 +35,7 @@ class PretrainOptions:
         test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
             tenth of --data where that has labels.
         data_root: where torchvision's data sets lie.
+        download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
         out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
@@ -59,7 +60,7 @@ class PretrainOptions:
         min_lr: rate at the end of the cosine schedule, per 256 images.
         weight_decay: by default the method's.
         momentum: for sgd and lars.
-        warmup_epochs: epochs of linear warm-up; by default the method's.
+        warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
         decay_1d: whether biases and norms are decayed too; by default as the method does.
         accelerator: cpu, cuda, mps, or auto.
         devices: processes on this machine.
@@ -84,6 +85,7 @@ class PretrainOptions:
     data: str | None = None
     test_data: str | None = None
     data_root: str = "data"
+    download: bool = False
     image_column: str = "image"
     label_column: str = "label"
     out: str | None = None

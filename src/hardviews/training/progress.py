@@ -54,4 +54,4 @@ class ProgressReport:
             self.say(f"epoch {done // self._per_epoch}/{self._steps // self._per_epoch}  {figures}")
 
     def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

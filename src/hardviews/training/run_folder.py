@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hardviews.errors import InputError, RunError
+from hardviews.errors import InputError
 from hardviews.training import checkpoint
 
 METRICS = (
@@ -66,7 +66,7 @@ class RunFolder:
             )
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        there = yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+        there = self.config()
         here = plain(config)
         differing = [
             f"{key} is {_short(there.get(key))} there and {_short(here.get(key))} here"
@@ -130,7 +130,7 @@ class RunFolder:
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
             summary[name] = values[-1][1]
-            if values[0][0] == 0:
+            if values[0][0] == 0 and len(values) > 1:
                 summary[f"{name}_untrained"] = values[0][1]
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
             steps = [
@@ -141,6 +141,8 @@ class RunFolder:
 
     def write_unreadable(self, unreadable: Mapping[str, str], process: int = 0) -> None:
         """Lists the images that could not be read, with the reason, besides those listed before; a file per process."""
+        if not unreadable:
+            return
         path = self.path / ("unreadable.csv" if process == 0 else f"unreadable-{process}.csv")
         before: dict[str, str] = {}
         if path.exists():
@@ -162,13 +164,16 @@ class RunFolder:
         """The configuration of the run in this folder.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or it is damaged.
         """
         if not self.config_file.is_file():
             raise InputError(f"{self.path} is not a run folder: it has no config.yaml")
-        loaded = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        if not isinstance(loaded, dict):
-            raise RunError(f"{self.config_file} is damaged: it holds no settings")
+        try:
+            loaded = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{self.config_file} is damaged: {' '.join(str(error).split())[:160]}") from error
+        if not isinstance(loaded, dict) or not isinstance(loaded.get("backbone"), dict):
+            raise InputError(f"{self.config_file} is damaged: it holds no settings of a run")
         return loaded
 
     def _append(self, file: Path, head: Iterable[str], rows: list[list[str]]) -> None:

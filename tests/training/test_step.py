@@ -1,0 +1,99 @@
+"""The step against a loop written by hand, and what its options must not change."""
+
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from hardviews.methods.simclr import SimCLR
+from hardviews.methods.simsiam import SimSiam
+from hardviews.selection import policies
+from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.step import Step
+from hardviews.views.draw import draw
+from hardviews.views.images import ImageBatch
+from hardviews.views.render import render
+from hardviews.views.streams import stream
+from tests.methods.tiny import TinyBackbone, without_bn
+
+STEPS = 4
+
+
+def simsiam(bn: bool, plain: bool = False) -> SimSiam:
+    torch.manual_seed(0)
+    plan = SimSiam.default_plan(16)
+    method = SimSiam(TinyBackbone(), plan.without_selection() if plain else plan, dim=16, predictor_dim=8)
+    return method if bn else without_bn(method)  # type: ignore[return-value]
+
+
+def images(index: int) -> ImageBatch:
+    blocks = torch.randint(0, 256, (8, 4, 3, 3), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+    return ImageBatch.pack(list(blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)))
+
+
+def trained(method: Any, **options: Any) -> tuple[list[float], Tensor]:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    optimizer = create_optimizer("sgd", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9)
+    step = Step(
+        fabric, method, optimizer, Rates(0.1, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS, **options
+    )
+    losses = []
+    for index in range(STEPS):
+        step.watch.start()
+        losses.append(step(images(index), index).loss.item())
+    return losses, torch.cat([parameter.detach().flatten() for parameter in method.parameters()])
+
+
+def test_as_many_views_as_are_kept_is_the_plain_method_bit_for_bit() -> None:
+    losses, parameters = trained(simsiam(bn=True, plain=True))
+
+    method = simsiam(bn=True, plain=True)
+    plan = method.plan
+    groups = [
+        {"params": [*method.backbone.parameters(), *method.projector.parameters()]},
+        {"params": list(method.predictor.parameters())},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-4)
+    for index in range(STEPS):
+        optimizer.param_groups[0]["lr"] = Rates(0.1, 0.0, STEPS, 0).at(index)
+        batch = images(index)
+        a, b = render(batch, draw(plan, batch.size, stream(3, "views", index)), plan)
+        loss = method.loss(method([a, b]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        assert loss.item() == losses[index]
+    by_hand = torch.cat([parameter.detach().flatten() for parameter in method.parameters()])
+    assert torch.equal(parameters, by_hand)
+
+
+def test_parts_and_chunks_change_nothing_without_bn() -> None:
+    losses, parameters = trained(simsiam(bn=False))
+    for options in ({"parts": 2}, {"parts": 4}, {"score_chunk": 3}):
+        others, other = trained(simsiam(bn=False), **options)
+        assert others == pytest.approx(losses, abs=1e-5)
+        torch.testing.assert_close(other, parameters, atol=1e-5, rtol=0)
+
+
+def test_chunks_keep_simclrs_negatives() -> None:
+    def simclr() -> Any:
+        torch.manual_seed(0)
+        return without_bn(SimCLR(TinyBackbone(), SimCLR.default_plan(16), dim=8, hidden_dim=16))
+
+    losses, parameters = trained(simclr())
+    others, other = trained(simclr(), score_chunk=3)
+    assert others == pytest.approx(losses, abs=1e-5)
+    torch.testing.assert_close(other, parameters, atol=1e-5, rtol=0)
+
+
+def test_scoring_small_leaves_training_at_full_size() -> None:
+    seen: list[tuple[bool, int]] = []
+    method = simsiam(bn=False)
+    method.backbone.register_forward_pre_hook(
+        lambda _, inputs: seen.append((torch.is_grad_enabled(), len(inputs[0][0, 0])))
+    )
+    trained(method, score_resolution=0.5)
+    assert set(seen) == {(False, 8), (True, 16)}
+    assert len(seen) == STEPS * (4 + 2)
