@@ -41,7 +41,6 @@ def simclr_cifar10() -> PretrainOptions:
         epochs=500,
         lr=1.0,
         weight_decay=1e-4,
-        warmup_epochs=10,
         knn_k=200,
         knn_temperature=0.1,
     )
@@ -85,6 +84,5 @@ def simclr_imagenet() -> PretrainOptions:
         epochs=100,
         lr=0.3,
         weight_decay=1e-4,
-        warmup_epochs=10,
         workers=8,
     )
