@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hardviews import HardViews, ImageBatch, draw, render
 from hardviews.commands.pretrain import parse
-from hardviews.commands.training_run import build
+from hardviews.commands.settling import settle
 from hardviews.data.sources import open_source
 from hardviews.training.run_folder import RunFolder
 from hardviews.views.streams import stream
@@ -31,7 +31,7 @@ def main(run: str, out: str) -> None:
     folder = RunFolder(Path(run))
     options, _ = parse(["--config", str(folder.config_file)])
     source = open_source(str(options.data))
-    _, method = build(options, source)
+    _, method = settle(options, source)
     state = folder.checkpoint()
     assert state is not None, f"{run} has no checkpoint yet"
     method.load_state_dict(state["method"])

@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from hardviews.cli import main
-from hardviews.commands.training_run import build, create_rates
+from hardviews.commands.settling import settle
+from hardviews.commands.training_run import create_rates
 from hardviews.data.shapes import Shapes
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
@@ -26,7 +27,7 @@ def table(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
     # shapes stands for the data, whose size at most depends on it
-    options, method = build(recipes()[name](), Shapes(count=10))
+    options, method = settle(recipes()[name](), Shapes(count=10))
     steps = IMAGES[name.partition("_")[2]] // options.batch_size
     rates = create_rates(options, steps)
     warmup = round((options.warmup_epochs or 0) * steps)

@@ -7,9 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from hardviews.commands import training_run
+from hardviews.commands import settling
 from hardviews.commands.pretrain import parse
-from hardviews.commands.training_run import build, run_folder_name
+from hardviews.commands.settling import settle
+from hardviews.commands.training_run import run_folder_name
 from hardviews.data.shapes import Shapes
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
@@ -17,12 +18,12 @@ NARROW = BackboneOptions("resnet18", keywords={"channels": [8, 8, 8, 8]})
 
 
 def test_defaults_come_from_data_and_method() -> None:
-    options, method = build(PretrainOptions(data="shapes", backbone=NARROW), Shapes(count=10))
+    options, method = settle(PretrainOptions(data="shapes", backbone=NARROW), Shapes(count=10))
     assert (options.image_size, options.decode_size, options.views) == (32, 64, [4])
     assert (options.optimizer, options.lr, options.weight_decay, options.warmup_epochs) == ("sgd", 0.05, 1e-4, 0.0)
     assert options.precision != "auto"
     assert method.plan.mean == (0.485, 0.456, 0.406)
-    large, _ = build(PretrainOptions(data="shapes", backbone=NARROW), Shapes(count=10, size=200))
+    large, _ = settle(PretrainOptions(data="shapes", backbone=NARROW), Shapes(count=10, size=200))
     assert large.image_size == 224
 
 
@@ -31,19 +32,19 @@ def test_mean_and_std_follow_pretrained_weights_unless_given(monkeypatch: pytest
         model: nn.Module = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, num_classes=0)
         return model
 
-    monkeypatch.setattr(training_run, "create_backbone", without_download)
+    monkeypatch.setattr(settling, "create_backbone", without_download)
     options = PretrainOptions(data="shapes", backbone=BackboneOptions("vit_tiny_patch16_224", pretrained=True))
-    settled, method = build(options, Shapes(count=10))
+    settled, method = settle(options, Shapes(count=10))
     assert settled.mean == settled.std == method.plan.mean == (0.5, 0.5, 0.5)
     assert method.plan.multiple == 16
-    given, _ = build(dataclasses.replace(options, mean=(0.1, 0.2, 0.3)), Shapes(count=10))
+    given, _ = settle(dataclasses.replace(options, mean=(0.1, 0.2, 0.3)), Shapes(count=10))
     assert (given.mean, given.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.rand(3)
-        _, method = build(PretrainOptions(data="shapes", backbone=NARROW, seed=seed), Shapes(count=10))
+        _, method = settle(PretrainOptions(data="shapes", backbone=NARROW, seed=seed), Shapes(count=10))
         return torch.cat([parameter.detach().flatten() for parameter in method.parameters()])
 
     assert torch.equal(weights(1), weights(1))

@@ -1,0 +1,104 @@
+"""Settles what a run leaves open: every default of its options, and the method on its backbone."""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hardviews import methods
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError, unknown
+from hardviews.methods.base import Method
+from hardviews.networks.backbones import create_backbone, patch_size
+from hardviews.selection import policies
+from hardviews.training.optimizers import OPTIMIZERS
+from hardviews.training.options import PretrainOptions
+from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
+from hardviews.views.streams import stream
+
+
+def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptions, Method[Any]]:
+    """The method on its backbone, and the options with every default settled."""
+    check(options)
+    method_class = methods.find(options.method["name"])
+    defaults = method_class.training_defaults
+    image_size = options.image_size or source.native_size or 224
+    torch.manual_seed(stream(options.seed, "weights").initial_seed())
+    network = options.backbone
+    backbone = create_backbone(
+        network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
+    )
+    wanted = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+    mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
+    if min(std) <= 0:
+        raise InputError(f"std: {list(std)} must be above 0")
+    plan = _call("plan", method_class.default_plan, image_size, **options.plan)
+    plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    if options.views is not None:
+        plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
+    settings = {key: value for key, value in options.method.items() if key != "name"}
+    method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
+    accelerator = device_type(options.accelerator)
+    precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    channels_last = accelerator in ("cpu", "cuda") if options.channels_last == "auto" else options.channels_last == "on"
+    if channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    settled = {
+        name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
+        for name in ("optimizer", "lr", "min_lr", "weight_decay", "momentum", "warmup_epochs", "decay_1d")
+    }
+    if options.warmup_epochs is None:
+        settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
+    if settled["optimizer"] not in OPTIMIZERS:
+        raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
+    return replace(
+        options, **settled, image_size=image_size, mean=plan.mean, std=plan.std, accelerator=accelerator,
+        precision=precision, channels_last="on" if channels_last else "off",
+        views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
+    ), method  # fmt: skip
+
+
+def check(options: PretrainOptions) -> None:
+    """Numbers that no part of a run can work with."""
+    policies.named(options.policy)
+    at_least = {
+        1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
+        0: "workers checkpoint_steps knn_epochs score_chunk lr min_lr weight_decay momentum warmup_epochs "
+        "max_unreadable",
+    }
+    for least, names in at_least.items():
+        for name in names.split():
+            value = getattr(options, name)
+            if value is not None and value < least:
+                raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
+    for name in ("score_resolution", "knn_temperature"):
+        if getattr(options, name) <= 0:
+            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} must be above 0")
+    if options.score_resolution > 1:
+        raise InputError(f"score-resolution: {options.score_resolution} must be at most 1")
+    if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
+        raise InputError(f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {options.epochs} epochs")
+    if options.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb: not installed; pip install 'hardviews[wandb]'")
+
+
+def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """Calls what the user's settings reach; a wrong name among them is theirs to mend."""
+    try:
+        return function(*arguments, **settings)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if wrong and wrong[1] in settings:
+            line = f"unknown setting {prefix}.{wrong[1]}"
+        elif settings:
+            given = ", ".join(f"{prefix}.{name} {value}" for name, value in settings.items())
+            line = f"{given}: {' '.join(str(error).split())[:160]}"
+        else:
+            raise
+        raise InputError(f"{line}; see hardviews pretrain --method NAME --help") from error
