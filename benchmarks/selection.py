@@ -37,16 +37,19 @@ TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 0.04, 0.1
 def dino_costs(student: Tensor, teacher: Tensor) -> Costs:
     """Student ``[V, B, P]`` and centred teacher ``[T, B, P]`` outputs to the cross-entropy of every t and v.
 
-    CE = logsumexp(s / τ) - <softmax(t / τ_t), s / τ>: one batched product for all pairs, and one log-sum-exp per view,
-    a view at a time, so that nothing of the size of all outputs is made.
+    CE = logsumexp(s / τ) - <softmax(t / τ_t), s / τ>: one product for all pairs, and one log-sum-exp per view, an image
+    at a time, so that nothing of the size of all outputs is made and what is made stays in the cache.
     """
-    targets = torch.stack([F.softmax(view / TEACHER_TEMPERATURE, dim=-1) for view in teacher])
-    product = torch.einsum("tbp,vbp->tvb", targets, student) / STUDENT_TEMPERATURE
-    return Costs(torch.stack([log_sum_exp(view / STUDENT_TEMPERATURE) for view in student]) - product)
+    cross = []
+    for image in range(student.shape[1]):
+        scaled = student[:, image] / STUDENT_TEMPERATURE  # [V, P]
+        targets = F.softmax(teacher[:, image] / TEACHER_TEMPERATURE, dim=-1)  # [T, P]
+        cross.append(log_sum_exp(scaled) - targets @ scaled.T)
+    return Costs(torch.stack(cross, -1))
 
 
 def log_sum_exp(x: Tensor) -> Tensor:
-    """Of ``[B, P]``, over P. By the one fused kernel there is, in two thirds of torch.logsumexp's time on a CPU."""
+    """Of ``[V, P]``, over P. By the one fused kernel there is, in two thirds of torch.logsumexp's time on a CPU."""
     return x[:, 0] - F.log_softmax(x, dim=-1)[:, 0]
 
 
