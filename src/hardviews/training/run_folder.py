@@ -22,8 +22,8 @@ METRICS = (
 )  # fmt: skip
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
-    "out", "test_data", "data_root", "workers", "in_memory", "max_unreadable", "devices", "nodes", "checkpoint_steps",
-    "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
+    "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
+    "checkpoint_steps", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
 }  # fmt: skip
 
 
