@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one per process
             print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
-        print("hardviews: interrupted; run the same command with --out RUN_FOLDER to go on", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -339,6 +339,16 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
         figures.append(json.loads(capsys.readouterr().out)["knn_top1"])
     assert figures[1] == figures[2]
 
+    # Half a network, or none of it, would give a figure that means nothing.
+    junk, ours = tmp_path / "junk.pth", tmp_path / "run"
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(2)}}, junk)
+    assert pretrain(f"--data shapes:32 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {ours}") == 0
+    capsys.readouterr()
+    wrong = ((junk, "does not fit"), (ours / "checkpoints" / "last.pt", "give its run folder"), (ours, "not a file"))
+    for file, says in wrong:
+        assert main(["evaluate", "resnet18", *line.split(), "--checkpoint", str(file)]) == 2
+        assert says in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("line", "says"),

@@ -182,10 +182,19 @@ def test_costs_that_are_not_finite_end_the_run(value: float) -> None:
         HardViews(pairwise(nn.Identity(), lambda a, b: cosine(a, b) * value))([torch.rand(3, 6) for _ in range(4)])
 
 
+def test_views_may_come_stacked() -> None:
+    hard = HardViews(lambda _: Costs(torch.arange(48.0).view(4, 4, 3)), brute.PAIRS)
+    views = labelled(brute.PAIRS, 3)
+    for ours, theirs in zip(hard(torch.stack(views)), hard(views), strict=True):  # type: ignore[arg-type]
+        assert torch.equal(ours, theirs)
+
+
 def test_wrong_input_is_named_in_one_line() -> None:
     hard = HardViews(lambda _: Costs(torch.zeros(4, 4, 3)), brute.PAIRS)
     with pytest.raises(InputError, match="3 candidate views were given; the plan draws 4"):
         hard(labelled(brute.PAIRS, 3)[:3])
+    with pytest.raises(InputError, match="list of V tensors"):
+        hard([labelled(brute.PAIRS, 3), [0], [1], [2]])  # type: ignore[list-item]
     with pytest.raises(InputError, match="different batch sizes: 2, 3"):
         hard([torch.zeros(2, 1), *labelled(brute.PAIRS, 3)[1:]])
     with pytest.raises(InputError, match=r"costs \[4, 4, 3\]; .* \[4, 4, 5\]"):

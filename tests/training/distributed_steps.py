@@ -69,6 +69,9 @@ def main(name: str, out: str) -> None:
             },
             Path(out),
         )
+    if torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class EvaluateOptions:
         data: labelled data that votes: a folder with class folders, a Parquet table, a torchvision data set's name,
             or shapes.
         test_data: labelled data that is classified; by default the test split of a named set, else a held-out tenth of
-            --data.
+            --data (held out from the vote only).
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.

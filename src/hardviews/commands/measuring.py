@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from hardviews.commands.evaluate import EvaluateOptions
@@ -80,7 +83,16 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
             queries = features(test, "test features")
     ks = options.knn_k if isinstance(options.knn_k, list) else [options.knn_k]
     figures = dict(knn(bank, queries, ks, options.knn_temperature))
-    show(figures, subject, source, len(bank.labels), len(queries.labels), console, as_json)
+    left_out = sum(map(len, (source, test) if test else (source,))) - len(bank.labels) - len(queries.labels)
+    facts = {
+        "target": subject.name,
+        "data": source.name,
+        "test_data": test.name if test else "a held-out tenth",
+        "bank": len(bank.labels),
+        "queries": len(queries.labels),
+        "unreadable": left_out,
+    }
+    show(figures, facts, console, as_json)
     return figures
 
 
@@ -118,17 +130,14 @@ def run_subject(folder: Path) -> Subject:
 
 def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Subject:
     """A timm model, with its pretrained weights, those of a file, or random ones."""
-    keywords: dict[str, Any] = {}
-    if options.checkpoint is not None:
-        if not Path(options.checkpoint).is_file():
-            raise InputError(f"checkpoint: {options.checkpoint} is not a file")
-        keywords["pretrained_cfg_overlay"] = {"file": options.checkpoint}
+    weights = None if options.checkpoint is None else read_weights(Path(options.checkpoint))
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
     size = options.image_size or (config.input_size[-1] if config and config.input_size else 224)
     if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):
         raise InputError(f"{name} is neither a run folder nor a timm model")
-    pretrained = options.pretrained or options.checkpoint is not None
-    backbone = create_backbone(name, size, stem="imagenet", pretrained=pretrained, **keywords)
+    backbone = create_backbone(name, size, stem="imagenet", pretrained=options.pretrained and weights is None)
+    if weights is not None:
+        load_weights(backbone, weights, str(options.checkpoint))
     found: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
     ready = Preprocessing(
         size,
@@ -137,6 +146,36 @@ def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Su
         float(found.get("crop_pct") or 0.875),
     )
     return Subject(name, backbone, ready)
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """A state dictionary from safetensors or from torch without pickle, bare or under ``state_dict`` or ``model``."""
+    if not file.is_file():
+        raise InputError(f"checkpoint: {file} is not a file")
+    try:
+        loaded = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise InputError(f"checkpoint: {file} can't be loaded: {' '.join(str(error).split())[:160]}") from error
+    if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
+        raise InputError(f"checkpoint: {file} is a checkpoint of hardviews; give its run folder in place of the model")
+    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
+    return {str(key).removeprefix("module."): value for key, value in state.items()} if isinstance(state, dict) else {}
+
+
+def load_weights(backbone: nn.Module, weights: Mapping[str, Any], file: str) -> None:
+    """Loads every tensor of the backbone; what else the file holds, such as a classifier, is left.
+
+    Raises:
+        InputError: one is missing or of another shape: half a network would give a figure that means nothing.
+    """
+    own = backbone.state_dict()
+    missing = [key for key, value in own.items() if getattr(weights.get(key), "shape", None) != value.shape]
+    if missing:
+        raise InputError(
+            f"checkpoint: {file} does not fit: {len(missing)} of the model's {len(own)} tensors are missing or of "
+            f"another shape, {missing[0]} first"
+        )
+    backbone.load_state_dict({key: weights[key] for key in own})
 
 
 def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:
@@ -150,24 +189,16 @@ def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSourc
     )
 
 
-def show(
-    figures: Mapping[str, float],
-    subject: Subject,
-    source: ImageSource,
-    bank: int,
-    queries: int,
-    console: Console,
-    as_json: bool,
-) -> None:
+def show(figures: Mapping[str, float], facts: Mapping[str, Any], console: Console, as_json: bool) -> None:
     if as_json:
-        print(
-            json.dumps(
-                {**figures, "target": subject.name, "data": source.name, "bank": bank, "queries": queries}, indent=2
-            )
-        )
+        print(json.dumps({**figures, **facts}, indent=2))
         return
-    console.print(
-        f"{subject.name}: {queries:,} images of {source.name} by {bank:,} neighbours", highlight=False, markup=False
-    )
-    for name, value in figures.items():
-        console.print(f"  {name}  {value:.2%}", highlight=False, markup=False)
+    lines = [
+        f"{facts['target']}: {facts['queries']:,} images of {facts['test_data']} by {facts['bank']:,} neighbours of "
+        f"{facts['data']}",
+        *(f"  {name}  {value:.2%}" for name, value in figures.items()),
+    ]
+    if facts["unreadable"]:
+        lines.append(f"  {facts['unreadable']:,} images could not be read and were left out")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -64,7 +64,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     if fabric.is_global_zero:
         folder.open(config)
-        console.print(headline(options, source, step, fabric), highlight=False, markup=False, soft_wrap=True)
+        console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
     loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []
     evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
@@ -74,9 +74,13 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     )  # fmt: skip
     try:
         loop.run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command with --out {folder.path} goes on from its last checkpoint") from None
     finally:
         for logger in loggers:
             logger.close()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
         summary = finish(options, folder)
@@ -198,7 +202,7 @@ def run_folder_name(options: PretrainOptions, now: str) -> Path:
     return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"
 
 
-def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: Fabric) -> str:
+def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: Fabric, folder: RunFolder) -> str:
     plan = step.plan
     drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
     chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
@@ -206,7 +210,7 @@ def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: 
     return (
         f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
         f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
-        f"{options.precision} on {where}"
+        f"{options.precision} on {where}; run folder {folder.path}"
     )
 
 
@@ -214,6 +218,7 @@ def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
     """Writes ``summary.json``, of all parts of a run that was interrupted."""
     summary: dict[str, Any] = dict(folder.summary())
     summary |= {
+        "unreadable": folder.unreadable(),
         "images_per_second": summary["steps"] * options.batch_size / summary["seconds"],
         "epochs": options.epochs,
         "seed": options.seed,
@@ -242,6 +247,8 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
             if key in summary
         ]
         console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
+    if summary["unreadable"]:
+        console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     console.print(
         f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",

@@ -92,7 +92,10 @@ class Loader:
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1, not {batch_size}")
         if whole > n:
-            raise InputError(f"a batch of {whole} images is larger than the data: {source.name} has {n}")
+            raise InputError(
+                f"a batch of {whole} images is larger than the data: {source.name} has {n}; "
+                f"give a batch-size of {n} or less"
+            )
         self.source, self.batch_size, self.workers = source, batch_size, workers
         self.tolerance, self.pin_memory = tolerance, pin_memory
         self.steps_per_epoch = n // whole

@@ -100,6 +100,7 @@ class HardViews:
         Raises:
             InputError, RunError: as ``choose``.
         """
+        candidates = list(candidates)  # a stacked tensor [V, B, ...] is one too
         plan = self._plan_of(candidates)
         if not plan.selects:
             check_candidates(candidates, plan)
@@ -243,6 +244,8 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
 
 
 def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
+    if not all(isinstance(view, Tensor) for view in candidates):
+        raise InputError("candidates are a list of V tensors [B, ...], one per view, and nothing else")
     if len(candidates) != plan.draw:
         raise InputError(f"{len(candidates)} candidate views were given; the plan draws {plan.draw}")
     batches = sorted({view.shape[0] for view in candidates})

@@ -66,6 +66,11 @@ class Loop:
         batches = self.loader.batches(first) if first < steps else iter(())
         pending: list[tuple[int, Report]] = []
         with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
+            if first and self.fabric.is_global_zero:
+                rest = (
+                    f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
+                )
+                progress.say(rest)
             # Also what an interrupted run did not come to.
             self._measure_if_due(first, progress)
             mark = time.perf_counter()

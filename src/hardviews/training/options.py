@@ -33,7 +33,7 @@ class PretrainOptions:
         data: a folder of images, a Parquet table, a torchvision data set's name, or shapes (built in). Without it the
             built-in demonstration runs.
         test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
-            tenth of --data where that has labels.
+            tenth of --data where that has labels (held out from the vote only).
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.

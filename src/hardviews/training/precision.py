@@ -14,6 +14,7 @@ def device_type(accelerator: str) -> str:
     Raises:
         InputError: there is no such device, here or at all.
     """
+    accelerator = "cuda" if accelerator == "gpu" else accelerator
     if accelerator not in ACCELERATORS:
         raise unknown("accelerator", accelerator, ACCELERATORS)
     if accelerator == "cuda" and not torch.cuda.is_available():

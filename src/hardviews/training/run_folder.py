@@ -155,6 +155,14 @@ class RunFolder:
             csv.writer(file).writerows([("path", "reason"), *sorted((before | dict(unreadable)).items())])
         beside.replace(path)
 
+    def unreadable(self) -> int:
+        """How many images could not be read so far, as far as they are listed."""
+        listed: set[str] = set()
+        for path in self.path.glob("unreadable*.csv"):
+            with path.open(newline="", encoding="utf-8") as file:
+                listed |= {row["path"] for row in csv.DictReader(file)}
+        return len(listed)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         beside = self.summary_file.with_suffix(".part")
         beside.write_text(json.dumps(plain(summary), indent=2) + "\n", encoding="utf-8")
