@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 import hardviews.views.render as rendering
+from hardviews.views.colour import step_by_step
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ColourMode, Interpolation, Photometric, Slot, ViewPlan
@@ -139,9 +140,8 @@ def view_distances(images: ImageBatch, look: Photometric) -> Tensor:
 
 @pytest.mark.parametrize(
     ("jitter", "mean", "p99", "largest"),
-    # The means are those of the method's description, to its three digits. Its tails (0.033 / 0.049, 0.076 / 0.12) are
-    # of another sample of pictures; these are near what the docstring of `colour_matrix` states.
-    [((0.4, 0.4, 0.2, 0.1), 0.0095, 0.05, 0.066), ((0.8, 0.8, 0.8, 0.2), 0.0135, 0.085, 0.155)],
+    # The bounds of the method's description, for one affine map and one clamp.
+    [((0.4, 0.4, 0.2, 0.1), 0.009, 0.033, 0.049), ((0.8, 0.8, 0.8, 0.2), 0.013, 0.076, 0.12)],
 )
 def test_colours_are_within_the_stated_bounds(
     photographs: ImageBatch, jitter: tuple[float, float, float, float], mean: float, p99: float, largest: float
@@ -150,6 +150,20 @@ def test_colours_are_within_the_stated_bounds(
     assert found.mean() <= mean
     assert found.quantile(0.99) <= p99
     assert found.max() <= largest
+
+
+def test_a_batch_of_steps_is_torchvisions(mixed: ImageBatch) -> None:
+    """The reference that colours are fitted to: clamps, hue in HSV, each image in an order of its own."""
+    plan = plain(Photometric(0.8, 0.8, 0.8, 0.5, jitter_p=0.9, grey_p=0.2), size=16, draw=8)
+    views = views_of(mixed, plan)
+    bare = torch.stack(render(mixed, views, plain(size=16))).flatten(0, 1)
+    found = step_by_step(
+        bare.flatten(2), views.jitter.flatten(0, 1), views.order.flatten(0, 1), views.grey.flatten(0, 1)
+    )
+    expected = torch.stack(render(mixed, replace(views, blur=views.blur * 0), replace(plan, colour="exact")))
+    error = (found.view_as(bare) - expected.flatten(0, 1)).abs()
+    assert error.mean() < 1e-6
+    assert error.max() < 1e-4  # near a grey, hue turns rounding into colour
 
 
 def tame(images: ImageBatch) -> ImageBatch:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hardviews.views.colour import colour_matrix
+from hardviews.views.colour import colour_matrix, correction
 from hardviews.views.draw import Views
 from hardviews.views.exact import exact_view
 from hardviews.views.images import ImageBatch
@@ -21,6 +21,9 @@ from hardviews.views.resampling import blur_matrix, kernel_at, resize_matrix
 CHUNK_PIXELS = {"cpu": 2**20}
 CHUNK_PIXELS_ELSEWHERE = 2**25
 
+# Colours are fitted to torchvision's at a grid of this many points a side of every crop; 16 fit no better.
+POINTS = 8
+
 
 def size_at(plan: ViewPlan, slot: Slot, resolution: float = 1.0) -> int:
     """Side in pixels of a slot's views at a resolution: a whole number of ``plan.multiple``, at least one."""
@@ -32,7 +35,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     """Renders views.
 
     With ``plan.colour == "matrix"`` crop, resize, flip and blur agree with torchvision's to rounding, colours within
-    the bounds that ``colour_matrix`` states, and nothing waits for a GPU. What the plan gives no chance (a jitter of 0,
+    the bounds that ``colour.py`` states, and nothing waits for a GPU. What the plan gives no chance (a jitter of 0,
     a blur with ``blur_p`` 0) is not looked for in ``views``. With ``"exact"`` torchvision's own functions are called,
     step by step and image by image.
 
@@ -77,15 +80,27 @@ def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, slots: list
             images[part].padded().to(torch.float32, memory_format=torch.contiguous_format)
         )  # [b, 3, H, W], 0..255
         numbers = views[part]
+        boxes = (numbers.box * size[part].flip(1).repeat(1, 2)).round()  # x0, y0, x1, y1 in pixels, [V, b, 4]
+        # For all views at once: it is many small operations.
+        corrections = _corrections(pictures, boxes, numbers) if any(map(_jitters, slots)) else None
         for v, slot in enumerate(slots):
-            _render_view(pictures, size[part], numbers, v, slot, plan, out[v][part])
+            correction = corrections[v] if corrections is not None and _jitters(slot) else None
+            _render_view(pictures, boxes[v], numbers, v, slot, correction, plan, out[v][part])
 
 
-def _render_view(pictures: Tensor, size: Tensor, views: Views, v: int, slot: Slot, plan: ViewPlan, out: Tensor) -> None:
+def _render_view(
+    pictures: Tensor,
+    box: Tensor,
+    views: Views,
+    v: int,
+    slot: Slot,
+    correction: Tensor | None,
+    plan: ViewPlan,
+    out: Tensor,
+) -> None:
     """View v of b images ``[b, 3, H, W]`` with values 0..255, into ``out [b, 3, h, w]``."""
     batch, _, height, width = pictures.shape
     side = out.shape[-1]
-    box = (views.box[v] * size.flip(1).repeat(1, 2)).round()  # x0, y0, x1, y1 in pixels, [b, 4]
     start, length = box[:, :2], box[:, 2:] - box[:, :2]
     flip = views.flip[v]
     rows = resize_matrix(
@@ -94,6 +109,8 @@ def _render_view(pictures: Tensor, size: Tensor, views: Views, v: int, slot: Slo
     columns = resize_matrix(start[:, 0], length[:, 0], flip, width, side, slot.interpolation)  # [b, w, W]
 
     affine = _colours(pictures, rows, columns, views, v, slot)  # [b, 3, 4]
+    if correction is not None:
+        affine = affine + correction
     if slot.photometric.blur_p > 0:
         kernel = kernel_at(slot.photometric.blur_kernel, slot.size, side)
         blur = blur_matrix(views.blur[v] * (side / slot.size), side, kernel)
@@ -119,15 +136,31 @@ def _render_view(pictures: Tensor, size: Tensor, views: Views, v: int, slot: Slo
         flat.copy_(torch.where(inverted, black + white - flat, flat))
 
 
+def _jitters(slot: Slot) -> bool:
+    look = slot.photometric
+    return look.jitter_p > 0 and max(look.brightness, look.contrast, look.saturation, look.hue) > 0
+
+
+def _corrections(pictures: Tensor, boxes: Tensor, views: Views) -> Tensor:
+    """``correction`` for all views, from a grid of points of each crop, ``[V, b, 3, 4]``."""
+    count, batch, _ = boxes.shape
+    centres = (torch.arange(POINTS, device=boxes.device) + 0.5) / POINTS
+    start, length = boxes[..., :2, None], (boxes[..., 2:] - boxes[..., :2])[..., None]
+    x, y = (start + length * centres).long().unbind(2)  # [V, b, POINTS]
+    image = torch.arange(batch, device=boxes.device)[:, None, None]
+    colours = pictures.movedim(1, 3)[image, y[..., None], x[:, :, None]] / 255  # [V, b, POINTS, POINTS, 3]
+    flat = colours.view(count * batch, -1, 3).mT.contiguous()
+    numbers = (views.jitter.flatten(0, 1), views.order.flatten(0, 1), views.grey.flatten(0, 1))
+    return correction(flat, *numbers).view(count, batch, 3, 4)
+
+
 def _colours(pictures: Tensor, rows: Tensor, columns: Tensor, views: Views, v: int, slot: Slot) -> Tensor:
     """The affine map of the colours of view v, ``[b, 3, 4]``; identity where the slot leaves colours alone."""
     batch, _, height, width = pictures.shape
-    look = slot.photometric
-    jitters = look.jitter_p > 0 and max(look.brightness, look.contrast, look.saturation, look.hue) > 0
-    if not jitters and look.grey_p == 0:
+    if not _jitters(slot) and slot.photometric.grey_p == 0:
         return torch.eye(3, 4, device=pictures.device).expand(batch, 3, 4)
     mean = torch.zeros(batch, 3, device=pictures.device)
-    if jitters and look.contrast > 0:
+    if _jitters(slot) and slot.photometric.contrast > 0:
         # The mean of the resized crop before blur: the mean rows of both matrices, applied to the picture.
         along = torch.bmm(pictures.view(batch, 3 * height, width), columns.mean(1)[:, :, None]).view(batch, 3, height)
         mean = (along @ rows.mean(1)[:, :, None])[:, :, 0] / 255
