@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from hardviews.commands.settling import settle
@@ -133,8 +134,7 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
 
 
 def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int) -> Step:
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
+    method = synchronised(method, fabric.device.type, fabric.world_size)
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
     return Step(
         fabric,
@@ -148,6 +148,18 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
         score_resolution=options.score_resolution,
         score_chunk=options.score_chunk,
     )
+
+
+def synchronised(method: Method[Any], device_type: str, processes: int) -> Method[Any]:
+    """Gives every BN the statistics of all processes' images, so that a run does not depend on how many share them.
+
+    By timm's conversion: torch's turns a layer that norms and activates into one that only norms. On the CPU torch has
+    no such BN, and every process keeps its own statistics.
+    """
+    if processes == 1 or device_type == "cpu":
+        return method
+    converted: Method[Any] = convert_sync_batchnorm(method)
+    return converted
 
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
