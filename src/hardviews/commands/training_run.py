@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from hardviews.commands.settling import settle
@@ -158,7 +158,7 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
     """
     if processes == 1 or device_type == "cpu":
         return method
-    converted: Method[Any] = convert_sync_batchnorm(method)
+    converted: Method[Any] = convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     return converted
 
 
