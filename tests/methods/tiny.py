@@ -23,7 +23,8 @@ def without_bn(module: nn.Module) -> nn.Module:
     """The same with layer norms, which do not depend on the other images, in place of batch norms."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d):
-            setattr(module, name, nn.LayerNorm(child.num_features, elementwise_affine=child.affine))
+            norm = nn.LayerNorm(child.num_features, elementwise_affine=child.affine)
+            setattr(module, name, norm.requires_grad_(child.affine and child.weight.requires_grad))
         else:
             without_bn(child)
     return module

@@ -13,8 +13,8 @@ import hardviews.views.render as rendering
 from hardviews.views.colour import step_by_step
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
-from hardviews.views.plan import ColourMode, Interpolation, Photometric, Slot, ViewPlan
-from hardviews.views.render import render, size_at
+from hardviews.views.plan import ColourMode, Interpolation, Photometric, Slot, ViewPlan, size_at
+from hardviews.views.render import render
 from hardviews.views.streams import stream
 
 EVERYTHING = Photometric(0.4, 0.4, 0.2, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=0.5, solarize_p=0.3)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from hardviews import methods
 from hardviews.commands.evaluate import EvaluateOptions
 from hardviews.commands.sources import open_sources
 from hardviews.data.sources import ImageSource
@@ -118,7 +119,7 @@ def run_subject(folder: Path) -> Subject:
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
     backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
-    prefix = "backbone."
+    prefix = f"{methods.find(config['method']['name']).evaluated}."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
     try:
         backbone.load_state_dict(weights)

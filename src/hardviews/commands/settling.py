@@ -49,8 +49,12 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
         method = method.to(memory_format=torch.channels_last)
     settled = {
         name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
-        for name in ("optimizer", "lr", "min_lr", "weight_decay", "momentum", "warmup_epochs", "decay_1d")
+        for name in ("optimizer", "lr", "min_lr", "momentum", "warmup_epochs", "decay_1d", "clip", "clip_by")
     }
+    # A weight decay of the user's own does not change unless they say so.
+    changes = options.weight_decay is None and options.weight_decay_end is None
+    settled["weight_decay"] = defaults.weight_decay if options.weight_decay is None else options.weight_decay
+    settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
         settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
     if settled["optimizer"] not in OPTIMIZERS:
@@ -67,8 +71,8 @@ def check(options: PretrainOptions) -> None:
     policies.named(options.policy)
     at_least = {
         1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
-        0: "workers checkpoint_steps knn_epochs score_chunk lr min_lr weight_decay momentum warmup_epochs "
-        "max_unreadable",
+        0: "workers checkpoint_steps knn_epochs score_chunk lr min_lr weight_decay weight_decay_end clip momentum "
+        "warmup_epochs max_unreadable",
     }
     for least, names in at_least.items():
         for name in names.split():

@@ -144,6 +144,9 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
         policies.named(options.policy),
         options.seed,
         steps=options.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        clip=options.clip or 0.0,
+        clip_by=options.clip_by or "parameter",
         parts=options.accumulate,
         score_resolution=options.score_resolution,
         score_chunk=options.score_chunk,
@@ -163,10 +166,11 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
 
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
-    """Settled rates, which are per 256 images, scaled to the batch."""
-    scale = options.batch_size / 256
+    """Settled rates, the peak of which is per 256 images, scaled to the batch."""
+    peak = (options.lr or 0.0) * options.batch_size / 256
     warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
-    return Rates((options.lr or 0.0) * scale, (options.min_lr or 0.0) * scale, options.epochs * steps_per_epoch, warmup)
+    steps = options.epochs * steps_per_epoch
+    return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
 
 
 def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any]) -> list[Logger]:

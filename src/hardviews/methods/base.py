@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,46 @@ from hardviews.views.plan import ViewPlan
 # along B.
 E = TypeVar("E", bound=NamedTuple)
 
+ClipBy = Literal["parameter", "all"]
+
 
 @dataclass(frozen=True)
 class Training:
-    """How a method's paper trains it, taken where the user says nothing else. Rates are per 256 images."""
+    """How a method's paper trains it, taken where the user says nothing else."""
 
     optimizer: str
-    lr: float
+    lr: float  # per 256 images
     weight_decay: float
     momentum: float = 0.9
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     decay_1d: bool = True  # whether biases and norms are decayed too
+    weight_decay_end: float | None = None  # None: weight decay does not change
+    clip: float = 0.0  # norm that gradients are clipped to, 0 for none
+    clip_by: ClipBy = "parameter"
+
+
+class Progress(NamedTuple):
+    """Where a run stands, for schedules."""
+
+    step: int = 0  # optimizer steps done
+    steps: int = 1  # of the whole run
+    steps_per_epoch: int = 1
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.steps_per_epoch
+
+
+class TargetEncoding(NamedTuple):
+    """What was encoded of target views, to be used again: ``Targets`` of selection."""
+
+    fields: tuple[Tensor, ...]  # [T, B, ...] each
+
+    def take(self, ids: Tensor) -> "TargetEncoding":
+        """The same of the kept target views, ids ``[K_T, B]``."""
+        image = torch.arange(ids.shape[1], device=ids.device)
+        return TargetEncoding(tuple(field[ids, image] for field in self.fields))
 
 
 class Method(nn.Module, ABC, Generic[E]):
@@ -37,17 +65,20 @@ class Method(nn.Module, ABC, Generic[E]):
     ``default_plan`` after ``size`` are ``--plan.X``.
 
     Args:
-        backbone: images ``[B, 3, h, w]`` to features ``[B, D]``; all that evaluation and export read.
+        backbone: images ``[B, 3, h, w]`` to features ``[B, D]``.
         plan: the views it is trained on.
     """
 
     training_defaults: ClassVar[Training]
     # Submodules whose learning rate stays at its peak (SimSiam's predictor).
     constant_rate: ClassVar[tuple[str, ...]] = ()
+    # What evaluation and export read: of a method with a teacher, the teacher's.
+    evaluated: ClassVar[str] = "backbone"
     # Whether the loss of an image depends on the other images of the batch, other than through BN.
     needs_whole_batch: ClassVar[bool] = False
 
     backbone: nn.Module
+    progress: Progress = Progress()  # kept up to date by whoever trains
 
     def __init__(self, backbone: nn.Module, plan: ViewPlan) -> None:
         super().__init__()
@@ -60,12 +91,14 @@ class Method(nn.Module, ABC, Generic[E]):
         """The views of the method's paper for images of ``size`` pixels, with hard views."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor], targets: Any = None) -> E:
+    def forward(self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None) -> E:
         """Encodes views, each ``[B, 3, h, w]``, target views first. Changes nothing but BN statistics.
 
         Args:
             views: K kept views in training, V candidates in scoring.
             targets: what scoring encoded of the kept target views, to be used again; None encodes them.
+            masks: bool ``[views, B, rows, columns]``, the patches of each view that are hidden; None where the plan
+                masks nothing.
         """
 
     @abstractmethod
@@ -77,8 +110,23 @@ class Method(nn.Module, ABC, Generic[E]):
         costs = self.costs(encoding)
         return costs.total(costs.all_ids()).mean()
 
-    def after_step(self, encoding: E, progress: float) -> None:
-        """Moves what is not moved by the optimizer, such as a teacher or a centre. ``progress`` is 0..1 of the run."""
+    def reusable(self, encoding: E) -> TargetEncoding | None:
+        """What ``forward`` may be given as ``targets`` of the views encoded here; None where it has to encode anew."""
+        return None
+
+    def after_backward(self) -> None:
+        """Changes gradients before they are clipped and the optimizer takes them."""
+
+    def after_step(self, encoding: E) -> None:
+        """Moves what is not moved by the optimizer, such as a teacher or a centre.
+
+        Args:
+            encoding: of all the images that the process trained on in this step, without gradient.
+        """
+
+    def statistics(self, encoding: E) -> dict[str, Tensor]:
+        """Scalars to log of a step's encoding, such as those that show a collapse."""
+        return {}
 
 
 def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:
@@ -90,6 +138,11 @@ def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Cos
             return costs(self, encoding)
 
     return wrapped
+
+
+def per_view(x: Tensor, views: int) -> Tensor:
+    """What one batch of ``views`` views gave, ``[views·B, ...]``, as ``[views, B, ...]``."""
+    return x.view(views, -1, *x.shape[1:])
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
-from hardviews.methods.base import Method, Training, full_precision, outside_autocast
+from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
@@ -68,7 +68,9 @@ class SimCLR(Method[SimCLREncoding]):
             (Slot("view", size=size, scale=scale, photometric=Photometric(*jitter, grey_p=grey_p, blur_p=blur_p)),)
         )
 
-    def forward(self, views: list[Tensor], targets: Any = None) -> SimCLREncoding:
+    def forward(
+        self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
+    ) -> SimCLREncoding:
         # All views in one batch, and so in one BN group, as in the paper's code.
         projection = self.projector(self.backbone(torch.cat(views)))
         return SimCLREncoding(projection.unflatten(0, (len(views), -1)))

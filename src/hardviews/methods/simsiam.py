@@ -1,12 +1,12 @@
 """SimSiam: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021 (arXiv 2011.10566)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardviews.methods.base import Method, Training, full_precision, outside_autocast
+from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
@@ -62,7 +62,9 @@ class SimSiam(Method[SimSiamEncoding]):
         photometric = Photometric(brightness, contrast, saturation, hue, grey_p=grey_p, blur_p=blur_p)
         return ViewPlan((Slot("view", size=size, scale=scale, photometric=photometric),))
 
-    def forward(self, views: list[Tensor], targets: Any = None) -> SimSiamEncoding:
+    def forward(
+        self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
+    ) -> SimSiamEncoding:
         # One view at a time: BN statistics are those of one view, as in the paper's code.
         projections = [self.projector(self.backbone(view)) for view in views]
         predictions = [self.predictor(projection) for projection in projections]

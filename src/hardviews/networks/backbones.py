@@ -24,7 +24,7 @@ def create_backbone(
         name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
         image_size: side of the images in pixels; position embeddings are made for it.
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is,
-            ``"auto"`` takes ``"cifar"`` for ResNets below 64 pixels that are not pretrained.
+            ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not pretrained.
         pretrained: load timm's weights.
         keywords: further arguments of ``timm.create_model``.
 
@@ -45,7 +45,7 @@ def create_backbone(
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
     backbone = _create(name, pretrained, keywords)
     small = image_size < CIFAR_STEM_BELOW and not pretrained
-    if stem == "cifar" or (stem == "auto" and small and isinstance(backbone, ResNet)):
+    if stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone)):
         _give_cifar_stem(name, backbone)
     _check_features(name, backbone, image_size)
     return backbone
@@ -66,11 +66,15 @@ def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
         raise InputError(f"backbone {name!r}: {what}: {line or type(error).__name__}") from error
 
 
+def _has_plain_stem(backbone: nn.Module) -> bool:
+    return isinstance(backbone, ResNet) and isinstance(backbone.conv1, nn.Conv2d)
+
+
 def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     """As He et al. (2016, section 4.2) and every CIFAR recipe since: 3x3, stride 1, no max-pool."""
-    if not isinstance(backbone, ResNet) or not isinstance(backbone.conv1, nn.Conv2d):
+    old = getattr(backbone, "conv1", None)
+    if not _has_plain_stem(backbone) or not isinstance(old, nn.Conv2d):
         raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets with a plain stem have one")
-    old = backbone.conv1
     conv = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     backbone.add_module("conv1", conv)

@@ -1,10 +1,13 @@
-"""Multi-layer perceptrons on top of a backbone: projectors and predictors."""
+"""What methods put on a backbone: projectors, predictors, and DINO's head onto prototypes."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 LastNorm = Literal["none", "affine", "plain"]
 
@@ -23,3 +26,59 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
     if last_norm != "none":
         layers.append(nn.BatchNorm1d(dims[-1], affine=last_norm == "affine"))
     return nn.Sequential(*layers)
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head (Caron et al., ICCV 2021, section 3.2 and appendix C) up to the product with its prototypes.
+
+    A 3-layer MLP with GELU, a bottleneck, and l2 normalisation. The last layer, whose rows are the prototypes, is not
+    applied here: with 65,536 of them its output is what is largest in DINO, so costs make it a part at a time, in
+    float32.
+
+    Args:
+        dim: width of the features that come in.
+        prototypes: rows of the last layer.
+        hidden_dim: width of the MLP.
+        bottleneck_dim: width of what comes out.
+        bn: a BN after every hidden layer.
+        norm_last_layer: prototypes of length 1, instead of a learned one each.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        prototypes: int = 65536,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        bn: bool = False,
+        norm_last_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for fan_in in (dim, hidden_dim):
+            layers.append(nn.Linear(fan_in, hidden_dim))
+            if bn:
+                layers.append(nn.BatchNorm1d(hidden_dim))
+            layers.append(nn.GELU())
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden_dim, bottleneck_dim))
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.last_layer = weight_norm(nn.Linear(bottleneck_dim, prototypes, bias=False))
+        length = self.last_layer.parametrizations.weight.original0
+        nn.init.ones_(length)
+        if norm_last_layer:
+            length.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[..., dim]`` to unit vectors ``[..., bottleneck_dim]``, in float32 or better."""
+        hidden: Tensor = self.mlp(features)
+        hidden = hidden.float() if hidden.dtype in (torch.float16, torch.bfloat16) else hidden
+        return F.normalize(hidden, dim=-1)
+
+    @property
+    def prototypes(self) -> Tensor:
+        """The last layer's rows, ``[P, bottleneck_dim]``: a vector's logits are ``vector @ prototypes.T``."""
+        weight: Tensor = self.last_layer.weight
+        return weight

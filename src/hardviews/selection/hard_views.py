@@ -66,6 +66,7 @@ class HardViews:
     Args:
         score: the V candidates, each ``[B, ...]``, to their costs; may return ``(costs, targets)`` instead. It is
             called without gradient, under ``untouched(guard)``, and calls the unwrapped module (never through DDP).
+            None: it is given to ``choose``.
         plan: which candidates there are and how many are kept; None: one kind of view, of which ``keep`` are kept.
         policy: a policy, or its name, such as ``"sampled(128)"``.
         guard: the modules that ``score`` calls, so that scoring leaves no trace in them.
@@ -78,7 +79,7 @@ class HardViews:
 
     def __init__(
         self,
-        score: Score,
+        score: Score | None,
         plan: ViewPlan | None = None,
         policy: Policy | str = hardest,
         guard: nn.Module | Sequence[nn.Module] = (),
@@ -113,6 +114,7 @@ class HardViews:
         candidates: Sequence[Tensor] | Callable[[], Sequence[Tensor]],
         views: Views | None = None,
         generator: Generator | None = None,
+        score: Score | None = None,
     ) -> Choice:
         """Chooses the views to keep.
 
@@ -121,6 +123,7 @@ class HardViews:
                 policy without costs, and not where V = K, provided that plan and views are given.
             views: the candidates as numbers, for the policies that read boxes or tickets.
             generator: for policies that draw; its state should be the same on all processes.
+            score: in place of the one this was made with, such as one that knows more of these images than pixels.
 
         Returns:
             The choice, its ids on the device of the candidates, or of the views where no candidates were made.
@@ -146,7 +149,7 @@ class HardViews:
         costs, targets = None, None
         scored = made is not None and needs_costs(self.policy)
         if made is not None and scored:
-            costs, targets = self._costs_of(made, plan)
+            costs, targets = self._costs_of(made, plan, score or self.score)
         elif views is None:  # nothing is known of the views: zeros tell B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
         ids = self.policy(costs, plan, views, generator or self.generator)
@@ -155,16 +158,17 @@ class HardViews:
         ids = ids.to(device, non_blocking=device.type != "cpu")
         if costs is None or not scored:
             return Choice(ids)
-        kept_targets = sum(slot.keep for slot in plan.slots if slot.target)
-        taken = None if targets is None else targets.take(ids[:kept_targets])
+        taken = None if targets is None else targets.take(ids[: plan.kept_targets])
         return Choice(ids, costs.total(ids), mean_total(costs, plan), taken)
 
     def _plan_of(self, candidates: Sequence[Tensor] | None) -> ViewPlan:
         return self.plan or ViewPlan((Slot(draw=len(candidates or ()), keep=self.keep),))
 
-    def _costs_of(self, candidates: list[Tensor], plan: ViewPlan) -> tuple[Costs, Targets | None]:
+    def _costs_of(self, candidates: list[Tensor], plan: ViewPlan, score: Score | None) -> tuple[Costs, Targets | None]:
+        if score is None:
+            raise InputError("no score function was given, and this policy needs what the candidates cost")
         with untouched(*self.guard):
-            scored = self.score(candidates)
+            scored = score(candidates)
         costs, targets = scored if isinstance(scored, tuple) else (scored, None)
         expected = (plan.targets, plan.draw, candidates[0].shape[0])
         if costs.cross.shape != expected:

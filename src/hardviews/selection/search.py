@@ -48,7 +48,7 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
     cross = costs.cross.clone()  # [T, V, B]
     cross.diagonal(dim1=0, dim2=1).zero_()  # so that a target's term with itself adds nothing below
     _, views, batch = cross.shape
-    kept_targets = sum(slot.keep for slot in plan.slots if slot.target)
+    kept_targets = plan.kept_targets
     best = torch.full((batch,), -torch.inf, dtype=cross.dtype, device=cross.device)
     chosen = torch.zeros(batch, dtype=torch.int64, device=cross.device)
 

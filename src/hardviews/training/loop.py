@@ -153,7 +153,7 @@ class Loop:
             return False
         measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
         if self.fabric.is_global_zero and not measured:
-            values = self.evaluate(self.step.method.backbone, done == 0)
+            values = self.evaluate(self._evaluated(), done == 0)
             self.folder.append_evaluation(done, epochs, values)
             for logger in self.loggers:
                 logger.log(values, done)
@@ -161,6 +161,10 @@ class Loop:
             progress.say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
         return True
+
+    def _evaluated(self) -> nn.Module:
+        method = self.step.method
+        return method.get_submodule(method.evaluated)
 
     def _last_good(self) -> str:
         file = self.folder.checkpoint_file

@@ -1,10 +1,11 @@
-"""Optimizers by name, their parameter groups, and the rate of every group at every step."""
+"""Optimizers by name, their parameter groups, what every group is given at every step, and clipping."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.optim.lars import Lars
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from hardviews.errors import unknown
@@ -31,7 +32,12 @@ def parameter_groups(
             constant = any(name.startswith(f"{prefix}.") for prefix in constant_rate)
             groups.setdefault((constant, decay_1d or parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "constant": constant}
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decayed else 0.0,
+            "constant": constant,
+            "decayed": decayed,
+        }
         for (constant, decayed), parameters in groups.items()
     ]
 
@@ -53,22 +59,39 @@ def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float) -
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rate at every step.
+    """The learning rate and the weight decay at every step.
 
     Args:
-        peak, end: rates already scaled to the batch.
+        peak, end: learning rates already scaled to the batch.
         steps, warmup: in steps.
+        decay: weight decay at the first step.
+        decay_end: weight decay after the last step, reached by half a cosine; None: it does not change.
     """
 
     peak: float
     end: float
     steps: int
     warmup: int
+    decay: float = 0.0
+    decay_end: float | None = None
 
     def at(self, step: int, constant: bool = False) -> float:
         return self.peak if constant else warmup_cosine(step, self.steps, self.peak, self.end, self.warmup)
 
+    def decay_at(self, step: int) -> float:
+        if self.decay_end is None:
+            return self.decay
+        return warmup_cosine(step, self.steps, self.decay, self.decay_end)
+
     def set(self, optimizer: Optimizer, step: int) -> None:
-        """Gives every group of the optimizer its rate for this step."""
+        """Gives every group of the optimizer its rate for this step, and its weight decay where that changes."""
         for group in optimizer.param_groups:
             group["lr"] = self.at(step, group["constant"])
+            if self.decay_end is not None and group["decayed"]:
+                group["weight_decay"] = self.decay_at(step)
+
+
+def clip_each(gradients: list[Tensor], limit: float) -> None:
+    """Scales every gradient whose norm is above the limit down to it, each by itself, as DINO's code does."""
+    for norm, gradient in zip(torch._foreach_norm(gradients), gradients, strict=True):
+        gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))

@@ -57,8 +57,12 @@ class PretrainOptions:
         seed: of weights, order, views and choices.
         optimizer: sgd, lars or adamw; by default the method's.
         lr: learning rate per 256 images; by default the method's.
-        min_lr: rate at the end of the cosine schedule, per 256 images.
+        min_lr: rate at the end of the cosine schedule, whatever the batch.
         weight_decay: by default the method's.
+        weight_decay_end: what weight decay has become at the end of the run, by half a cosine; by default the method's,
+            or no change.
+        clip: norm that gradients are clipped to, 0 for none; by default the method's.
+        clip_by: each parameter's gradient by its own norm (parameter), or by the norm of all.
         momentum: for sgd and lars.
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
         decay_1d: whether biases and norms are decayed too; by default as the method does.
@@ -108,6 +112,9 @@ class PretrainOptions:
     lr: float | None = None
     min_lr: float | None = None
     weight_decay: float | None = None
+    weight_decay_end: float | None = None
+    clip: float | None = None
+    clip_by: Literal["parameter", "all"] | None = None
     momentum: float | None = None
     warmup_epochs: float | None = None
     decay_1d: bool | None = None

@@ -1,7 +1,8 @@
 """The training step: draw, choose, render, encode, step."""
 
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,12 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
-from hardviews.methods.base import Method
+from hardviews.methods.base import ClipBy, E, Method, Progress, TargetEncoding
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews
 from hardviews.selection.policies import Policy
 from hardviews.selection.search import mean_total
-from hardviews.training.optimizers import Rates
+from hardviews.training.optimizers import Rates, clip_each
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views, draw
@@ -29,7 +30,7 @@ class Report:
     """What one step says of itself; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
-    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random
+    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, and the method's own
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
@@ -44,6 +45,9 @@ class Step:
         policy: how the kept views are chosen.
         seed: of everything drawn.
         steps: of the whole run.
+        steps_per_epoch: for schedules in epochs.
+        clip: norm that gradients are clipped to, 0 for none.
+        clip_by: the norm of every parameter by itself, or of all together.
         parts: micro-batches a process's images are taken in.
         score_resolution: candidates are scored at this part of their size.
         score_chunk: images encoded at once in scoring, 0 for all.
@@ -62,6 +66,9 @@ class Step:
         seed: int,
         *,
         steps: int,
+        steps_per_epoch: int = 1,
+        clip: float = 0.0,
+        clip_by: ClipBy = "parameter",
         parts: int = 1,
         score_resolution: float = 1.0,
         score_chunk: int = 0,
@@ -75,7 +82,8 @@ class Step:
         norms = [m for m in method.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.training]
         if score_chunk and norms:
             raise InputError("score-chunk: this network has BN, whose statistics would be those of a chunk; give 0")
-        self.fabric, self.method, self.rates, self.steps = fabric, method, rates, steps
+        self.fabric, self.method, self.rates = fabric, method, rates
+        self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
         self.plan, self.seed, self.parts, self.resolution, self.chunk = (
             method.plan,
             seed,
@@ -83,38 +91,44 @@ class Step:
             score_resolution,
             score_chunk,
         )
-        self.hard_views = HardViews(self._score, self.plan, policy, guard=method)
+        self.hard_views = HardViews(None, self.plan, policy, guard=method)
         self.network, self.optimizer = fabric.setup(method, optimizer)
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> Report:
         fabric, plan, method, lap = self.fabric, self.plan, self.method, self.watch.lap
+        method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
         start, total = fabric.global_rank * len(images), fabric.world_size * len(images)
         drawn = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total).to(images.device)
-        reports = []
+        encodings, reports = [], []
         for part in range(self.parts):
-            batch, views = self._part(images, part), drawn[self._slice(len(images), part)]
+            batch, candidates = self._part(images, part), drawn[self._slice(len(images), part)]
             lap("render")
-            choice = self.hard_views.choose(
-                self._candidates(batch, views), views, stream(self.seed, "policy", step, part)
-            )
+            choice = self._choose(batch, candidates, stream(self.seed, "policy", step, part))
+            views = candidates.take(choice.ids, plan.slot_of_kept())
             lap("score")
-            kept = render(batch, views.take(choice.ids, plan.slot_of_kept()), plan)
+            kept = render(batch, views, plan)
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
             with fabric.no_backward_sync(self.network, enabled=part < self.parts - 1):
-                encoding = self.network(kept, targets=choice.targets)
+                encoding = self.network(kept, targets=choice.targets, masks=views.mask)
                 loss = method.loss(encoding)
                 fabric.backward(loss / self.parts)
-            reports.append((loss.detach(), self._values(choice, views)))
+            encodings.append(detached(encoding))
+            reports.append((loss.detach(), self._values(choice, candidates)))
             lap("train")
+        method.after_backward()
+        self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        method.after_step(encoding, (step + 1) / self.steps)
+        encoding = joined(encodings)
+        statistics = method.statistics(encoding)
+        method.after_step(encoding)
         lap("train")
         losses, values = zip(*reports, strict=True)
-        return Report(_mean(losses), {key: _mean([v[key] for v in values]) for key in values[0]}, self.watch.marks())
+        means = {key: _mean([v[key] for v in values]) for key in values[0]}
+        return Report(_mean(losses), means | statistics, self.watch.marks())
 
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)
@@ -122,22 +136,36 @@ class Step:
     def _part(self, images: ImageBatch, part: int) -> ImageBatch:
         return images[self._slice(len(images), part)]
 
-    def _candidates(self, images: ImageBatch, views: Views) -> Callable[[], list[Tensor]]:
-        """Renders the candidates, small, when (and only if) the policy asks what they cost."""
+    def _choose(self, images: ImageBatch, views: Views, generator: torch.Generator) -> Choice:
+        """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost."""
 
         def candidates() -> list[Tensor]:
             rendered = render(images, views, self.plan, self.resolution)
             self.watch.lap("render")
             return rendered
 
-        return candidates
+        return self.hard_views.choose(candidates, views, generator, score=partial(self._score, masks=views.mask))
 
-    def _score(self, candidates: list[Tensor]) -> Costs:
-        chunks = [torch.split(view, self.chunk or len(view)) for view in candidates]
+    def _score(self, candidates: list[Tensor], masks: Tensor | None) -> Costs | tuple[Costs, TargetEncoding]:
+        size = self.chunk or candidates[0].shape[0]
+        chunks = zip(*(torch.split(view, size) for view in candidates), strict=True)
+        hidden = itertools.repeat(None) if masks is None else torch.split(masks, size, dim=1)
         with self.fabric.autocast():
-            encodings = [self.method(list(chunk)) for chunk in zip(*chunks, strict=True)]
-        fields = [torch.cat(field, dim=1) for field in zip(*encodings, strict=True)]
-        return self.method.costs(type(encodings[0])(*fields))
+            encoding = joined([self.method(list(c), masks=m) for c, m in zip(chunks, hidden, strict=False)])
+        # Of smaller pictures the targets would be encoded otherwise than of those that are trained on.
+        reusable = self.method.reusable(encoding) if self.resolution == 1 else None
+        costs = self.method.costs(encoding)
+        return costs if reusable is None else (costs, reusable)
+
+    def _clip(self) -> None:
+        if not self.clip:
+            return
+        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        parameters = [p for p in self.method.parameters() if p.grad is not None]
+        if self.clip_by == "parameter":
+            clip_each([p.grad for p in parameters if p.grad is not None], self.clip)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip)
 
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])
@@ -145,6 +173,18 @@ class Step:
         if choice.kept is not None and choice.mean is not None:
             values |= {"cost_kept": choice.kept.mean(), "cost_mean": choice.mean.mean()}
         return values
+
+
+def detached(encoding: E) -> E:
+    return encoding._replace(**{name: field.detach() for name, field in encoding._asdict().items()})
+
+
+def joined(encodings: list[E]) -> E:
+    """The encoding of all images, of those of its parts."""
+    if len(encodings) == 1:
+        return encodings[0]
+    fields = zip(encodings[0]._fields, zip(*encodings, strict=True), strict=True)
+    return encodings[0]._replace(**{name: torch.cat(parts, dim=1) for name, parts in fields})
 
 
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hardviews.views.masks import draw_masks
 from hardviews.views.plan import Slot, ViewPlan
 
 # Crops tried before the central one is taken, as torchvision's RandomResizedCrop.
@@ -34,6 +35,7 @@ class Views:
         solarize: bool ``[V, B]``.
         ticket: float32 ``[V, B]``: uniform in 0..1; the ``random`` policy keeps the largest, so that its choice, like
             everything drawn here, does not depend on the number of processes.
+        mask: bool ``[V, B, rows, columns]``, the patches that the student does not see; None where no slot masks.
     """
 
     slot: Tensor
@@ -45,6 +47,7 @@ class Views:
     blur: Tensor
     solarize: Tensor
     ticket: Tensor
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         """V, the number of views per image."""
@@ -85,7 +88,8 @@ class Views:
         return self._map(lambda numbers: numbers.to(device, non_blocking=non_blocking), self.slot)
 
     def _map(self, change: Callable[[Tensor], Tensor], slot: Tensor) -> Self:
-        numbers = {field.name: change(getattr(self, field.name)) for field in fields(self) if field.name != "slot"}
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        numbers = {name: change(x) for name, x in given.items() if name != "slot" and x is not None}
         return type(self)(slot=slot, **numbers)
 
 
@@ -136,6 +140,7 @@ def draw(
         blur=blur[:, 0],
         solarize=(solarize < _per_view(plan, lambda slot: slot.photometric.solarize_p))[:, 0],
         ticket=ticket[:, 0].contiguous(),
+        mask=draw_masks(plan, generator, start, batch, total),
     )
 
 

@@ -55,6 +55,29 @@ class Photometric:
 
 
 @dataclass(frozen=True)
+class Masking:
+    """Patches of a view that the student does not see, in blocks; see ``masks.py``.
+
+    Args:
+        p: probability that a view is masked at all.
+        ratio, spread: of a masked view, the part of its patches that is hidden is uniform in ``ratio`` ± ``spread``.
+        per_view: draw masked or not and the ratio for every view by itself, as published. Selection would then mostly
+            choose masked views, whose cost is higher; false draws them once for all candidates of a slot.
+    """
+
+    p: float = 0.5
+    ratio: float = 0.3
+    spread: float = 0.2
+    per_view: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise InputError(f"mask p is a probability, 0 to 1, not {self.p}")
+        if not 0 <= self.ratio - self.spread <= self.ratio + self.spread < 1:
+            raise InputError(f"mask ratio {self.ratio} ± {self.spread} leaves the range 0 to 1")
+
+
+@dataclass(frozen=True)
 class Slot:
     """A kind of view: how it is cropped and coloured, how many candidates are drawn, how many of them are kept.
 
@@ -69,6 +92,7 @@ class Slot:
         target: whether a view of this slot is predicted from others; a view that is not only predicts.
         flip_p: probability of a horizontal flip.
         photometric: colours, blur, solarization.
+        mask: how its patches are hidden from the student; None: not at all.
     """
 
     name: str = "view"
@@ -81,6 +105,7 @@ class Slot:
     target: bool = True
     flip_p: float = 0.5
     photometric: Photometric = field(default_factory=Photometric)
+    mask: Masking | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= self.draw:
@@ -139,6 +164,21 @@ class ViewPlan:
         return sum(slot.draw for slot in self.slots if slot.target)
 
     @property
+    def kept_targets(self) -> int:
+        """K_T, the target views among the kept."""
+        return sum(slot.keep for slot in self.slots if slot.target)
+
+    def targets_of(self, views: int) -> int:
+        """How many of so many views are targets: of the candidates T, of the kept K_T.
+
+        Raises:
+            InputError: it is neither the number of candidates nor of kept views.
+        """
+        if views not in (self.draw, self.keep):
+            raise InputError(f"{views} views were given; the plan draws {self.draw} and keeps {self.keep}")
+        return self.targets if views == self.draw else self.kept_targets
+
+    @property
     def selects(self) -> bool:
         """Whether there is anything to choose."""
         return self.draw > self.keep
@@ -172,3 +212,8 @@ class ViewPlan:
                     f"views: {draw} is below the {slot.keep} that {slot.name!r} keeps; give {slot.keep} or more"
                 )
         return replace(self, slots=tuple(replace(slot, draw=draw) for slot, draw in slots))
+
+
+def size_at(plan: ViewPlan, slot: Slot, resolution: float = 1.0) -> int:
+    """Side in pixels of a slot's views at a resolution: a whole number of ``plan.multiple``, at least one."""
+    return max(int(slot.size * resolution / plan.multiple + 0.5), 1) * plan.multiple

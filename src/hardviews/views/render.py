@@ -12,7 +12,7 @@ from hardviews.views.colour import colour_matrix, correction
 from hardviews.views.draw import Views
 from hardviews.views.exact import exact_view
 from hardviews.views.images import ImageBatch
-from hardviews.views.plan import Slot, ViewPlan
+from hardviews.views.plan import Slot, ViewPlan, size_at
 from hardviews.views.resampling import blur_matrix, kernel_at, resize_matrix
 
 # Images are rendered in chunks of about this many pixels (the largest image of the batch counts for all), whose float
@@ -23,11 +23,6 @@ CHUNK_PIXELS_ELSEWHERE = 2**25
 
 # Colours are fitted to torchvision's at a grid of this many points a side of every crop; 16 fit no better.
 POINTS = 8
-
-
-def size_at(plan: ViewPlan, slot: Slot, resolution: float = 1.0) -> int:
-    """Side in pixels of a slot's views at a resolution: a whole number of ``plan.multiple``, at least one."""
-    return max(int(slot.size * resolution / plan.multiple + 0.5), 1) * plan.multiple
 
 
 @torch.no_grad()

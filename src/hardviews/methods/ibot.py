@@ -1,0 +1,257 @@
+"""iBOT: Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022 (arXiv 2111.07832)."""
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hardviews.errors import InputError
+from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
+from hardviews.methods.dino import DINO, Assignment, cross_entropies, drop_gradients, images_at_once
+from hardviews.networks.backbones import feature_dim
+from hardviews.networks.heads import PrototypeHead
+from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
+from hardviews.networks.teacher import Teacher, cosine_momentum
+from hardviews.selection.costs import Costs
+from hardviews.views.plan import Masking, ViewPlan
+
+
+class IBOTEncoding(NamedTuple):
+    """Unit vectors that go into last layers; of patches only so many as can be hidden, hidden ones first."""
+
+    student: Tensor  # [V, B, D], of views
+    teacher: Tensor  # [T, B, D], without gradient, as all of the teacher's
+    student_patches: Tensor  # [T, B, M, D]
+    teacher_patches: Tensor  # [T, B, M, D]
+    hidden: Tensor  # bool [T, B, M]: which of the M are hidden
+    patch_mean: Tensor  # [T, B, D]: mean over all patches of the teacher's, which the centre needs
+
+
+class IBOTTeacher(Teacher):
+    backbone: nn.Module
+    head: PrototypeHead
+    patch_head: PrototypeHead
+
+
+class IBOT(Method[IBOTEncoding]):
+    """DINO, and of hidden patches the student predicts which prototypes the teacher, who sees them, assigns them to.
+
+    Args:
+        backbone: a timm ViT; the student's. With drop-path, it is the student's alone.
+        plan: global views with masks, and local views, which are no targets.
+        prototypes: width of the heads' outputs.
+        hidden_dim: width of the heads' MLP.
+        bottleneck_dim: width of what goes into a head's last layer.
+        norm_last_layer: prototypes of length 1; false trains longer ones.
+        shared_head: one head for views and for patches.
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's softmax over a view, after its warm-up.
+        warmup_teacher_temperature: where the warm-up starts.
+        patch_temperature: of the teacher's softmax over a patch, after its warm-up.
+        warmup_patch_temperature: where the warm-up starts.
+        warmup_teacher_epochs: epochs of both linear warm-ups.
+        teacher_momentum: at the start; it grows to 1 by half a cosine.
+        centre_momentum: of the means that the teacher's outputs are centred by.
+        freeze_last_layer: epochs during which last layers are not trained.
+        view_weight: of the terms between views.
+        patch_weight: of the terms of hidden patches.
+    """
+
+    training_defaults = Training(
+        optimizer="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, min_lr=1e-6, warmup_epochs=10.0,
+        decay_1d=False, clip=3.0,
+    )  # fmt: skip
+    evaluated = "teacher.backbone"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        plan: ViewPlan,
+        prototypes: int = 8192,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        norm_last_layer: bool = True,
+        shared_head: bool = True,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        warmup_teacher_temperature: float = 0.04,
+        patch_temperature: float = 0.07,
+        warmup_patch_temperature: float = 0.04,
+        warmup_teacher_epochs: int = 30,
+        teacher_momentum: float = 0.996,
+        centre_momentum: float = 0.9,
+        freeze_last_layer: int = 1,
+        view_weight: float = 1.0,
+        patch_weight: float = 1.0,
+    ) -> None:
+        super().__init__(backbone, plan)
+        check_has_patches(backbone)
+        if student_temperature <= 0:
+            raise InputError(f"method.student_temperature must be above 0, got {student_temperature}")
+        self.student_temperature = student_temperature
+        self.teacher_momentum, self.freeze_last_layer = teacher_momentum, freeze_last_layer
+        self.view_weight, self.patch_weight = view_weight, patch_weight
+        dim = feature_dim(backbone)
+        self.head = PrototypeHead(dim, prototypes, hidden_dim, bottleneck_dim, False, norm_last_layer)
+        self.mask_token = nn.Parameter(torch.zeros(dim))
+        self.patch_head = self.head
+        if not shared_head:
+            self.patch_head = PrototypeHead(dim, prototypes, hidden_dim, bottleneck_dim, False, norm_last_layer)
+        self.teacher = IBOTTeacher(backbone=backbone, head=self.head, patch_head=self.patch_head)
+        self.assignment = Assignment(
+            prototypes, centre_momentum, teacher_temperature, warmup_teacher_temperature, warmup_teacher_epochs
+        )
+        self.patch_assignment = Assignment(
+            prototypes, centre_momentum, patch_temperature, warmup_patch_temperature, warmup_teacher_epochs
+        )
+
+    @staticmethod
+    def default_plan(
+        size: int,
+        scale: tuple[float, float] = (0.14, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.25),
+        local_size: int | None = None,
+        locals: int = 0,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        grey_p: float = 0.2,
+        blur_p: tuple[float, float, float] = (1.0, 0.1, 0.5),
+        solarize_p: float = 0.2,
+        mask_p: float = 0.5,
+        mask_ratio: float = 0.3,
+        mask_spread: float = 0.2,
+        masks: Literal["shared", "published"] = "shared",
+    ) -> ViewPlan:
+        """Section 4.1 and appendix B of the paper, without local views; two candidates of each kind, one kept.
+
+        Args:
+            size: side of a global view in pixels.
+            scale: range of a global crop's area as a part of the image's; 0.25 to 1 with local views.
+            local_scale: the same of local crops.
+            local_size: side of a local view; by default 96 for 224, and in proportion.
+            locals: local views kept, of twice as many drawn; 10 in the paper's runs with local views.
+            brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
+            grey_p: probability of a grey view.
+            blur_p: probability of a Gaussian blur of 0.1 to 2 pixels: global views A, B, local views.
+            solarize_p: probability that global view B is solarized.
+            mask_p: probability that a global view is masked.
+            mask_ratio, mask_spread: of a masked view, a part of mask_ratio ± mask_spread of its patches is hidden.
+            masks: shared draws masked or not and the ratio once for all candidates of a kind; published draws them for
+                every view, and selection then keeps mostly masked views, whose cost is higher.
+        """
+        plan = DINO.default_plan(
+            size, scale, local_scale, local_size, locals, brightness, contrast, saturation, hue, grey_p, blur_p,
+            solarize_p,
+        )  # fmt: skip
+        mask = Masking(mask_p, mask_ratio, mask_spread, per_view=masks == "published")
+        return replace(plan, slots=tuple(replace(slot, mask=mask) if slot.target else slot for slot in plan.slots))
+
+    def forward(
+        self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
+    ) -> IBOTEncoding:
+        count = self.plan.targets_of(len(views))
+        whole, local = torch.cat(views[:count]), views[count:]
+        found = tokens(self.backbone, whole, None if masks is None else masks[:count].flatten(0, 1), self.mask_token)
+        prefix = int(self.backbone.num_prefix_tokens)  # type: ignore[arg-type]
+        order, hidden = self._hidden_first(masks, count, whole, found.shape[1] - prefix)
+        features = [self.backbone.forward_head(found, pre_logits=True)]  # type: ignore[operator]
+        features += [self.backbone(torch.cat(local))] if local else []
+        student = per_view(self.head(torch.cat(features)), len(views))
+        patches = self.patch_head(taken(found[:, prefix:], order))
+        if targets is None:
+            targets = self._encode_targets(whole, prefix, order, count)
+        return IBOTEncoding(
+            student, targets.fields[0], per_view(patches, count), targets.fields[1],
+            per_view(hidden, count), targets.fields[2],
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _encode_targets(self, whole: Tensor, prefix: int, order: Tensor, count: int) -> TargetEncoding:
+        teacher = self.teacher
+        found = tokens(teacher.backbone, whole)
+        views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
+        patches = teacher.patch_head(found[:, prefix:])
+        fields = views, taken(patches, order), patches.mean(1)
+        return TargetEncoding(tuple(per_view(field, count) for field in fields))
+
+    def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor, patches: int) -> tuple[Tensor, Tensor]:
+        """Of ``count · B`` images the places of M patches, hidden ones first, and which of them are hidden.
+
+        M is the most a mask can hide, a fixed number, so that nothing waits for a GPU to count.
+        """
+        if masks is None:
+            none = torch.zeros(len(whole), 0, dtype=torch.int64, device=whole.device)
+            return none, none.bool()
+        side = int(patches**0.5)
+        hidden = on_grid(masks[:count].flatten(0, 1), (side, side)).flatten(1)
+        most = patches  # at another resolution a mask may hide a little more than its ratio
+        if side == masks.shape[-1]:
+            highest = max(slot.mask.ratio + slot.mask.spread for slot in self.plan.slots if slot.mask)
+            most = int(highest * patches)
+        order = hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+        return order, hidden.gather(1, order)
+
+    @outside_autocast
+    def costs(self, encoding: IBOTEncoding) -> Costs:
+        """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
+        student, who does not see them, to the teacher, who does (equations 2 and 3)."""
+        epoch = self.progress.epoch
+        cross = cross_entropies(
+            encoding.student, self.head.prototypes / self.student_temperature,
+            encoding.teacher, self.teacher.head.prototypes, self.assignment, epoch,
+        )  # fmt: skip
+        patches = patch_cross_entropies(
+            encoding.student_patches, self.patch_head.prototypes / self.student_temperature,
+            encoding.teacher_patches, self.teacher.patch_head.prototypes, self.patch_assignment, epoch,
+        )  # fmt: skip
+        hidden = encoding.hidden
+        own = (patches * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
+        return Costs(self.view_weight * cross, self.patch_weight * own)
+
+    def reusable(self, encoding: IBOTEncoding) -> TargetEncoding | None:
+        return TargetEncoding((encoding.teacher, encoding.teacher_patches, encoding.patch_mean))
+
+    def after_backward(self) -> None:
+        for head in (self.head, self.patch_head):
+            drop_gradients(head.last_layer, self.progress.epoch < self.freeze_last_layer)
+
+    def after_step(self, encoding: IBOTEncoding) -> None:
+        """Both centres, that of patches over all of them, hidden or not; then the teacher."""
+        self.assignment.move_centre(encoding.teacher, self.teacher.head.prototypes)
+        self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head.prototypes)
+        momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
+        self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
+
+    def statistics(self, encoding: IBOTEncoding) -> dict[str, Tensor]:
+        return self.assignment.entropies(encoding.teacher, self.teacher.head.prototypes, self.progress.epoch)
+
+
+def taken(patches: Tensor, order: Tensor) -> Tensor:
+    """The patches ``[N, patches, D]`` of these places ``[N, M]``: ``[N, M, D]``."""
+    return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
+
+
+def patch_cross_entropies(
+    student: Tensor,
+    prototypes: Tensor,
+    teacher: Tensor,
+    teacher_prototypes: Tensor,
+    assignment: Assignment,
+    epoch: float,
+) -> Tensor:
+    """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
+
+    Args:
+        student, prototypes: ``[T, B, M, D]`` and ``[P, D]``, the latter divided by the temperature.
+        teacher, teacher_prototypes: ``[T, B, M, D]`` and ``[P, D]``.
+    """
+    step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
+    parts = []
+    for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
+        logits = s @ prototypes.T  # [T, b, M, P]
+        assigned = assignment(t @ teacher_prototypes.T, epoch)
+        parts.append(logits.logsumexp(-1) - (assigned * logits).sum(-1))
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,54 @@
+"""The momentum teacher: a slow copy of the student that no gradient reaches."""
+
+import math
+from collections.abc import Iterable
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class Teacher(nn.Module):
+    """Copies of the student's networks, under the names they are given (mean teacher, Tarvainen and Valpola, 2017).
+
+    Dropout and drop-path never act in it: it is in eval mode, whatever mode it is set to. Its BN alone follows the mode
+    and uses batch statistics in training, as in DINO and BYOL.
+
+    Args:
+        networks: the student's, by the name of the copy.
+    """
+
+    def __init__(self, **networks: nn.Module) -> None:
+        super().__init__()
+        for name, network in deepcopy(networks).items():  # in one, so that what two of them share stays shared
+            self.add_module(name, network.requires_grad_(False))
+        self.train()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        super().train(False)
+        for module in self.modules():
+            if isinstance(module, _NormBase):
+                module.train(mode)
+        return self
+
+    def uses_batch_statistics(self) -> bool:
+        """Whether what it says of an image depends on the other images."""
+        return any(isinstance(module, _NormBase) and module.training for module in self.modules())
+
+    @torch.no_grad()
+    def follow(self, students: Iterable[nn.Module], momentum: float) -> None:
+        """Moves every parameter by ``teacher = momentum · teacher + (1 - momentum) · student``.
+
+        Args:
+            students: the networks this was made of, in the same order.
+            momentum: 1 stays.
+        """
+        own, theirs = list(self.parameters()), list(nn.ModuleList(students).parameters())  # each shared one once
+        get_ema_multi_avg_fn(momentum)(own, theirs, 0)  # type: ignore[no-untyped-call]
+
+
+def cosine_momentum(start: float, step: int, steps: int) -> float:
+    """Momentum at a step: half a cosine from ``start`` to 1 (Grill et al., BYOL, 2020, section 3.2)."""
+    return 1 - (1 - start) * (math.cos(math.pi * step / steps) + 1) / 2

@@ -1,0 +1,79 @@
+"""Masks of patches, block by block: Bao et al., "BEiT" (ICLR 2022, algorithm 1), as iBOT draws them (Zhou et al., ICLR
+2022, section 3.1 and its code)."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from hardviews.errors import InputError
+from hardviews.views.plan import ViewPlan, size_at
+
+PROPOSALS = 40  # blocks proposed for a mask; of 4,000 masks on grids of 6 to 16 none took more
+PATIENCE = 10  # proposals refused in a row after which a mask stays as it is
+NARROWEST = 0.3  # block's height / width, and its inverse the widest
+
+
+def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: int, total: int) -> Tensor | None:
+    """Which patches of every view are hidden, bool ``[V, B, rows, columns]``; None where no slot masks.
+
+    Numbers are drawn for the global batch, blocks are placed for this process's images alone.
+
+    Args:
+        plan: slots with ``mask`` are masked, all on one grid; the patch is ``plan.multiple``.
+        generator: on the CPU.
+        start, batch, total: this process's images within the global batch.
+
+    Raises:
+        InputError: masked slots of different grids.
+    """
+    slots = [plan.slots[slot] for slot in plan.slot_of()]
+    grids = {size_at(plan, slot) // plan.multiple for slot in slots if slot.mask}
+    if not grids:
+        return None
+    if len(grids) > 1:
+        raise InputError(f"masked views must be of one size, not of {' and '.join(map(str, sorted(grids)))} patches")
+    (grid,) = grids
+    masked = [v for v, slot in enumerate(slots) if slot.mask]
+    uniform = torch.rand(len(masked), 2 + 4 * PROPOSALS, total, generator=generator)[..., start : start + batch]
+    ratios = []
+    for row, v in enumerate(masked):
+        mask, first = slots[v].mask, masked.index(plan.slot_of().index(plan.slot_of()[v]))
+        assert mask is not None
+        # One ratio for all candidates of a slot, unless every view is to have its own.
+        hidden, ratio = uniform[row if mask.per_view else first, :2]
+        low, high = mask.ratio - mask.spread, mask.ratio + mask.spread
+        ratios.append(torch.where(hidden < mask.p, low + (high - low) * ratio, 0.0))
+    out = torch.zeros(len(slots), batch, grid, grid, dtype=torch.bool)
+    blocks = uniform[:, 2:].reshape(len(masked), PROPOSALS, 4, batch).permute(1, 2, 0, 3).flatten(2)  # [.., 4, N]
+    out[masked] = place_blocks(torch.cat(ratios), blocks, grid).view(len(masked), batch, grid, grid)
+    return out
+
+
+def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
+    """Masks of about a ratio each, never above it, bool ``[N, grid, grid]``.
+
+    Each proposal is a block of an area between a ninth of the grid and what is left to hide, of any aspect, anywhere;
+    it is taken if it hides something new and not more than is left.
+
+    Args:
+        ratio: ``[N]``, the part of the patches to hide.
+        uniform: ``[proposals, 4, N]`` numbers in 0..1: area, aspect, row, column of every proposal.
+    """
+    mask = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
+    wanted, least = ratio * grid**2, (grid // 3) ** 2
+    place, refused = torch.arange(grid), torch.zeros(len(ratio), dtype=torch.int64)
+    for area, aspect, row, column in uniform:
+        left = wanted - mask.sum((1, 2))
+        area = least + (left - least) * area
+        aspect = torch.exp(log(NARROWEST) * (1 - 2 * aspect))
+        height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        top, start = (row * (grid - height + 1)).floor(), (column * (grid - width + 1)).floor()
+        rows = (place >= top[:, None]) & (place < (top + height)[:, None])  # [N, grid]
+        columns = (place >= start[:, None]) & (place < (start + width)[:, None])
+        block = rows[:, :, None] & columns[:, None]
+        new = (block & ~mask).sum((1, 2))
+        fits = (left > 0) & (refused < PATIENCE) & (height < grid) & (width < grid) & (new > 0) & (new <= left)
+        mask |= block & fits[:, None, None]
+        refused = torch.where(fits, 0, refused + 1)
+    return mask

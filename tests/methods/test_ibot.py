@@ -1,0 +1,200 @@
+"""iBOT against lightly's losses, and its masks against a network that is given holes in another way."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from lightly.loss import DINOLoss, IBOTPatchLoss
+from torch import Tensor
+
+from hardviews.errors import InputError
+from hardviews.methods.base import Progress
+from hardviews.methods.ibot import IBOT
+from hardviews.networks.masked_vit import on_grid, tokens
+from hardviews.selection.guard import untouched
+from hardviews.selection.hard_views import HardViews
+from hardviews.views.draw import Views, draw
+from hardviews.views.plan import ViewPlan
+from hardviews.views.streams import stream
+from tests.methods.multi_crop import PROTOTYPES, ibot, pictures, small, teach, tiny_vit
+from tests.methods.tiny import TinyBackbone
+
+
+def drawn(plan: ViewPlan, batch: int = 5, seed: int = 0) -> Views:
+    return draw(plan, torch.full((batch, 2), 32), stream(seed, "views"))
+
+
+def kept(method: IBOT, seed: int = 0) -> tuple[list[Tensor], Tensor]:
+    """Views as are kept, with masks; of some images masked, of others not."""
+    plan = method.plan
+    masks = drawn(plan.without_selection(), seed=seed).mask
+    assert masks is not None
+    assert 0 < masks[: plan.kept_targets].any(-1).any(-1).double().mean() < 1
+    return pictures(plan, kept=True, seed=seed), masks
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("locals", [0, 2])
+def test_loss_and_gradients_equal_lightlys(shared: bool, locals: int) -> None:
+    """Its patch loss is given what hides in each image, its view loss the same outputs; centres as ours."""
+    plan = IBOT.default_plan(16, locals=locals)
+    method = ibot(small(plan) if locals else replace(plan, multiple=4), shared_head=shared).double()
+    teach(method)
+    views, masks = kept(method)
+    method.progress = Progress(40, 100, 1)
+    encoding = method(views, masks=masks)
+    ours = method.loss(encoding)
+
+    view_loss = DINOLoss(PROTOTYPES, teacher_temp=0.04).double()
+    view_loss.center.data = method.assignment.centre[None, None].clone()
+    teacher = [view @ method.teacher.head.prototypes.T for view in encoding.teacher]
+    theirs = view_loss(teacher, [view @ method.head.prototypes.T for view in encoding.student])
+    patch_loss = IBOTPatchLoss(PROTOTYPES, teacher_temp=0.07)
+    prefix = method.backbone.num_prefix_tokens
+    for t in range(2):
+        patch_loss.center.center = method.patch_assignment.centre[None].clone()
+        flat = masks[t].flatten(1)
+        seen = tokens(method.teacher.backbone, views[t])[:, prefix:]
+        unseen = tokens(method.backbone, views[t], masks[t], method.mask_token)[:, prefix:]
+        # of the masked tokens alone, image by image
+        target = method.teacher.patch_head(seen[flat]) @ method.teacher.patch_head.prototypes.T
+        output = method.patch_head(unseen[flat]) @ method.patch_head.prototypes.T
+        theirs = theirs + patch_loss(target, output, masks[t]) / 2
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    trained = [p for p in method.parameters() if p.requires_grad]
+    for mine, other in zip(
+        torch.autograd.grad(ours, trained, retain_graph=True), torch.autograd.grad(theirs, trained), strict=True
+    ):
+        assert (mine - other).norm() <= 1e-6 * other.norm()
+
+
+def test_centre_of_patches_is_over_all_of_them() -> None:
+    method = ibot().double()
+    teach(method)
+    views, masks = kept(method)
+    before = method.patch_assignment.centre.clone()
+    encoding = method(views, masks=masks)
+    patches = [tokens(method.teacher.backbone, view)[:, method.backbone.num_prefix_tokens :] for view in views[:2]]
+    logits = torch.stack([method.teacher.head(p) @ method.teacher.head.prototypes.T for p in patches])
+    method.after_step(encoding)
+    expected = 0.9 * before + 0.1 * logits.mean((0, 1, 2))
+    torch.testing.assert_close(method.patch_assignment.centre, expected)
+
+
+def test_hidden_patches_have_no_influence_and_others_have() -> None:
+    method = ibot().double()
+    image, mask = torch.rand(1, 3, 16, 16, dtype=torch.float64), torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 1, 2] = True
+    plain = tokens(method.backbone, image, mask, method.mask_token)
+    other = image.clone()
+    other[:, :, 4:8, 8:12] = 0
+    torch.testing.assert_close(tokens(method.backbone, other, mask, method.mask_token), plain)
+    assert not torch.allclose(tokens(method.backbone, other), tokens(method.backbone, image))
+    hooks = vars(method.backbone.get_submodule("patch_embed"))["_forward_hooks"]
+    assert not hooks  # nothing stays behind
+
+
+def test_costs_of_candidates_are_those_of_each_choice() -> None:
+    """Costs are computed once for all candidates; a choice's total is the loss of its views alone, masks and all."""
+    method = ibot().double()
+    teach(method)
+    candidates, masks = pictures(method.plan, batch=3), drawn(method.plan, 3).mask
+    assert masks is not None
+    with torch.no_grad():
+        costs = method.costs(method(candidates, masks=masks))
+        assert costs.own is not None
+        assert (costs.own > 0).any()
+        for ids in ([0, 2, 4, 5], [1, 2, 6, 7], [0, 3, 4, 7]):
+            loss = method.loss(method([candidates[i] for i in ids], masks=masks[ids]))
+            torch.testing.assert_close(costs.total(torch.tensor(ids)[:, None].expand(-1, 3)).mean(), loss)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ibot().double()
+    with torch.no_grad():
+        encoding = method(pictures(method.plan), masks=drawn(method.plan).mask)
+        whole = method.costs(encoding)
+        monkeypatch.setattr("hardviews.methods.dino.LOGITS", {"cpu": 1})
+        parts = method.costs(encoding)
+    assert whole.own is not None
+    assert parts.own is not None
+    torch.testing.assert_close(parts.own, whole.own)
+    torch.testing.assert_close(parts.cross, whole.cross)
+
+
+def test_targets_used_again_change_neither_loss_nor_gradients() -> None:
+    method = ibot().double()
+    teach(method)
+    candidates, views = pictures(method.plan), drawn(method.plan)
+
+    def score(pixels: list[Tensor]) -> object:
+        encoding = method(pixels, masks=views.mask)
+        return method.costs(encoding), method.reusable(encoding)
+
+    choice = HardViews(score, method.plan, guard=method).choose(candidates)  # type: ignore[arg-type]
+    image = torch.arange(5)
+    rows = [torch.stack([candidates[i][b] for i, b in zip(row.tolist(), image, strict=True)]) for row in choice.ids]
+    masks = views.take(choice.ids).mask
+    assert masks is not None
+    assert views.mask is not None
+    for k, row in enumerate(choice.ids):  # gathered with their views
+        assert torch.equal(masks[k], views.mask[row, image])
+    trained, found = [p for p in method.parameters() if p.requires_grad], []
+    for targets in (None, choice.targets):
+        loss = method.loss(method(rows, targets=targets, masks=masks))
+        found.append([loss.detach(), *torch.autograd.grad(loss, trained)])
+    for fresh, used_again in zip(*found, strict=True):
+        torch.testing.assert_close(used_again, fresh, rtol=1e-10, atol=1e-12)
+    assert choice.kept is not None
+    torch.testing.assert_close(found[0][0], choice.kept.mean())
+
+
+def test_scoring_leaves_no_trace() -> None:
+    method = ibot().double()
+    before = deepcopy(method.state_dict())
+    with untouched(method):
+        method.costs(method(pictures(method.plan), masks=drawn(method.plan).mask))
+    torch.testing.assert_close(method.state_dict(), before, rtol=0, atol=0)
+
+
+def test_small_views_are_scored_with_their_masks() -> None:
+    method = ibot().double()
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, :2, :2] = True
+    assert on_grid(mask, (2, 2)).tolist() == [[[True, False], [False, False]]]
+    masks = drawn(method.plan).mask
+    with torch.no_grad():
+        shrunk = [torch.nn.functional.avg_pool2d(view, 2) for view in pictures(method.plan)]
+        costs = method.costs(method(shrunk, masks=masks))
+    assert costs.own is not None
+    assert costs.own.isfinite().all()
+
+
+def test_shared_heads_stay_shared_and_the_teacher_follows() -> None:
+    for shared in (True, False):
+        method = ibot(shared_head=shared, teacher_momentum=0.5)
+        assert (method.head is method.patch_head) == shared
+        assert (method.teacher.head is method.teacher.patch_head) == shared
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.add_(float(parameter.requires_grad))
+        views, masks = kept(method)
+        method.after_step(method([view.float() for view in views], masks=masks))
+        for own, student in zip(method.teacher.head.mlp.parameters(), method.head.mlp.parameters(), strict=True):
+            torch.testing.assert_close(own, student - 0.5)
+
+
+def test_default_plan_masks_targets_alone() -> None:
+    plan = IBOT.default_plan(224)
+    assert [(slot.draw, slot.keep) for slot in plan.slots] == [(2, 1), (2, 1)]
+    plan = IBOT.default_plan(224, locals=10, masks="published")
+    assert [slot.mask.per_view if slot.mask else None for slot in plan.slots] == [True, True, None]
+    assert plan.slots[2].draw == 20
+
+
+def test_a_network_without_patches_is_refused() -> None:
+    with pytest.raises(InputError, match="no patch tokens to mask"):
+        IBOT(TinyBackbone(), IBOT.default_plan(16))
+    with pytest.raises(InputError, match="student_temperature"):
+        IBOT(tiny_vit(), IBOT.default_plan(16), student_temperature=0)
