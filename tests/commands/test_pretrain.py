@@ -1,5 +1,6 @@
 """Whole runs from the command line, small ones: what they leave, how they go on, and what is said of bad input."""
 
+import argparse
 import csv
 import json
 from importlib.metadata import version
@@ -344,7 +345,15 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
     torch.save({"state_dict": {"conv1.weight": torch.zeros(2)}}, junk)
     assert pretrain(f"--data shapes:32 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {ours}") == 0
     capsys.readouterr()
-    wrong = ((junk, "does not fit"), (ours / "checkpoints" / "last.pt", "give its run folder"), (ours, "not a file"))
+    del model.layer4
+    save_file(model.state_dict(), str(tmp_path / "half.safetensors"))
+    half = (tmp_path / "half.safetensors", "does not fit: 90 of the backbone's 120 tensors; missing: layer4.0")
+    wrong = (
+        half,
+        (junk, "nothing in it fits"),
+        (ours / "checkpoints" / "last.pt", "give its run folder"),
+        (ours, "not a file"),
+    )
     for file, says in wrong:
         assert main(["evaluate", "resnet18", *line.split(), "--checkpoint", str(file)]) == 2
         assert says in capsys.readouterr().err
@@ -399,3 +408,60 @@ def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     strange = solid(tmp_path / "strange", {"a": red, "d": blue})
     assert main([*line.split(), "--test-data", str(strange)]) == 2
     assert "has a class 'd'" in capsys.readouterr().err
+
+
+VIT = (
+    "--method dino --method.prototypes 32 --method.hidden_dim 16 --backbone vit_tiny_patch16_224 "
+    "--backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 --backbone.depth 2 --plan.locals 2 --image-size 32 --batch-size 16 "
+    "--workers 0 --tensorboard false --data shapes:32 --epochs 1"
+)
+
+
+def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run starts where another's teacher ended; a checkpoint of DINO's code, with its Namespace, gives the same."""
+    first = tmp_path / "first"
+    assert main(["pretrain", *VIT.split(), "--knn-epochs", "1", "--out", str(first)]) == 0
+    trained = json.loads((first / "summary.json").read_text())
+    teacher = {
+        key.removeprefix("teacher."): value
+        for key, value in state(first)["method"].items()
+        if key.startswith("teacher.backbone.")
+    }
+    official = tmp_path / "checkpoint.pth"
+    student = {f"module.{key}": torch.zeros_like(value) for key, value in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 1, "args": argparse.Namespace(arch="vit")}, official)
+    for source in (first, official):
+        second = tmp_path / f"second-{source.stem}"
+        capsys.readouterr()
+        line = [*VIT.split(), "--knn-epochs", "1", "--init", str(source), "--out", str(second)]
+        assert main(["pretrain", *line]) == 0
+        assert f"init: {source}: 30 of the backbone's 30 tensors" in capsys.readouterr().err
+        summary = json.loads((second / "summary.json").read_text())
+        assert summary["knn_top1_untrained"] == trained["knn_top1"]
+        assert summary["embedding_rank_untrained"] == pytest.approx(trained["embedding_rank"], rel=1e-5)
+    assert main(["pretrain", *VIT.split(), "--init", "nowhere", "--out", str(tmp_path / "third")]) == 2
+    assert "neither a run folder, nor a file, nor a timm model" in capsys.readouterr().err
+
+
+def stop_after(save: Any, steps: int) -> Any:
+    """Interrupts a run once it has saved the checkpoint of that step."""
+
+    def saving(self: Loop, done: int) -> None:
+        save(self, done)
+        if done == steps:
+            raise KeyboardInterrupt
+
+    return saving
+
+
+def test_dino_logs_what_shows_a_collapse_and_resumes(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    line = ["pretrain", *VIT.split(), "--knn-epochs", "0", "--epochs", "3", "--backbone.drop_path_rate", "0.2"]
+    assert main([*line, "--out", str(whole)]) == 0
+    assert {"teacher_entropy", "teacher_entropy_of_mean"} <= rows(whole)[0].keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_save", stop_after(Loop._save, 2))
+        assert main([*line, "--out", str(cut)]) == 130
+    assert main([*line, "--out", str(cut)]) == 0
+    assert rows(cut) == rows(whole)
+    assert_equal(state(cut), state(whole))

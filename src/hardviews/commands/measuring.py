@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,18 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from hardviews import methods
 from hardviews.commands.evaluate import EvaluateOptions
+from hardviews.commands.runs import run_weights
 from hardviews.commands.sources import open_sources
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.knn import held_out, knn
 from hardviews.networks.backbones import Stem, create_backbone
+from hardviews.networks.weights import load_weights, read_weights
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.training.run_folder import RunFolder
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 from hardviews.views.streams import stream
 
@@ -111,16 +108,11 @@ def check(target: str, options: EvaluateOptions) -> None:
 
 def run_subject(folder: Path) -> Subject:
     """The backbone of a run, from its last checkpoint."""
-    run = RunFolder(folder)
-    config, state = run.config(), run.checkpoint()
-    if state is None:
-        raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
+    config, weights = run_weights(folder)
     network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
     backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
-    prefix = f"{methods.find(config['method']['name']).evaluated}."
-    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -131,14 +123,17 @@ def run_subject(folder: Path) -> Subject:
 
 def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Subject:
     """A timm model, with its pretrained weights, those of a file, or random ones."""
-    weights = None if options.checkpoint is None else read_weights(Path(options.checkpoint))
+    weights = None if options.checkpoint is None else read_weights(Path(options.checkpoint), "checkpoint")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
     size = options.image_size or (config.input_size[-1] if config and config.input_size else 224)
     if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):
         raise InputError(f"{name} is neither a run folder nor a timm model")
     backbone = create_backbone(name, size, stem="imagenet", pretrained=options.pretrained and weights is None)
     if weights is not None:
-        load_weights(backbone, weights, str(options.checkpoint))
+        name = f"checkpoint: {options.checkpoint}"
+        match = load_weights(backbone, weights, name)
+        if match.missing:  # half a network would give a figure that means nothing
+            raise InputError(f"{name} does not fit: {match}")
     found: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
     ready = Preprocessing(
         size,
@@ -147,36 +142,6 @@ def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Su
         float(found.get("crop_pct") or 0.875),
     )
     return Subject(name, backbone, ready)
-
-
-def read_weights(file: Path) -> dict[str, Any]:
-    """A state dictionary from safetensors or from torch without pickle, bare or under ``state_dict`` or ``model``."""
-    if not file.is_file():
-        raise InputError(f"checkpoint: {file} is not a file")
-    try:
-        loaded = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputError(f"checkpoint: {file} can't be loaded: {' '.join(str(error).split())[:160]}") from error
-    if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
-        raise InputError(f"checkpoint: {file} is a checkpoint of hardviews; give its run folder in place of the model")
-    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
-    return {str(key).removeprefix("module."): value for key, value in state.items()} if isinstance(state, dict) else {}
-
-
-def load_weights(backbone: nn.Module, weights: Mapping[str, Any], file: str) -> None:
-    """Loads every tensor of the backbone; what else the file holds, such as a classifier, is left.
-
-    Raises:
-        InputError: one is missing or of another shape: half a network would give a figure that means nothing.
-    """
-    own = backbone.state_dict()
-    missing = [key for key, value in own.items() if getattr(weights.get(key), "shape", None) != value.shape]
-    if missing:
-        raise InputError(
-            f"checkpoint: {file} does not fit: {len(missing)} of the model's {len(own)} tensors are missing or of "
-            f"another shape, {missing[0]} first"
-        )
-    backbone.load_state_dict({key: weights[key] for key in own})
 
 
 def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:

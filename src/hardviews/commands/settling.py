@@ -2,17 +2,23 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from torch import nn
 
 from hardviews import methods
+from hardviews.commands.runs import run_weights
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import create_backbone, patch_size
+from hardviews.networks.weights import load_weights, read_weights
 from hardviews.selection import policies
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
@@ -32,7 +38,9 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
     backbone = create_backbone(
         network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
     )
-    wanted = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+    wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+    if options.init is not None:
+        wanted = initialise(backbone, options.init, image_size)
     mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
     if min(std) <= 0:
         raise InputError(f"std: {list(std)} must be above 0")
@@ -64,6 +72,23 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
         precision=precision, channels_last="on" if channels_last else "off",
         views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
     ), method  # fmt: skip
+
+
+def initialise(backbone: nn.Module, init: str, image_size: int) -> Mapping[str, Any]:
+    """Loads weights into the backbone and tells what was loaded; returns what is known of their mean and std."""
+    known: Mapping[str, Any] = {}
+    if Path(init).is_dir():
+        known, weights = run_weights(Path(init))
+    elif Path(init).exists():
+        weights = read_weights(Path(init), "init")
+    elif timm.is_model(init):
+        source = create_backbone(init, image_size, stem="imagenet", pretrained=True)
+        known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
+    else:
+        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
+    # On standard error: standard output may be JSON.
+    print(f"init: {init}: {load_weights(backbone, weights, f'init: {init}')}", file=sys.stderr)
+    return known
 
 
 def check(options: PretrainOptions) -> None:

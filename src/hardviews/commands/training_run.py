@@ -23,6 +23,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.knn import held_out, knn
+from hardviews.evaluation.rank import effective_rank
 from hardviews.methods.base import Method
 from hardviews.selection import policies
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
@@ -186,7 +187,8 @@ def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[
 def create_evaluate(
     options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
 ) -> Callable[[nn.Module, bool], Mapping[str, float]] | None:
-    """The kNN accuracy of a backbone, and once that of raw pixels; None where nothing is labelled."""
+    """The kNN accuracy and the rank of a backbone, and once the accuracy of raw pixels; None where nothing is
+    labelled."""
     if source.labels is None:
         return None
     crop = 1.0 if source.native_size else 0.875
@@ -204,6 +206,7 @@ def create_evaluate(
         else:
             queries = features(backbone, test, pixels)
         values = dict(knn(bank, queries, [options.knn_k], options.knn_temperature))
+        values["embedding_rank"] = effective_rank(queries.vectors)
         if bank.pixels is not None and queries.pixels is not None:
             raw = knn(Features(bank.pixels, bank.labels), Features(queries.pixels, queries.labels), [options.knn_k])
             values |= {f"{name}_pixels": value for name, value in raw}

@@ -157,7 +157,9 @@ class Loop:
             self.folder.append_evaluation(done, epochs, values)
             for logger in self.loggers:
                 logger.log(values, done)
-            text = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
+            text = ", ".join(
+                f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
+            )
             progress.say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
         return True

@@ -42,6 +42,9 @@ class PretrainOptions:
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
         backbone: the network to train.
+        init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, an official DINO or
+            iBOT checkpoint), or a timm model with pretrained weights. What fits by name and shape is loaded, and what
+            was and was not is told.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
@@ -96,6 +99,7 @@ class PretrainOptions:
     method: dict[str, Any] = field(default_factory=lambda: {"name": "simsiam"})
     plan: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    init: str | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
     score_resolution: float = 1.0

@@ -6,7 +6,7 @@ import math
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,10 @@ class RunFolder:
                     csv.writer(opened).writerows([head, *rows])
                 beside.replace(file)
 
-    def append_metrics(self, rows: Iterable[Mapping[str, float]]) -> None:
-        self._append(self.metrics_file, METRICS, [[_cell(row.get(key)) for key in METRICS] for row in rows])
+    def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """One row a step; what the method logs beyond ``METRICS`` has columns after these."""
+        columns = [*METRICS, *sorted(rows[0].keys() - set(METRICS))]
+        self._append(self.metrics_file, columns, [[_cell(row.get(key)) for key in columns] for row in rows])
 
     def append_evaluation(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """``step`` is the number of steps taken before the measurement."""

@@ -1,0 +1,26 @@
+"""What other commands take of a run: its configuration and the weights of its backbone."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hardviews import methods
+from hardviews.errors import InputError
+from hardviews.training.run_folder import RunFolder
+
+
+def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A run's configuration, and what its last checkpoint holds of the backbone: of a method with a teacher, the
+    teacher's.
+
+    Raises:
+        InputError: there is no run, or no checkpoint yet.
+    """
+    run = RunFolder(folder)
+    config, state = run.config(), run.checkpoint()
+    if state is None:
+        raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
+    prefix = f"{methods.find(config['method']['name']).evaluated}."
+    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    return config, weights

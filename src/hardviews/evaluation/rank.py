@@ -1,0 +1,19 @@
+"""Effective rank of an embedding, which falls when it collapses: Garrido et al., "RankMe", ICML 2023 (arXiv
+2210.02885)."""
+
+import torch
+from torch import Tensor
+
+ROWS = 10_000  # vectors that are looked at: more change the figure little and take long
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """The exponential of the entropy of the normalised singular values (equation 1): 1 for vectors that are all alike,
+    at most D.
+
+    Args:
+        vectors: ``[N, D]``, one per image.
+    """
+    spread = torch.linalg.svdvals(vectors[:ROWS].double())
+    share = spread / spread.sum().clamp(min=1e-12)
+    return float(torch.special.entr(share).sum().exp())

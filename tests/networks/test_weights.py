@@ -1,0 +1,87 @@
+"""Weights of others: what fits is loaded, what does not is named, and nothing else is made of a file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hardviews.errors import InputError
+from hardviews.networks.weights import load_weights, read_weights
+
+
+def vit(size: int = 32, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=size, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=0
+    )
+    return model
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[key]) for key, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda s: s, ""),
+        (lambda s: {"state_dict": s, "epoch": 3}, "module."),
+        (lambda s: {"model": s}, ""),
+        (lambda s: {"teacher": s, "student": {}, "args": argparse.Namespace(a=1)}, "backbone."),
+        (lambda s: {"student": s, "args": argparse.Namespace(a=1)}, "module.backbone."),
+    ],
+)
+def test_every_form_of_file_gives_the_same_weights(tmp_path: Path, wrap: Any, prefix: str) -> None:
+    source, backbone, file = vit(), vit(seed=1), tmp_path / "weights.pth"
+    state = {prefix + key: value for key, value in source.state_dict().items()} | {"head.mlp.weight": torch.ones(3)}
+    torch.save(wrap(state), file)
+    match = load_weights(backbone, read_weights(file, "init"), "init: x")
+    assert equal(backbone, source)
+    assert match.missing == []
+    assert match.left == ["head.mlp.weight"]
+    count = len(source.state_dict())
+    assert str(match) == f"{count} of the backbone's {count} tensors; left in the file: head.mlp.weight"
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    source, backbone = vit(), vit(seed=1)
+    save_file(source.state_dict(), str(tmp_path / "weights.safetensors"))
+    load_weights(backbone, read_weights(tmp_path / "weights.safetensors", "init"), "init")
+    assert equal(backbone, source)
+
+
+def test_positions_are_resized_and_other_shapes_are_left() -> None:
+    source, larger = vit(32), vit(64, seed=1)
+    match = load_weights(larger, source.state_dict(), "init")
+    assert match.missing == []
+    assert larger.get_parameter("pos_embed").shape[1] == 65
+    state = source.state_dict() | {"norm.weight": torch.ones(7)}
+    match = load_weights(vit(seed=2), state, "init")
+    assert match.missing == ["norm.weight"]
+    assert match.left == ["norm.weight"]
+
+
+def test_nothing_that_fits_is_refused() -> None:
+    with pytest.raises(InputError, match=r"nothing in it fits the backbone: conv1.weight there, cls_token, .* here"):
+        load_weights(vit(), {"conv1.weight": torch.ones(3)}, "init: x")
+
+
+class Anything:
+    """Stands for a class that a pickle would make, and might do harm with."""
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    torch.save({"teacher": vit().state_dict(), "args": Anything()}, tmp_path / "harm.pth")
+    with pytest.raises(InputError, match="can't be loaded: Weights only load failed"):
+        read_weights(tmp_path / "harm.pth", "init")
+    assert (
+        argparse.Namespace not in torch.serialization.get_safe_globals()
+    )  # what is allowed here is allowed nowhere else
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="holds no state dictionary"):
+        read_weights(tmp_path / "list.pth", "init")
