@@ -411,9 +411,9 @@ def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 VIT = (
-    "--method dino --method.prototypes 32 --method.hidden_dim 16 --backbone vit_tiny_patch16_224 "
-    "--backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 --backbone.depth 2 --plan.locals 2 --image-size 32 --batch-size 16 "
-    "--workers 0 --tensorboard false --data shapes:32 --epochs 1"
+    "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
+    "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "
+    "--backbone.depth 2 --workers 0 --tensorboard false --data shapes:32 --epochs 1"
 )
 
 
