@@ -1,5 +1,6 @@
 """The examples run as a reader would run them, from a folder of their own, and leave nothing there."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,17 +12,36 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.mark.parametrize(
-    ("script", "needs", "steps"),
-    [("plain_torch.py", "torch", 10), ("lightly_lightning.py", "lightly lightning", 4)],
+    ("script", "needs", "steps", "losses"),
+    [
+        ("plain_torch.py", "torch", 10, (-1, 1)),
+        ("lightly_lightning.py", "lightly lightning", 4, (-1, 1)),
+        ("lightly_dino.py", "lightly", 4, (0, 12)),
+    ],
 )
-def test_example_runs(script: str, needs: str, steps: int, tmp_path: Path) -> None:
+def test_example_runs(script: str, needs: str, steps: int, losses: tuple[int, int], tmp_path: Path) -> None:
     for package in needs.split():
         if find_spec(package) is None:
             pytest.skip(f"{script} needs {package}, which is not installed")
     command = [sys.executable, str(EXAMPLES / script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
-    assert len(losses) == steps
-    assert all(-1 <= loss <= 1 for loss in losses)
+    found = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(found) == steps
+    assert all(losses[0] <= loss <= losses[1] for loss in found)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Path) -> None:
+    line = (
+        "pretrain --method own_method.mocov3.MoCoV3 --method.hidden-dim 32 --plan.scale 0.3,1 --data shapes:32 "
+        "--batch-size 16 --epochs 1 --backbone.channels 8,8,16,16 --workers 0 --tensorboard false --out run"
+    )
+    command = [sys.executable, "-m", "hardviews.cli", *line.split()]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "own_method.mocov3.MoCoV3 on shapes: 32 images, 4 views drawn, 2 kept (hardest)" in done.stdout
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
