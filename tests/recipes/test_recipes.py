@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from hardviews.cli import main
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_rates
 from hardviews.data.shapes import Shapes
+from hardviews.methods.byol import BYOL
+from hardviews.methods.dino import DINO, Assignment
+from hardviews.methods.ibot import IBOT
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.recipes import recipes
+from hardviews.views.plan import Slot
 
-IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167}
+IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167, "imagenette": 9_469}
 PUBLISHED = sorted(set(recipes()) - {"demo"})
 
 
@@ -24,35 +29,61 @@ def table(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z][\w -]*?)  +(\S.*)$", text, re.MULTILINE))
 
 
+def one_each(slots: Iterable[Slot], write: Callable[[Slot], object]) -> str:
+    return ", ".join(str(write(slot)) for slot in slots)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
     # shapes stands for the data, whose size at most depends on it
     options, method = settle(recipes()[name](), Shapes(count=10))
-    steps = IMAGES[name.partition("_")[2]] // options.batch_size
+    steps = IMAGES[name.rpartition("_")[2]] // options.batch_size
     rates = create_rates(options, steps)
-    warmup = round((options.warmup_epochs or 0) * steps)
-    (slot,) = method.plan.slots
-    linear = [m for m in method.get_submodule("projector").children() if isinstance(m, nn.Linear)]
-    resolved = {
+    warmup, last = round((options.warmup_epochs or 0) * steps), options.epochs * steps - 1
+    slots = method.plan.slots
+    resolved: dict[str, object] = {
         "batch size": options.batch_size,
         "steps per epoch": steps,
         "lr at step 0": rates.at(0),
         "lr at end of warm-up": rates.at(warmup),
-        "lr at last step": float(f"{rates.at(options.epochs * steps - 1):.4g}"),
+        "lr at last step": float(f"{rates.at(last):.4g}"),
         "weight decay": options.weight_decay,
         "momentum": options.momentum,
-        "views": f"{slot.draw} -> {slot.keep}",
-        "image size": slot.size,
-        "crop scale": f"{slot.scale[0]} - {slot.scale[1]}",
-        "blur": slot.photometric.blur_p,
+        "views": one_each(slots, lambda slot: f"{slot.draw} -> {slot.keep}"),
+        "image size": one_each(slots, lambda slot: slot.size),
+        "crop scale": one_each(slots, lambda slot: f"{slot.scale[0]} - {slot.scale[1]}"),
+        "blur": one_each(slots, lambda slot: slot.photometric.blur_p),
     }
+    if isinstance(method, SimSiam | SimCLR):
+        layers = method.projector.children()
+        widths = [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
+        resolved["projector"] = ", ".join(map(str, widths))
     if isinstance(method, SimSiam):
-        resolved["constant lr"] = rates.at(options.epochs * steps - 1, constant=True)
-        resolved["projector"] = f"{linear[0].out_features} x {len(linear)}"
+        resolved["constant lr"] = rates.at(last, constant=True)
+        resolved["projector"] = f"{widths[0]} x {len(widths)}"
     elif isinstance(method, SimCLR):
         resolved["temperature"] = method.temperature
-        resolved["projector"] = ", ".join(str(layer.out_features) for layer in linear)
+    else:
+        assert isinstance(method, DINO | IBOT | BYOL)
+        del resolved["momentum"]
+        resolved |= {
+            "weight decay": f"{rates.decay_at(0):.4g} -> {rates.decay_at(last + 1):.4g}",
+            "clip": f"{options.clip} by {options.clip_by}",
+            "teacher momentum": method.teacher_momentum,
+            "drop path": options.backbone.keywords.get("drop_path_rate", 0.0),
+        }
+    if isinstance(method, DINO | IBOT):
+        resolved["prototypes"] = len(method.head.prototypes)
+        resolved["teacher temperature"] = temperatures(method.assignment)
+    if isinstance(method, IBOT):
+        resolved["patch temperature"] = temperatures(method.patch_assignment)
+        (mask,) = {slot.mask for slot in slots if slot.mask}
+        resolved["mask"] = f"{mask.p} of views, {mask.ratio} ± {mask.spread} of patches"
     assert {key: str(value) for key, value in resolved.items()} == table(name)
+
+
+def temperatures(assignment: Assignment) -> str:
+    return f"{assignment.temperature(0)} -> {assignment.temperature(1000)}"
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("imagenet")])
@@ -66,4 +97,6 @@ def test_imagenet_recipes_run_two_steps(name: str, tmp_path: Path) -> None:
 def test_every_recipe_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     printed = capsys.readouterr().out
-    assert {"simsiam_cifar10", "simclr_cifar10", "simsiam_imagenet", "simclr_imagenet", "demo"} <= set(printed.split())
+    assert set(recipes()) <= set(printed.split())
+    assert {"dino_vits16_imagenet", "ibot_vits16_imagenet", "dino_resnet50_imagenet"} <= set(recipes())
+    assert {"dino_cifar10", "ibot_cifar10", "dino_imagenette", "byol_resnet50_imagenet", "demo"} <= set(recipes())
