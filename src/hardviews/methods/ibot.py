@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
-from hardviews.methods.dino import DINO, Assignment, cross_entropies, drop_gradients, images_at_once
+from hardviews.methods.dino import DINO, Assignment, cross_entropies, drop_gradients, images_at_once, log_sum_exp
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
@@ -253,5 +253,5 @@ def patch_cross_entropies(
     for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
         logits = s @ prototypes.T  # [T, b, M, P]
         assigned = assignment(t @ teacher_prototypes.T, epoch)
-        parts.append(logits.logsumexp(-1) - (assigned * logits).sum(-1))
+        parts.append(log_sum_exp(logits) - (assigned * logits).sum(-1))
     return torch.cat(parts, dim=1)
