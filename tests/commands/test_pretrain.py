@@ -228,14 +228,14 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again(
     assert pretrain(f"{line} --out {run}") == 0
     assert [row["step"] for row in rows(run)] == ["0", "1", "2", "3"]
     steps = [row.split(",")[0] for row in (run / "evaluation.csv").read_text().splitlines()[1:]]
-    assert steps == ["0", "0", "4"]  # kNN and raw pixels once, and the end
+    assert steps == ["0", "0", "0", "4", "4"]  # kNN, rank and raw pixels once, and the end
 
 
 def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
     run, line = tmp_path / "run", f"--data shapes:64 {SIMSIAM} --epochs 1"
     assert pretrain(f"{line} --out {run}") == 0
     whole, summary = (run / "evaluation.csv").read_text(), json.loads((run / "summary.json").read_text())
-    (run / "evaluation.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    (run / "evaluation.csv").write_text("".join(whole.splitlines(keepends=True)[:-2]))
     (run / "summary.json").unlink()
     assert pretrain(f"{line} --out {run}") == 0
     assert (run / "evaluation.csv").read_text() == whole
