@@ -24,6 +24,19 @@ TINY = (
 )
 SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8"
 SIMCLR = "--method simclr --method.dim 16 --method.hidden-dim 16"
+BYOL = "--method byol --method.dim 16 --method.hidden-dim 16"
+VIT = (
+    "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
+    "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "
+    "--backbone.depth 2 --workers 0 --tensorboard false --data shapes:32 --epochs 1"
+)
+LINES = {
+    "simsiam": f"{TINY} {SIMSIAM} --data shapes:32 --epochs 1",
+    "simclr": f"{TINY} {SIMCLR} --data shapes:32 --epochs 1",
+    "byol": f"{TINY} {BYOL} --data shapes:32 --epochs 1",
+    "dino": VIT,
+    "ibot": VIT.replace("dino", "ibot"),
+}
 
 
 def pretrain(line: str, *more: str) -> int:
@@ -151,10 +164,11 @@ def test_policies_do_not_matter_where_nothing_is_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou"])
-@pytest.mark.parametrize("method", [SIMSIAM, SIMCLR], ids=["simsiam", "simclr"])
+@pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert pretrain(f"--data shapes:32 {method} --policy {policy} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    line = ["pretrain", *LINES[method].split(), "--policy", policy, "--knn-epochs", "0", "--out", str(run)]
+    assert main(line) == 0
     sign = {"lowest_iou": -1, "highest_iou": 1}.get(policy, 0)
     for row in rows(run):
         assert sign * (float(row["iou_kept"]) - float(row["iou_random"])) >= 0
@@ -285,7 +299,7 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --backbone resnet18.foo", "unknown backbone"),
         ("--data UNLABELLED --test-data shapes:64", "has no labels"),
         ("--data shapes:64 --accelerator cuda --devices 3", "CUDA" if not torch.cuda.is_available() else "devices"),
-        ("--data shapes:64 --backbone vit_tiny_patch16_224 --backbone.depth 1 --image-size 40", "vit_tiny"),
+        ("--data shapes:64 --backbone inception_v3 --backbone.channels 8", "channels"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -410,13 +424,6 @@ def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "has a class 'd'" in capsys.readouterr().err
 
 
-VIT = (
-    "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
-    "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "
-    "--backbone.depth 2 --workers 0 --tensorboard false --data shapes:32 --epochs 1"
-)
-
-
 def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run starts where another's teacher ended; a checkpoint of DINO's code, with its Namespace, gives the same."""
     first = tmp_path / "first"
@@ -465,3 +472,11 @@ def test_dino_logs_what_shows_a_collapse_and_resumes(tmp_path: Path) -> None:
     assert main([*line, "--out", str(cut)]) == 0
     assert rows(cut) == rows(whole)
     assert_equal(state(cut), state(whole))
+
+
+def test_sizes_round_to_whole_patches_and_that_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["pretrain", *VIT.split(), "--image-size", "36", "--out", str(run)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("views of 36 and 17 px are rendered at 40 and 16 px: whole patches of 8") == 1
+    assert main(["evaluate", str(run), "--data", "shapes:64", "--workers", "0"]) == 0

@@ -43,6 +43,8 @@ def test_vit_takes_its_patch_and_other_sizes() -> None:
     assert patch_size(vit) == 16
     assert patch_size(create_backbone("resnet18", 32)) == 1
     assert vit(torch.rand(1, 3, 32, 32)).shape == (1, 192)
+    odd = create_backbone("vit_tiny_patch16_224", 40, depth=1)  # made for 48, the nearest of whole patches
+    assert odd.get_parameter("pos_embed").shape[1] == 1 + 9
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_vit_takes_its_patch_and_other_sizes() -> None:
         ({"name": "resnet19"}, "did you mean resnet"),
         ({"name": "resnet18", "chanels": 3}, "chanels"),
         ({"name": "vit_tiny_patch16_224", "stem": "cifar"}, "no CIFAR stem"),
-        ({"name": "vit_tiny_patch16_224", "image_size": 20}, "vit_tiny"),
+        ({"name": "inception_v3", "image_size": 20}, "inception_v3. does not take images of 20 pixels"),
         ({"name": "resnet18", "global_pool": ""}, "not one feature vector"),
     ],
 )

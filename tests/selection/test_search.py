@@ -30,6 +30,18 @@ def test_equals_every_combination(plan: ViewPlan, own: bool) -> None:
         torch.testing.assert_close(costs.total(easiest(costs, plan, None, GENERATOR)), totals.amin(0))
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["dino", "ibot"])
+def test_multi_crop_equals_every_combination_in_500_cases(own: bool) -> None:
+    """Two kinds of global view, and local ones: 80 combinations, of random and, for ids, of integer costs."""
+    plan = brute.plan_of((2, 1, True), (2, 1, True), (6, 3, False))
+    for seed in range(5):
+        costs = brute.random_costs(plan, 100, seed, own=own)
+        chosen = costs.total(hardest_ids(costs, plan))
+        torch.testing.assert_close(chosen, brute.every_total(costs, plan).amax(0))
+        costs = brute.random_costs(plan, 100, 100 + seed, own=own, integers=3)
+        assert torch.equal(hardest_ids(costs, plan), brute.first_best(costs, plan))
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_dino_plan_equals_all_51480_combinations(own: bool) -> None:
     assert len(brute.every_combination(brute.DINO)) == 51_480

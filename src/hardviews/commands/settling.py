@@ -1,6 +1,7 @@
 """Settles what a run leaves open: every default of its options, and the method on its backbone."""
 
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -17,13 +18,13 @@ from hardviews.commands.runs import run_weights
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
-from hardviews.networks.backbones import create_backbone, patch_size
+from hardviews.networks.backbones import create_backbone, patch_size, whole_patches
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.selection import policies
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, size_at
 from hardviews.views.streams import stream
 
 
@@ -44,8 +45,14 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
     mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
     if min(std) <= 0:
         raise InputError(f"std: {list(std)} must be above 0")
+    asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
     plan = _call("plan", method_class.default_plan, image_size, **options.plan)
     plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    sizes = {asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots if slot.size != image_size}
+    rounded = {size: rendered for size, rendered in sizes.items() if size != rendered}
+    if rounded:
+        before, after = (" and ".join(map(str, numbers)) for numbers in (rounded.keys(), rounded.values()))
+        say(f"views of {before} px are rendered at {after} px: whole patches of {plan.multiple}")
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
     settings = {key: value for key, value in options.method.items() if key != "name"}
@@ -86,9 +93,14 @@ def initialise(backbone: nn.Module, init: str, image_size: int) -> Mapping[str, 
         known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
     else:
         raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
-    # On standard error: standard output may be JSON.
-    print(f"init: {init}: {load_weights(backbone, weights, f'init: {init}')}", file=sys.stderr)
+    say(f"init: {init}: {load_weights(backbone, weights, f'init: {init}')}")
     return known
+
+
+def say(line: str) -> None:
+    """On standard error, since standard output may be JSON; the processes that fabric starts need not say it again."""
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        print(line, file=sys.stderr)
 
 
 def check(options: PretrainOptions) -> None:

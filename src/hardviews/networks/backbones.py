@@ -22,7 +22,7 @@ def create_backbone(
 
     Args:
         name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
-        image_size: side of the images in pixels; position embeddings are made for it.
+        image_size: side of the images in pixels; position embeddings are made for it, in whole patches.
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is,
             ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not pretrained.
         pretrained: load timm's weights.
@@ -44,10 +44,13 @@ def create_backbone(
     if tag is not None and tag.fixed_input_size:
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
     backbone = _create(name, pretrained, keywords)
+    whole = whole_patches(image_size, patch_size(backbone))
+    if whole != image_size and keywords.get("img_size") == image_size:
+        backbone = _create(name, pretrained, {**keywords, "img_size": whole})
     small = image_size < CIFAR_STEM_BELOW and not pretrained
     if stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone)):
         _give_cifar_stem(name, backbone)
-    _check_features(name, backbone, image_size)
+    _check_features(name, backbone, whole)
     return backbone
 
 
@@ -104,3 +107,8 @@ def patch_size(backbone: nn.Module) -> int:
     """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks."""
     size = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
     return int(size[0] if isinstance(size, tuple) else size)
+
+
+def whole_patches(size: int, patch: int) -> int:
+    """The multiple of a patch nearest to a size, at least one."""
+    return max(int(size / patch + 0.5), 1) * patch
