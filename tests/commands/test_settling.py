@@ -12,6 +12,7 @@ from hardviews.commands.pretrain import parse
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import run_folder_name
 from hardviews.data.shapes import Shapes
+from hardviews.errors import InputError
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
 NARROW = BackboneOptions("resnet18", keywords={"channels": [8, 8, 8, 8]})
@@ -54,3 +55,16 @@ def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
 def test_run_folders_are_named_after_what_is_run() -> None:
     options, _ = parse(["--data", "/a/b/my pictures!", "--method", "simclr"])
     assert run_folder_name(options, "20250101-000000").as_posix() == "runs/20250101-000000-simclr-my-pictures-"
+
+
+def test_views_whose_gradients_torch_gets_wrong_are_refused() -> None:
+    """A local view of 14 px is one pixel before the last strided layers of an ImageNet ResNet."""
+    backbone = BackboneOptions("resnet18", stem="imagenet", keywords={"channels": [8, 8, 8, 8]})
+    options = PretrainOptions(
+        data="shapes", method={"name": "dino", "prototypes": 16}, backbone=backbone, precision="bf16-mixed",
+        accelerator="cpu",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"views of 14 px shrink to one pixel before the backbone's layer4\.0\.conv1"):
+        settle(options, Shapes(count=10))
+    settle(dataclasses.replace(options, precision="32-true"), Shapes(count=10))
+    settle(dataclasses.replace(options, plan={"local_size": 24}), Shapes(count=10))

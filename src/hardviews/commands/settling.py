@@ -18,13 +18,13 @@ from hardviews.commands.runs import run_weights
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
-from hardviews.networks.backbones import create_backbone, patch_size, whole_patches
+from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel, whole_patches
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.selection import policies
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, size_at
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at
 from hardviews.views.streams import stream
 
 
@@ -59,6 +59,8 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
     method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    if accelerator == "cpu" and precision == "bf16-mixed":
+        check_gradients(backbone, plan)
     channels_last = accelerator in ("cpu", "cuda") if options.channels_last == "auto" else options.channels_last == "on"
     if channels_last:
         method = method.to(memory_format=torch.channels_last)
@@ -95,6 +97,19 @@ def initialise(backbone: nn.Module, init: str, image_size: int) -> Mapping[str, 
         raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
     say(f"init: {init}: {load_weights(backbone, weights, f'init: {init}')}")
     return known
+
+
+def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
+    """torch's bfloat16 convolutions for CPUs give what happens to be in memory as the gradient of a strided convolution
+    that sees one pixel (found in torch 2.15; full precision and GPUs are sound)."""
+    for slot in plan.slots:
+        side = size_at(plan, slot)
+        name = strided_over_one_pixel(backbone, side)
+        if name:
+            raise InputError(
+                f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
+                "in bf16 on CPUs; give larger views, stem cifar, or precision 32-true"
+            )
 
 
 def say(line: str) -> None:

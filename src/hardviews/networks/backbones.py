@@ -1,5 +1,6 @@
 """Backbones: any timm model that yields one feature vector per image, and the CIFAR form of ResNets."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import timm
@@ -112,3 +113,24 @@ def patch_size(backbone: nn.Module) -> int:
 def whole_patches(size: int, patch: int) -> int:
     """The multiple of a patch nearest to a size, at least one."""
     return max(int(size / patch + 0.5), 1) * patch
+
+
+def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:
+    """The first strided convolution that sees a single pixel of views of ``size``, if any."""
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Conv2d, tuple[Tensor, ...], Tensor], None]:
+        def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+            if max(conv.stride) > 1 and max(conv.kernel_size) > 1 and inputs[0].shape[-2:] == (1, 1):
+                found.append(name)
+
+        return hook
+
+    convolutions = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
+    hooks = [conv.register_forward_hook(look(name)) for name, conv in convolutions]
+    try:
+        _check_features(type(backbone).__name__, backbone, size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
