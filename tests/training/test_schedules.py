@@ -50,6 +50,19 @@ def test_rates_leave_constant_groups_at_their_peak() -> None:
     assert {g["constant"]: g["lr"] for g in optimizer.param_groups} == {True: 0.5, False: 0.25}
 
 
+def test_weight_decay_follows_its_cosine_in_decayed_groups_alone() -> None:
+    module = network()
+    optimizer = create_optimizer("adamw", parameter_groups(module, 0.04, decay_1d=False), 0.0)
+    rates = Rates(1.0, 0.0, 100, 10, 0.04, 0.4)
+    for step, decay in ((0, 0.04), (50, 0.22), (100, 0.4)):
+        rates.set(optimizer, step)
+        assert all(g["weight_decay"] == pytest.approx(decay) for g in optimizer.param_groups if g["decayed"])
+        assert {g["weight_decay"] for g in optimizer.param_groups if not g["decayed"]} == {0.0}
+    constant = create_optimizer("adamw", parameter_groups(module, 0.04, decay_1d=False), 0.0)
+    Rates(1.0, 0.0, 100, 10, 0.04).set(constant, 50)
+    assert {g["weight_decay"] for g in constant.param_groups if g["decayed"]} == {0.04}
+
+
 def test_lars_leaves_undecayed_parameters_unadapted() -> None:
     weight, bias = nn.Parameter(torch.full((2, 2), 3.0)), nn.Parameter(torch.full((2,), 3.0))
     module = nn.ParameterDict({"weight": weight, "bias": bias})

@@ -10,12 +10,13 @@ from torch import Tensor
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
-from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.optimizers import Rates, clip_each, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
 from hardviews.views.streams import stream
+from tests.methods.multi_crop import dino, ibot, tiny_vit
 from tests.methods.tiny import TinyBackbone, without_bn
 
 STEPS = 4
@@ -75,6 +76,50 @@ def test_parts_and_chunks_change_nothing_without_bn() -> None:
         others, other = trained(simsiam(bn=False), **options)
         assert others == pytest.approx(losses, abs=1e-5)
         torch.testing.assert_close(other, parameters, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dino", "ibot"])
+def test_parts_and_chunks_keep_centres_teachers_and_masks(name: str) -> None:
+    def created() -> Any:
+        torch.manual_seed(0)
+        method: Any = (dino(tiny_vit()) if name == "dino" else ibot()).double()
+        for module in method.modules():  # float64, and small steps: else rounding decides between close costs
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+        return method
+
+    whole = created()
+    losses, _ = trained(whole, clip=0.03)
+    for options in ({"parts": 2}, {"parts": 4}, {"score_chunk": 3}):
+        method = created()
+        others, _ = trained(method, clip=0.03, **options)
+        assert others == pytest.approx(losses, abs=1e-6)
+        torch.testing.assert_close(method.state_dict(), whole.state_dict(), atol=1e-6, rtol=0)
+    assert not torch.equal(whole.assignment.centre, created().assignment.centre)
+
+
+def test_clipping_by_parameter_and_by_all() -> None:
+    """The first step of plain SGD from rest moves a parameter by rate times its clipped gradient."""
+    for clip_by in ("parameter", "all"):
+        before = simsiam(bn=False).state_dict()
+        method = simsiam(bn=False)
+        groups = parameter_groups(method, 0.0, True, method.constant_rate)
+        step = Step(
+            Fabric(accelerator="cpu", devices=1), method, create_optimizer("sgd", groups, 0.0), Rates(1.0, 0.0, 1, 0),
+            policies.named("hardest"), 3, steps=1, clip=1e-3, clip_by=clip_by,
+        )  # fmt: skip
+        step.watch.start()
+        step(images(0), 0)
+        moved = [(value - before[name]).norm() for name, value in method.state_dict().items()]
+        assert max(moved) <= 1e-3 + 1e-6
+        if clip_by == "all":
+            assert torch.stack(moved).norm() == pytest.approx(1e-3, rel=1e-3)
+        else:
+            assert sum(norm > 0.99e-3 for norm in moved) > 1
+    gradients = [torch.full((4,), 3.0), torch.full((2, 2), 0.1)]
+    clip_each(gradients, 1.0)
+    assert gradients[0].norm() == pytest.approx(1.0, abs=1e-5)
+    assert torch.equal(gradients[1], torch.full((2, 2), 0.1))
 
 
 def test_chunks_keep_simclrs_negatives() -> None:
