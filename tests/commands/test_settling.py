@@ -1,6 +1,7 @@
 """What is settled before a run starts."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ from hardviews.commands.settling import settle
 from hardviews.commands.training_run import run_folder_name
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError
+from hardviews.networks.backbones import create_backbone
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
 NARROW = BackboneOptions("resnet18", keywords={"channels": [8, 8, 8, 8]})
@@ -68,3 +70,25 @@ def test_views_whose_gradients_torch_gets_wrong_are_refused() -> None:
         settle(options, Shapes(count=10))
     settle(dataclasses.replace(options, precision="32-true"), Shapes(count=10))
     settle(dataclasses.replace(options, plan={"local_size": 24}), Shapes(count=10))
+
+
+def test_init_by_a_timm_models_name_takes_its_weights_mean_and_std(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The download is left out: what timm would load is made here."""
+    keywords = {"depth": 1, "patch_size": 16}
+
+    def without_download(name: str, size: int, *, pretrained: bool = False, **others: Any) -> nn.Module:
+        torch.manual_seed(7 if pretrained else 8)
+        return create_backbone(name, size, **({"stem": "imagenet"} | others | keywords))
+
+    monkeypatch.setattr(settling, "create_backbone", without_download)
+    options = PretrainOptions(
+        data="shapes", init="vit_tiny_patch16_224", backbone=BackboneOptions("vit_tiny_patch16_224", keywords=keywords)
+    )
+    settled, method = settle(options, Shapes(count=10, size=64))
+    assert settled.mean == (0.5, 0.5, 0.5)
+    torch.testing.assert_close(
+        method.backbone.state_dict(), without_download("vit_tiny_patch16_224", 64, pretrained=True).state_dict()
+    )
+    assert "init: vit_tiny_patch16_224: 18 of the backbone's 18 tensors" in capsys.readouterr().err
