@@ -86,7 +86,7 @@ class MoCoV3(Method[MoCoEncoding]):
         key = F.normalize(full_precision(encoding.key), dim=-1)
         logits = torch.einsum("vid,tjd->tvij", query, key) / self.temperature
         cross = logits.logsumexp(-1) - logits.diagonal(dim1=2, dim2=3)  # [T, V, B]
-        return Costs(2 * self.temperature * cross)
+        return Costs(4 * self.temperature * cross)  # the paper sums both ways, each scaled by 2 T
 
     def after_step(self, encoding: MoCoEncoding) -> None:
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)

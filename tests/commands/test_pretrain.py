@@ -446,8 +446,26 @@ def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys:
         summary = json.loads((second / "summary.json").read_text())
         assert summary["knn_top1_untrained"] == trained["knn_top1"]
         assert summary["embedding_rank_untrained"] == pytest.approx(trained["embedding_rank"], rel=1e-5)
+        assert len(json.loads((second / "init.json").read_text())["matched"]) == 30
+    official.unlink()  # a run that goes on needs it no more
+    assert main(["pretrain", *line]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(first), "--data", "shapes:32", "--workers", "0", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["knn_top1"] == pytest.approx(trained["knn_top1"])  # of the teacher, as in the run
     assert main(["pretrain", *VIT.split(), "--init", "nowhere", "--out", str(tmp_path / "third")]) == 2
     assert "neither a run folder, nor a file, nor a timm model" in capsys.readouterr().err
+
+
+def test_init_of_a_small_resnet_keeps_the_sources_stem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"--data shapes:32 {SIMSIAM} --epochs 1 --knn-epochs 0".split()
+    for stem, kernel in (("imagenet", 7), ("cifar", 3)):
+        first, second = tmp_path / stem, tmp_path / f"{stem}-on"
+        assert pretrain("", *line, "--backbone.stem", stem, "--out", str(first)) == 0
+        capsys.readouterr()
+        assert pretrain("", *line, "--backbone.stem", "auto", "--init", str(first), "--out", str(second)) == 0
+        assert "missing" not in capsys.readouterr().err
+        assert state(second)["method"]["backbone.conv1.weight"].shape[-1] == kernel
 
 
 def stop_after(save: Any, steps: int) -> Any:
@@ -461,9 +479,19 @@ def stop_after(save: Any, steps: int) -> Any:
     return saving
 
 
-def test_dino_logs_what_shows_a_collapse_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dino", "ibot"])
+def test_what_shows_a_collapse_is_logged_and_a_run_goes_on_bit_for_bit(method: str, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    line = ["pretrain", *VIT.split(), "--knn-epochs", "0", "--epochs", "3", "--backbone.drop_path_rate", "0.2"]
+    line = [
+        "pretrain",
+        *LINES[method].split(),
+        "--knn-epochs",
+        "0",
+        "--epochs",
+        "3",
+        "--backbone.drop_path_rate",
+        "0.2",
+    ]
     assert main([*line, "--out", str(whole)]) == 0
     assert {"teacher_entropy", "teacher_entropy_of_mean"} <= rows(whole)[0].keys()
     with pytest.MonkeyPatch.context() as patch:

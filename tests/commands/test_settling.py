@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from hardviews.commands import settling
+from hardviews.commands import initialising, settling
 from hardviews.commands.pretrain import parse
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import run_folder_name
@@ -82,7 +82,8 @@ def test_init_by_a_timm_models_name_takes_its_weights_mean_and_std(
         torch.manual_seed(7 if pretrained else 8)
         return create_backbone(name, size, **({"stem": "imagenet"} | others | keywords))
 
-    monkeypatch.setattr(settling, "create_backbone", without_download)
+    for module in (settling, initialising):
+        monkeypatch.setattr(module, "create_backbone", without_download)
     options = PretrainOptions(
         data="shapes", init="vit_tiny_patch16_224", backbone=BackboneOptions("vit_tiny_patch16_224", keywords=keywords)
     )

@@ -1,5 +1,6 @@
 """Small multi-crop plans and networks for the tests of DINO and iBOT."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +30,11 @@ def tiny_vit(size: int = 16, **keywords: Any) -> nn.Module:
     return vit
 
 
-def dino(backbone: nn.Module | None = None, plan: ViewPlan | None = None, **settings: float) -> DINO:
+def dino(backbone: Callable[[], nn.Module] = TinyBackbone, plan: ViewPlan | None = None, **settings: float) -> DINO:
+    """With the same weights at every call: the backbone is made here, once the generator is seeded."""
     torch.manual_seed(0)
     keywords = {"prototypes": PROTOTYPES, "hidden_dim": 16, "bottleneck_dim": 8} | settings
-    return DINO(backbone or TinyBackbone(), plan or small(DINO.default_plan(16)), **keywords)  # type: ignore[arg-type]
+    return DINO(backbone(), plan or small(DINO.default_plan(16)), **keywords)  # type: ignore[arg-type]
 
 
 def ibot(plan: ViewPlan | None = None, **settings: float) -> IBOT:

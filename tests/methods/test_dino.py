@@ -2,8 +2,10 @@
 
 import math
 from copy import deepcopy
+from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from lightly.loss import DINOLoss
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Progress
-from hardviews.methods.dino import DINO, DINOEncoding
+from hardviews.methods.dino import DINO, Assignment, DINOEncoding
 from hardviews.networks.backbones import create_backbone
 from hardviews.networks.heads import PrototypeHead
 from hardviews.selection import policies
@@ -137,8 +139,7 @@ class PlainDINO:
 
 def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
     steps, per_epoch = 4, 2
-    backbone = tiny_vit()
-    method = dino(backbone, small(DINO.default_plan(16)).without_selection(), teacher_momentum=0.9)
+    method = dino(tiny_vit, small(DINO.default_plan(16)).without_selection(), teacher_momentum=0.9)
     method.double()
     plain = PlainDINO(method, steps, per_epoch)
     for network in (method.backbone, method.teacher.backbone):  # float64, so that differences are not rounding
@@ -164,7 +165,7 @@ def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
 
 
 def test_targets_used_again_change_neither_loss_nor_gradients() -> None:
-    method = dino(tiny_vit()).double()
+    method = dino(tiny_vit).double()
     teach(method)
     candidates = pictures(method.plan)
     with untouched(method):
@@ -184,15 +185,14 @@ def test_targets_used_again_change_neither_loss_nor_gradients() -> None:
 
 
 def test_a_teacher_with_bn_encodes_again() -> None:
-    backbone = create_backbone("resnet10t", 16, channels=[8, 8, 8, 8], stem_width=8)
-    method = dino(backbone)
+    method = dino(lambda: create_backbone("resnet10t", 16, channels=[8, 8, 8, 8], stem_width=8))
     assert method.reusable(method([view.float() for view in pictures(method.plan)])) is None
     method.eval()
     assert method.reusable(method([view.float() for view in pictures(method.plan)])) is not None
 
 
 def test_scoring_leaves_no_trace_and_drop_path_is_off() -> None:
-    method = dino(tiny_vit(drop_path_rate=0.5), small(DINO.default_plan(16))).double()
+    method = dino(partial(tiny_vit, drop_path_rate=0.5), small(DINO.default_plan(16))).double()
     before = deepcopy(method.state_dict())
     candidates = pictures(method.plan)
     with untouched(method):
@@ -204,7 +204,7 @@ def test_scoring_leaves_no_trace_and_drop_path_is_off() -> None:
 
 
 def test_views_of_one_size_go_through_in_one_batch() -> None:
-    method, seen = dino(tiny_vit()).double(), []
+    method, seen = dino(tiny_vit).double(), []
     for backbone in (method.backbone, method.teacher.backbone):
         backbone.register_forward_hook(
             lambda module, inputs, _: seen.append((module is method.backbone, *inputs[0].shape))
@@ -237,6 +237,13 @@ def test_entropies_tell_both_collapses() -> None:
     assert alike == pytest.approx(math.log(PROTOTYPES), abs=1e-6)
 
 
+@pytest.mark.parametrize("epochs", [0, 1, 2, 30])
+def test_temperature_warms_up_as_dinos_schedule(epochs: int) -> None:
+    schedule = [*np.linspace(0.04, 0.07, epochs), *[0.07] * (40 - epochs)]
+    found = [Assignment(3, 0.9, 0.07, 0.04, epochs).temperature(epoch + 0.5) for epoch in range(40)]
+    assert found == pytest.approx(schedule)
+
+
 def test_default_plan_draws_2_2_16_and_keeps_1_1_8() -> None:
     plan = DINO.default_plan(224)
     assert [(slot.draw, slot.keep, slot.size) for slot in plan.slots] == [(2, 1, 224), (2, 1, 224), (16, 8, 96)]
@@ -249,6 +256,12 @@ def test_bad_settings_are_named() -> None:
         dino(student_temperature=0)
     with pytest.raises(InputError, match="teacher temperatures"):
         dino(teacher_temperature=0)
+    with pytest.raises(InputError, match=r"teacher_momentum is 0 to 1, not 1\.5"):
+        dino(teacher_momentum=1.5)
+    with pytest.raises(InputError, match="warmup_teacher_epochs -3 must be at least 0"):
+        dino(warmup_teacher_epochs=-3)
+    with pytest.raises(InputError, match="bottleneck_dim 0: each must be at least 1"):
+        dino(bottleneck_dim=0)
     with pytest.raises(InputError, match=r"plan\.locals"):
         DINO.default_plan(32, locals=-1)
     with pytest.raises(InputError, match="3 views were given; the plan draws 8 and keeps 4"):

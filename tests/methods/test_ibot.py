@@ -1,21 +1,31 @@
 """iBOT against lightly's losses, and its masks against a network that is given holes in another way."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import timm
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Progress
+from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
 from hardviews.networks.masked_vit import on_grid, tokens
+from hardviews.selection import policies
 from hardviews.selection.guard import untouched
 from hardviews.selection.hard_views import HardViews
+from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.step import Step
 from hardviews.views.draw import Views, draw
+from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
+from hardviews.views.render import render
 from hardviews.views.streams import stream
 from tests.methods.multi_crop import PROTOTYPES, ibot, pictures, small, teach, tiny_vit
 from tests.methods.tiny import TinyBackbone
@@ -67,6 +77,80 @@ def test_loss_and_gradients_equal_lightlys(shared: bool, locals: int) -> None:
         torch.autograd.grad(ours, trained, retain_graph=True), torch.autograd.grad(theirs, trained), strict=True
     ):
         assert (mine - other).norm() <= 1e-6 * other.norm()
+
+
+def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
+    """No selection: lightly's losses, AdamW and its schedules, both centres and the teacher, written out."""
+    steps = 3
+    method = ibot(replace(IBOT.default_plan(16), multiple=4).without_selection(), teacher_momentum=0.9).double()
+    plain = deepcopy(method)
+    for module in [*method.modules()]:  # float64 from the first layer on
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    step = Step(
+        Fabric(accelerator="cpu", devices=1), method,
+        create_optimizer("adamw", parameter_groups(method, 0.04, decay_1d=False), 0.0),
+        Rates(0.001, 0.0, steps, 0, 0.04, 0.4), policies.named("hardest"), 3, steps=steps, steps_per_epoch=1,
+    )  # fmt: skip
+
+    networks = [plain.backbone, plain.head]
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim == 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups)
+    view_loss, patch_loss = DINOLoss(PROTOTYPES).double(), IBOTPatchLoss(PROTOTYPES)
+    centre = torch.zeros(PROTOTYPES, dtype=torch.float64)  # of patches: lightly's is over the masked ones alone
+    prefix = plain.backbone.num_prefix_tokens
+
+    def logits(network: Any, seen: Tensor) -> Tensor:
+        out: Tensor = network.head(seen) @ network.head.prototypes.T
+        return out
+
+    for index in range(steps):
+        generator = torch.Generator().manual_seed(index)
+        blocks = torch.randint(0, 256, (6, 8, 8, 3), generator=generator, dtype=torch.uint8)
+        images = ImageBatch.pack(list(blocks.repeat_interleave(3, 1).repeat_interleave(3, 2)))
+        step.watch.start()
+        loss = step(images, index).loss.item()
+
+        views = draw(method.plan, images.size, stream(3, "views", index))
+        assert views.mask is not None
+        pixels = [view.double() for view in render(images, views, method.plan)]
+        with torch.no_grad():
+            seen = [tokens(plain.teacher.backbone, view) for view in pixels]
+            targets = [logits(plain.teacher, found) for found in seen]
+        hidden = zip(pixels, views.mask, strict=True)
+        outputs = [logits(plain, tokens(plain.backbone, view, mask, plain.mask_token)) for view, mask in hidden]
+        expected = view_loss([t[:, 0] for t in targets], [s[:, 0] for s in outputs], teacher_temp=0.04)
+        temperature = 0.04 + (0.07 - 0.04) * index / 29  # a value an epoch, of which each has one step here
+        for target, output, mask in zip(targets, outputs, views.mask, strict=True):
+            patch_loss.center.center = centre[None].clone()
+            flat = mask.flatten(1)
+            terms = patch_loss(target[:, prefix:][flat], output[:, prefix:][flat], mask, teacher_temp=temperature)
+            expected = expected + terms / 2
+        assert loss == pytest.approx(expected.item(), rel=1e-6)
+
+        done = (1 + math.cos(math.pi * index / steps)) / 2
+        for group, decay in zip(optimizer.param_groups, (0.4 + (0.04 - 0.4) * done, 0.0), strict=True):
+            group["lr"], group["weight_decay"] = 0.001 * done, decay
+        optimizer.zero_grad()
+        expected.backward()
+        if index < 1:
+            for parameter in plain.head.last_layer.parameters():
+                parameter.grad = None
+        optimizer.step()
+        centre = 0.9 * centre + 0.1 * torch.stack(targets)[:, :, prefix:].mean((0, 1, 2))
+        momentum = 1 - 0.1 * done
+        teachers = [*plain.teacher.backbone.parameters(), *plain.teacher.head.parameters()]
+        with torch.no_grad():
+            for old, new in zip(teachers, [p for n in networks for p in n.parameters()], strict=True):
+                old.copy_(momentum * old + (1 - momentum) * new)
+    for name in ("backbone", "head", "teacher"):  # lightly's temperature is a float32
+        theirs = plain.get_submodule(name).state_dict()
+        torch.testing.assert_close(method.get_submodule(name).state_dict(), theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(method.mask_token, plain.mask_token, rtol=0, atol=1e-5)
+    torch.testing.assert_close(method.patch_assignment.centre, centre, rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.assignment.centre, view_loss.center.flatten(), rtol=0, atol=1e-6)
 
 
 def test_centre_of_patches_is_over_all_of_them() -> None:
@@ -185,6 +269,25 @@ def test_shared_heads_stay_shared_and_the_teacher_follows() -> None:
             torch.testing.assert_close(own, student - 0.5)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.03])
+def test_masks_that_hide_nothing_cost_nothing(ratio: float) -> None:
+    method = ibot(replace(IBOT.default_plan(16, mask_ratio=ratio, mask_spread=ratio), multiple=4)).double()
+    for masks in (drawn(method.plan).mask, None):
+        own = method.costs(method(pictures(method.plan), masks=masks)).own
+        assert own is not None
+        assert own.eq(0).all()
+
+
+def test_a_teacher_with_bn_encodes_again() -> None:
+    method = ibot().double()
+    encoding = method(pictures(method.plan))
+    assert method.reusable(encoding) is not None
+    method.teacher.add_module("norm", nn.BatchNorm1d(3))
+    assert method.reusable(encoding) is None
+    method.eval()
+    assert method.reusable(encoding) is not None
+
+
 def test_default_plan_masks_targets_alone() -> None:
     plan = IBOT.default_plan(224)
     assert [(slot.draw, slot.keep) for slot in plan.slots] == [(2, 1), (2, 1)]
@@ -196,5 +299,10 @@ def test_default_plan_masks_targets_alone() -> None:
 def test_a_network_without_patches_is_refused() -> None:
     with pytest.raises(InputError, match="no patch tokens to mask"):
         IBOT(TinyBackbone(), IBOT.default_plan(16))
+    dropping = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=4, depth=1, patch_drop_rate=0.25)
+    with pytest.raises(InputError, match="patch_drop_rate"):
+        IBOT(dropping, IBOT.default_plan(16))
+    with pytest.raises(InputError, match="no slot of this plan has a mask"):
+        IBOT(tiny_vit(), DINO.default_plan(16))
     with pytest.raises(InputError, match="student_temperature"):
         IBOT(tiny_vit(), IBOT.default_plan(16), student_temperature=0)

@@ -32,7 +32,7 @@ RATE, CLIP = 0.01, 0.03
 def create_method(name: str) -> Method[Any]:
     torch.manual_seed(0)
     if name == "dino":
-        return dino(tiny_vit(SIZE))
+        return dino(tiny_vit)
     if name == "ibot":
         return ibot()
     method_class = methods.find(name)

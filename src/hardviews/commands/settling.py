@@ -1,25 +1,24 @@
 """Settles what a run leaves open: every default of its options, and the method on its backbone."""
 
 import importlib.util
+import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from hardviews import methods
-from hardviews.commands.runs import run_weights
+from hardviews.commands.initialising import start_of
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel, whole_patches
-from hardviews.networks.weights import load_weights, read_weights
+from hardviews.networks.weights import Match, load_weights
 from hardviews.selection import policies
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
@@ -28,20 +27,34 @@ from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at
 from hardviews.views.streams import stream
 
 
-def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptions, Method[Any]]:
-    """The method on its backbone, and the options with every default settled."""
+def settle(
+    options: PretrainOptions, source: ImageSource, on_init: Callable[[Match], None] | None = None
+) -> tuple[PretrainOptions, Method[Any]]:
+    """The method on its backbone, and the options with every default settled.
+
+    Args:
+        options: as parsed.
+        source: of the images, whose size settles that of the views.
+        on_init: told what became of the weights that ``--init`` names.
+    """
     check(options)
     method_class = methods.find(options.method["name"])
     defaults = method_class.training_defaults
     image_size = options.image_size or source.native_size or 224
     torch.manual_seed(stream(options.seed, "weights").initial_seed())
-    network = options.backbone
+    start = start_of(options, image_size)
+    network = options.backbone if start is None else replace(options.backbone, stem=start.stem)
     backbone = create_backbone(
         network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
     )
     wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
-    if options.init is not None:
-        wanted = initialise(backbone, options.init, image_size)
+    if start is not None:
+        wanted = start.known
+        if start.weights:
+            match = load_weights(backbone, start.weights, f"init: {options.init}")
+            say(f"init: {options.init}: {match}")
+            if on_init:
+                on_init(match)
     mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
     if min(std) <= 0:
         raise InputError(f"std: {list(std)} must be above 0")
@@ -77,26 +90,10 @@ def settle(options: PretrainOptions, source: ImageSource) -> tuple[PretrainOptio
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
-        options, **settled, image_size=image_size, mean=plan.mean, std=plan.std, accelerator=accelerator,
-        precision=precision, channels_last="on" if channels_last else "off",
+        options, **settled, backbone=network, image_size=image_size, mean=plan.mean, std=plan.std,
+        accelerator=accelerator, precision=precision, channels_last="on" if channels_last else "off",
         views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
     ), method  # fmt: skip
-
-
-def initialise(backbone: nn.Module, init: str, image_size: int) -> Mapping[str, Any]:
-    """Loads weights into the backbone and tells what was loaded; returns what is known of their mean and std."""
-    known: Mapping[str, Any] = {}
-    if Path(init).is_dir():
-        known, weights = run_weights(Path(init))
-    elif Path(init).exists():
-        weights = read_weights(Path(init), "init")
-    elif timm.is_model(init):
-        source = create_backbone(init, image_size, stem="imagenet", pretrained=True)
-        known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
-    else:
-        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
-    say(f"init: {init}: {load_weights(backbone, weights, f'init: {init}')}")
-    return known
 
 
 def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
@@ -153,8 +150,9 @@ def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings
         if wrong and wrong[1] in settings:
             line = f"unknown setting {prefix}.{wrong[1]}"
         elif settings:
-            given = ", ".join(f"{prefix}.{name} {value}" for name, value in settings.items())
-            line = f"{given}: {' '.join(str(error).split())[:160]}"
+            usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+            given = [f"{prefix}.{name} {value}" for name, value in settings.items() if value != usual.get(name)]
+            line = f"{', '.join(given) or prefix}: {' '.join(str(error).split())[:160]}"
         else:
             raise
         raise InputError(f"{line}; see hardviews pretrain --method NAME --help") from error

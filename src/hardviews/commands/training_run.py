@@ -25,6 +25,7 @@ from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.knn import held_out, knn
 from hardviews.evaluation.rank import effective_rank
 from hardviews.methods.base import Method
+from hardviews.networks.weights import Match
 from hardviews.selection import policies
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from hardviews.training.loop import Loop
@@ -55,7 +56,8 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     """
     console = Console(stderr=as_json)
     source, test = open_sources(options)
-    options, method = settle(options, source)
+    matches: list[Match] = []
+    options, method = settle(options, source, matches.append)
     config = {key: value for key, value in asdict(options).items() if key != "out"}
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -66,6 +68,8 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     if fabric.is_global_zero:
         folder.open(config)
+        for match in matches:
+            folder.write_init(match._asdict())
         console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
     loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []

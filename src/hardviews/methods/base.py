@@ -142,7 +142,7 @@ def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Cos
 
 def per_view(x: Tensor, views: int) -> Tensor:
     """What one batch of ``views`` views gave, ``[views·B, ...]``, as ``[views, B, ...]``."""
-    return x.view(views, -1, *x.shape[1:])
+    return x.view(views, len(x) // views, *x.shape[1:])  # not -1, which is no number where the rest is empty
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
-from hardviews.networks.teacher import Teacher, cosine_momentum
+from hardviews.networks.teacher import Teacher, check_momentum, cosine_momentum
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
 
@@ -49,6 +49,7 @@ class BYOL(Method[BYOLEncoding]):
         self.projector = mlp([feature_dim(backbone), hidden_dim, dim])
         self.predictor = mlp([dim, hidden_dim, dim])
         self.teacher = BYOLTeacher(backbone=backbone, projector=self.projector)
+        check_momentum(teacher_momentum)
         self.teacher_momentum = teacher_momentum
 
     @staticmethod

@@ -11,7 +11,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
-from hardviews.networks.teacher import Teacher, cosine_momentum
+from hardviews.networks.teacher import Teacher, check_momentum, cosine_momentum
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
 
@@ -70,8 +70,7 @@ class DINO(Method[DINOEncoding]):
         freeze_last_layer: int = 1,
     ) -> None:
         super().__init__(backbone, plan)
-        if student_temperature <= 0:
-            raise InputError(f"method.student_temperature must be above 0, got {student_temperature}")
+        check_numbers(student_temperature, teacher_momentum, freeze_last_layer, warmup_teacher_epochs)
         self.student_temperature = student_temperature
         self.teacher_momentum = teacher_momentum
         self.freeze_last_layer = freeze_last_layer
@@ -117,11 +116,13 @@ class DINO(Method[DINOEncoding]):
         if locals < 0:
             raise InputError(f"plan.locals: {locals} must be at least 0")
 
+        side = round(size * 96 / 224) if local_size is None else local_size
+
         def kind(name: str, blur: float, solarize: float = 0.0, *, local: bool = False) -> Slot:
             look = Photometric(brightness, contrast, saturation, hue, grey_p=grey_p, blur_p=blur, solarize_p=solarize)
             keep = locals if local else 1
             return Slot(
-                name, local_size or round(size * 96 / 224) if local else size, local_scale if local else scale,
+                name, side if local else size, local_scale if local else scale,
                 interpolation="bicubic", draw=2 * keep, keep=keep, target=not local, photometric=look,
             )  # fmt: skip
 
@@ -196,8 +197,9 @@ class Assignment(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def temperature(self, epoch: float) -> float:
-        last = self.warmup_epochs - 1
-        return self.end if epoch >= last else self.start + (self.end - self.start) * int(epoch) / last
+        if epoch >= self.warmup_epochs:
+            return self.end
+        return self.start + (self.end - self.start) * int(epoch) / max(1, self.warmup_epochs - 1)
 
     def forward(self, logits: Tensor, epoch: float) -> Tensor:
         """The teacher's logits ``[..., P]`` to probabilities."""
@@ -213,9 +215,7 @@ class Assignment(nn.Module):
             prototypes: ``[P, D]``, the teacher's.
         """
         mean = prototypes @ encoded.flatten(0, -2).mean(0)
-        if dist.is_initialized():
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
+        average(mean)
         self.centre.lerp_(mean, 1 - self.momentum)
 
     @torch.no_grad()
@@ -229,10 +229,28 @@ class Assignment(nn.Module):
             assigned = self(view @ prototypes.T, epoch)  # [B, P]
             entropy.append(torch.special.entr(assigned).sum(-1).mean())
             mean.append(assigned.mean(0))
+        whole = torch.stack(mean).mean(0)
+        average(whole)
         return {
             "teacher_entropy": torch.stack(entropy).mean(),
-            "teacher_entropy_of_mean": torch.special.entr(torch.stack(mean).mean(0)).sum(),
+            "teacher_entropy_of_mean": torch.special.entr(whole).sum(),
         }
+
+
+def average(tensor: Tensor) -> None:
+    """In place, over processes."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+
+
+def check_numbers(student_temperature: float, teacher_momentum: float, frozen: int, warmup: int) -> None:
+    """Raises InputError for settings of DINO or iBOT that no run can work with."""
+    if student_temperature <= 0:
+        raise InputError(f"method.student_temperature must be above 0, got {student_temperature}")
+    check_momentum(teacher_momentum)
+    if frozen < 0 or warmup < 0:
+        raise InputError(f"method.freeze_last_layer {frozen} and warmup_teacher_epochs {warmup} must be at least 0")
 
 
 def cross_entropies(
@@ -276,7 +294,8 @@ def images_at_once(student: Tensor, logits: int) -> int:
     """For how many of the images of ``student [V, B, ...]`` to make logits at once, so many for each: all of them if
     the backward will need them."""
     batch = student.shape[1]
-    return batch if student.requires_grad else max(1, LOGITS.get(student.device.type, LOGITS_ELSEWHERE) // logits)
+    limit = LOGITS.get(student.device.type, LOGITS_ELSEWHERE)
+    return batch if student.requires_grad else max(1, limit // max(1, logits))
 
 
 def drop_gradients(module: nn.Module, drop: bool) -> None:

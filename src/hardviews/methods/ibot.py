@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
-from hardviews.methods.dino import DINO, Assignment, cross_entropies, drop_gradients, images_at_once, log_sum_exp
+from hardviews.methods.dino import (
+    DINO,
+    Assignment,
+    check_numbers,
+    cross_entropies,
+    drop_gradients,
+    images_at_once,
+    log_sum_exp,
+)
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
@@ -87,8 +95,11 @@ class IBOT(Method[IBOTEncoding]):
     ) -> None:
         super().__init__(backbone, plan)
         check_has_patches(backbone)
-        if student_temperature <= 0:
-            raise InputError(f"method.student_temperature must be above 0, got {student_temperature}")
+        if not any(slot.mask for slot in plan.slots):
+            raise InputError("iBOT learns from hidden patches, and no slot of this plan has a mask")
+        check_numbers(student_temperature, teacher_momentum, freeze_last_layer, warmup_teacher_epochs)
+        if view_weight < 0 or patch_weight < 0:
+            raise InputError(f"method.view_weight {view_weight} and patch_weight {patch_weight} must be at least 0")
         self.student_temperature = student_temperature
         self.teacher_momentum, self.freeze_last_layer = teacher_momentum, freeze_last_layer
         self.view_weight, self.patch_weight = view_weight, patch_weight
@@ -190,7 +201,7 @@ class IBOT(Method[IBOTEncoding]):
         most = patches  # at another resolution a mask may hide a little more than its ratio
         if side == masks.shape[-1]:
             highest = max(slot.mask.ratio + slot.mask.spread for slot in self.plan.slots if slot.mask)
-            most = int(highest * patches)
+            most = max(1, int(highest * patches + 1e-4))  # sums such as 0.29 + 0.03 are a little less than that
         order = hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         return order, hidden.gather(1, order)
 
@@ -212,6 +223,8 @@ class IBOT(Method[IBOTEncoding]):
         return Costs(self.view_weight * cross, self.patch_weight * own)
 
     def reusable(self, encoding: IBOTEncoding) -> TargetEncoding | None:
+        if self.teacher.uses_batch_statistics():
+            return None
         return TargetEncoding((encoding.teacher, encoding.teacher_patches, encoding.patch_mean))
 
     def after_backward(self) -> None:

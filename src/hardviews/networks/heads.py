@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from hardviews.errors import InputError
+
 LastNorm = Literal["none", "affine", "plain"]
 
 
@@ -54,6 +56,9 @@ class PrototypeHead(nn.Module):
         norm_last_layer: bool = True,
     ) -> None:
         super().__init__()
+        if min(prototypes, hidden_dim, bottleneck_dim) < 1:
+            given = f"prototypes {prototypes}, hidden_dim {hidden_dim}, bottleneck_dim {bottleneck_dim}"
+            raise InputError(f"method.{given}: each must be at least 1")
         layers: list[nn.Module] = []
         for fan_in in (dim, hidden_dim):
             layers.append(nn.Linear(fan_in, hidden_dim))

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
+from hardviews.networks.backbones import patch_size
 
 
 def check_has_patches(backbone: nn.Module) -> None:
-    """Raises InputError where a backbone has no patches to hide."""
-    if not all(hasattr(backbone, name) for name in ("patch_embed", "num_prefix_tokens", "forward_features")):
-        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask; take a ViT as backbone")
+    """Raises InputError where a backbone has no patches to hide, or where they can't be told apart later."""
+    wanted = ("patch_embed", "num_prefix_tokens", "forward_features")
+    if not all(hasattr(backbone, name) for name in wanted) or patch_size(backbone) == 1:
+        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask; take a plain ViT as backbone")
+    if not isinstance(getattr(backbone, "patch_drop", nn.Identity()), nn.Identity):
+        raise InputError("backbone.patch_drop_rate: masks need every patch in its place; leave it at 0")
 
 
 def tokens(vit: nn.Module, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tensor:

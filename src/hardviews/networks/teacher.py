@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from hardviews.errors import InputError
+
 
 class Teacher(nn.Module):
     """Copies of the student's networks, under the names they are given (mean teacher, Tarvainen and Valpola, 2017).
@@ -47,6 +49,11 @@ class Teacher(nn.Module):
         """
         own, theirs = list(self.parameters()), list(nn.ModuleList(students).parameters())  # each shared one once
         get_ema_multi_avg_fn(momentum)(own, theirs, 0)  # type: ignore[no-untyped-call]
+
+
+def check_momentum(momentum: float) -> None:
+    if not 0 <= momentum <= 1:
+        raise InputError(f"method.teacher_momentum is 0 to 1, not {momentum}")
 
 
 def cosine_momentum(start: float, step: int, steps: int) -> float:

@@ -2,10 +2,12 @@
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,6 +18,18 @@ from hardviews.errors import InputError
 
 # Where files keep their weights; of DINO and iBOT the teacher, which is what they evaluate.
 KEYS = ("state_dict", "model", "teacher", "student")
+
+
+# What DINO's and iBOT's checkpoints hold besides tensors and plain values: their arguments, and learning rates as numpy
+# numbers, by the names of numpy 1 and 2.
+_scalar = np.float64(0).__reduce__()[0]
+ALLOWED: list[Any] = [
+    argparse.Namespace,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype("float64")),
+]
 
 
 class Match(NamedTuple):
@@ -36,8 +50,7 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
     """A state dictionary from safetensors or from torch: bare, or under ``state_dict``, ``model``, ``teacher`` or
     ``student``.
 
-    ``argparse.Namespace``, which DINO's and iBOT's checkpoints hold, is the one class that is made besides tensors and
-    plain values.
+    Besides tensors and plain values only ``ALLOWED`` is made.
 
     Args:
         file: ``.safetensors``, or anything that torch wrote.
@@ -52,10 +65,12 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             loaded: Any = load_file(file)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals(ALLOWED):
                 loaded = torch.load(file, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputError(f"{option}: {file} can't be loaded: {' '.join(str(error).split())[:160]}") from error
+        refused = re.search(r"(Unsupported \w+: [\w ]+? (?:numpy|[\w.]+))\b", str(error))
+        reason = f"it holds {refused[1].split()[-1]}, which is not allowed" if refused else " ".join(str(error).split())
+        raise InputError(f"{option}: {file} can't be loaded: {reason[:160]}") from error
     if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
         raise InputError(f"{option}: {file} is a checkpoint of hardviews; give its run folder")
     for key in KEYS:
@@ -79,9 +94,9 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
     """
     own = backbone.state_dict()
     names = {_bare(key): key for key in weights}
-    bare = {_bare(key): value for key, value in weights.items()}
+    bare = bare_names(weights)
     if isinstance(backbone, VisionTransformer):
-        bare = checkpoint_filter_fn(bare, backbone)
+        bare = _for_vit(bare, backbone)
     found = {key: value for key, value in bare.items() if key in own and value.shape == own[key].shape}
     if not found:
         there, here = _some(list(weights)) or "no tensor", _some(list(own))
@@ -89,6 +104,21 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
     backbone.load_state_dict(found, strict=False)
     missing, left = own.keys() - found.keys(), bare.keys() - found.keys()
     return Match(list(found), sorted(missing), sorted(names.get(key, key) for key in left))
+
+
+def bare_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers and methods."""
+    return {_bare(key): value for key, value in weights.items()}
+
+
+def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
+    """Positions resized and other layouts converted by timm, which fails where tokens other than patches differ; then
+    positions are left."""
+    try:
+        converted: dict[str, Tensor] = checkpoint_filter_fn(weights, vit)
+    except (RuntimeError, ValueError, AttributeError, AssertionError):
+        return {key: value for key, value in weights.items() if key != "pos_embed"}
+    return converted
 
 
 def _bare(key: str) -> str:

@@ -96,8 +96,8 @@ def dino_cifar10() -> PretrainOptions:
     """DINO on CIFAR-10: ResNet-18, 200 epochs, 2+2 views drawn and 1+1 kept.
 
     Source: lightly's CIFAR-10 benchmark (batch 128, SGD with lr 0.06 for it and weight decay 5e-4, 2,048 prototypes, BN
-    in the head, teacher momentum 0.99, no local views, no blur, half the colour strength), which has two layers in the
-    head where this has three, and a teacher momentum that does not grow.
+    in the head, teacher momentum 0.99, no local views, no blur), which has two layers in the head where this has three,
+    and a teacher momentum that does not grow.
 
     Command: ``hardviews pretrain --recipe dino_cifar10 --data cifar10 --data-root ROOT --out RUN``
 
@@ -118,7 +118,7 @@ def dino_cifar10() -> PretrainOptions:
     drop path               0.0
     views                   2 -> 1, 2 -> 1
     image size              32, 32
-    crop scale              0.14 - 1.0, 0.14 - 1.0
+    crop scale              0.4 - 1.0, 0.4 - 1.0
     blur                    0.0, 0.0
     ======================  ==========
     """
@@ -131,15 +131,7 @@ def dino_cifar10() -> PretrainOptions:
             "teacher_momentum": 0.99,
             "freeze_last_layer": 0,
         },
-        plan={
-            "scale": [0.14, 1.0],
-            "locals": 0,
-            "brightness": 0.4,
-            "contrast": 0.4,
-            "saturation": 0.4,
-            "hue": 0.1,
-            "blur_p": [0.0, 0.0, 0.0],
-        },
+        plan={"locals": 0, "blur_p": [0.0, 0.0, 0.0]},
         backbone=BackboneOptions("resnet18", stem="cifar"),
         batch_size=128,
         epochs=200,
@@ -158,7 +150,8 @@ def dino_imagenette() -> PretrainOptions:
     """DINO on Imagenette: ResNet-18 at 128 px, 800 epochs, 2+2+12 views drawn and 1+1+6 kept.
 
     Source: lightly's Imagenette benchmark (batch 256, SGD with lr 0.06 per 128 and weight decay 5e-4, 2,048 prototypes,
-    BN in the head, teacher momentum 0.99, local views of 64 px).
+    BN in the head, teacher momentum 0.99, local views of 64 px), whose head and teacher momentum differ as in
+    ``dino_cifar10``.
 
     Command: ``hardviews pretrain --recipe dino_imagenette --data IMAGENETTE/train --test-data IMAGENETTE/val
     --out RUN``
@@ -180,7 +173,7 @@ def dino_imagenette() -> PretrainOptions:
     drop path               0.0
     views                   2 -> 1, 2 -> 1, 12 -> 6
     image size              128, 128, 64
-    crop scale              0.14 - 1.0, 0.14 - 1.0, 0.05 - 0.14
+    crop scale              0.4 - 1.0, 0.4 - 1.0, 0.05 - 0.4
     blur                    1.0, 0.1, 0.5
     ======================  ==========
     """
@@ -193,7 +186,7 @@ def dino_imagenette() -> PretrainOptions:
             "teacher_momentum": 0.99,
             "freeze_last_layer": 0,
         },
-        plan={"scale": [0.14, 1.0], "local_scale": [0.05, 0.14], "local_size": 64, "locals": 6},
+        plan={"local_size": 64, "locals": 6},
         backbone=BackboneOptions("resnet18", stem="imagenet"),
         image_size=128,
         batch_size=256,

@@ -166,9 +166,16 @@ class RunFolder:
         return len(listed)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        beside = self.summary_file.with_suffix(".part")
-        beside.write_text(json.dumps(plain(summary), indent=2) + "\n", encoding="utf-8")
-        beside.replace(self.summary_file)
+        self._write(self.summary_file, summary)
+
+    def write_init(self, match: Mapping[str, Any]) -> None:
+        """Every tensor of ``--init``: ``matched``, ``missing`` and ``left``."""
+        self._write(self.path / "init.json", match)
+
+    def _write(self, file: Path, values: Mapping[str, Any]) -> None:
+        beside = file.with_suffix(".part")
+        beside.write_text(json.dumps(plain(values), indent=2) + "\n", encoding="utf-8")
+        beside.replace(file)
 
     def config(self) -> dict[str, Any]:
         """The configuration of the run in this folder.
