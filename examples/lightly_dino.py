@@ -65,7 +65,7 @@ def main() -> None:
         with torch.no_grad():
             update_momentum(method.student, method.teacher, m=0.99)
             targets = [method.teacher(view) for view in views[:2]]
-        loss = method.loss(targets, [method.student(view) for view in views])
+        loss = method.loss(targets, [method.student(view) for view in views], epoch=0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -56,10 +56,10 @@ def test_loss_and_gradients_equal_lightlys(shared: bool, locals: int) -> None:
     encoding = method(views, masks=masks)
     ours = method.loss(encoding)
 
-    view_loss = DINOLoss(PROTOTYPES, teacher_temp=0.04).double()
+    view_loss = DINOLoss(PROTOTYPES).double()
     view_loss.center.data = method.assignment.centre[None, None].clone()
     teacher = [view @ method.teacher.head.prototypes.T for view in encoding.teacher]
-    theirs = view_loss(teacher, [view @ method.head.prototypes.T for view in encoding.student])
+    theirs = view_loss(teacher, [view @ method.head.prototypes.T for view in encoding.student], epoch=0)
     patch_loss = IBOTPatchLoss(PROTOTYPES, teacher_temp=0.07)
     prefix = method.backbone.num_prefix_tokens
     for t in range(2):
@@ -121,12 +121,12 @@ def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
             targets = [logits(plain.teacher, found) for found in seen]
         hidden = zip(pixels, views.mask, strict=True)
         outputs = [logits(plain, tokens(plain.backbone, view, mask, plain.mask_token)) for view, mask in hidden]
-        expected = view_loss([t[:, 0] for t in targets], [s[:, 0] for s in outputs], teacher_temp=0.04)
-        temperature = 0.04 + (0.07 - 0.04) * index / 29  # a value an epoch, of which each has one step here
+        expected = view_loss([t[:, 0] for t in targets], [s[:, 0] for s in outputs], epoch=index)
+        patch_loss.teacher_temp = 0.04 + (0.07 - 0.04) * index / 29  # a value an epoch, of which each has one step here
         for target, output, mask in zip(targets, outputs, views.mask, strict=True):
             patch_loss.center.center = centre[None].clone()
             flat = mask.flatten(1)
-            terms = patch_loss(target[:, prefix:][flat], output[:, prefix:][flat], mask, teacher_temp=temperature)
+            terms = patch_loss(target[:, prefix:][flat], output[:, prefix:][flat], mask)
             expected = expected + terms / 2
         assert loss == pytest.approx(expected.item(), rel=1e-6)
 
