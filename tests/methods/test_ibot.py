@@ -27,7 +27,7 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
 from hardviews.views.render import render
 from hardviews.views.streams import stream
-from tests.methods.multi_crop import PROTOTYPES, ibot, pictures, small, teach, tiny_vit
+from tests.methods.multi_crop import PROTOTYPES, dino, ibot, pictures, small, teach, tiny_vit
 from tests.methods.tiny import TinyBackbone
 
 
@@ -286,6 +286,24 @@ def test_a_teacher_with_bn_encodes_again() -> None:
     assert method.reusable(encoding) is None
     method.eval()
     assert method.reusable(encoding) is not None
+
+
+def test_a_step_on_any_device_is_that_of_the_cpu(device: str) -> None:
+    for create, masked in ((dino, False), (ibot, True)):
+        found = []
+        for where in ("cpu", device):
+            method = create(tiny_vit).double().to(where) if create is dino else create().double().to(where)
+            masks = drawn(method.plan.without_selection()).mask if masked else None
+            views = [view.to(where) for view in pictures(method.plan, kept=True)]
+            encoding = method(views, masks=None if masks is None else masks.to(where))
+            method.loss(encoding).backward()  # type: ignore[no-untyped-call]
+            method.after_backward()
+            statistics = method.statistics(encoding)
+            method.after_step(type(encoding)(*(field.detach() for field in encoding)))
+            tensors = [*method.state_dict().values(), *statistics.values()]
+            found.append([tensor.detach().cpu() for tensor in tensors])
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_default_plan_masks_targets_alone() -> None:

@@ -1,4 +1,4 @@
-"""Pictures to draw views of, and the devices to render them on."""
+"""Pictures to draw views of."""
 
 import io
 from pathlib import Path
@@ -11,14 +11,6 @@ from torch import Tensor
 from hardviews.views.images import ImageBatch
 
 PACK = Path(__file__).parents[3] / "shared/data/imagenette224/imagenette224-sub-val.parquet"
-
-
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU here")
-    return name
 
 
 def natural(height: int, width: int, seed: int) -> Tensor:
