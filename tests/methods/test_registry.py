@@ -1,6 +1,8 @@
 """Methods are found by file name or dotted path."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,16 @@ def test_every_file_is_a_method() -> None:
     assert {"simsiam", "simclr"} <= set(methods.names())
     for name in methods.names():
         assert methods.find(name).__name__.lower() == name
+
+
+@pytest.mark.parametrize("name", ["byol", "simclr", "ibot"])
+def test_a_method_is_its_own_file_and_its_recipes(name: str) -> None:
+    """No other source file imports it or names it, so adding it touched none."""
+    source = Path(methods.__file__).parents[1]
+    own = {source / "methods" / f"{name}.py", source / "recipes" / f"{name}.py"}
+    naming = re.compile(rf"methods\.{name}\b|\"{name}\"|'{name}'")
+    others = {path for path in source.rglob("*.py") if naming.search(path.read_text(encoding="utf-8"))} - own
+    assert others - {source / "recipes" / "demo.py"} == set()
 
 
 def test_dotted_path_reaches_a_method_elsewhere() -> None:
