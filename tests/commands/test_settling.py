@@ -1,6 +1,7 @@
 """What is settled before a run starts."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +94,14 @@ def test_init_by_a_timm_models_name_takes_its_weights_mean_and_std(
         method.backbone.state_dict(), without_download("vit_tiny_patch16_224", 64, pretrained=True).state_dict()
     )
     assert "init: vit_tiny_patch16_224: 18 of the backbone's 18 tensors" in capsys.readouterr().err
+
+
+def test_init_with_nothing_of_use_is_refused_whatever_the_backbone(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.ones(4, 3, 3, 3)}, tmp_path / "conv.pth")
+    options = PretrainOptions(
+        data="shapes",
+        init=str(tmp_path / "conv.pth"),
+        backbone=BackboneOptions("vit_tiny_patch16_224", keywords={"depth": 1}),
+    )
+    with pytest.raises(InputError, match="nothing in it fits the backbone"):
+        settle(options, Shapes(count=10))

@@ -270,6 +270,18 @@ def test_shared_heads_stay_shared_and_the_teacher_follows() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.03])
+def test_other_vits_of_timm_can_be_masked() -> None:
+    eva = timm.create_model(
+        "eva02_tiny_patch14_224", img_size=28, embed_dim=24, depth=1, num_heads=2, num_classes=0, dynamic_img_size=True
+    )
+    method = IBOT(eva, replace(IBOT.default_plan(28), multiple=14), 16, 16, 8)
+    mask = torch.tensor([[[True, False], [False, False]]] * 2)
+    loss = method.loss(method([torch.rand(2, 3, 28, 28)] * 2, masks=torch.stack([mask, mask])))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert method.mask_token.grad is not None
+    assert method.mask_token.grad.abs().sum() > 0
+
+
 def test_masks_that_hide_nothing_cost_nothing(ratio: float) -> None:
     method = ibot(replace(IBOT.default_plan(16, mask_ratio=ratio, mask_spread=ratio), multiple=4)).double()
     for masks in (drawn(method.plan).mask, None):

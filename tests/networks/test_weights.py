@@ -37,6 +37,7 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
         (lambda s: {"student": s, "args": argparse.Namespace(a=1)}, "module.backbone."),
         # DINO's optimizer holds numpy's numbers as rates
         (lambda s: {"teacher": s, "optimizer": {"param_groups": [{"lr": np.float64(0.1)}]}}, "backbone."),
+        (lambda s: {"model_state_dict": s, "step": np.int64(3)}, ""),
     ],
 )
 def test_every_form_of_file_gives_the_same_weights(tmp_path: Path, wrap: Any, prefix: str) -> None:
@@ -78,6 +79,7 @@ def test_other_tokens_leave_the_positions() -> None:
     match = load_weights(vit(), registers.state_dict(), "init")
     assert {"cls_token", "pos_embed"} <= set(match.missing)
     assert "blocks.0.attn.qkv.weight" in match.matched
+    assert "pos_embed" in match.left
 
 
 def test_nothing_that_fits_is_refused() -> None:
@@ -96,6 +98,15 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     assert (
         argparse.Namespace not in torch.serialization.get_safe_globals()
     )  # what is allowed here is allowed nowhere else
+    torch.save({"state_dict": {}, "array": np.zeros(2)}, tmp_path / "array.pth")
+    with pytest.raises(InputError, match=r"it holds numpy\.\S+, which is not allowed"):
+        read_weights(tmp_path / "array.pth", "init")
+    (tmp_path / "text.pt").write_text("hello world")
+    with pytest.raises(InputError, match=r"text\.pt can't be loaded"):
+        read_weights(tmp_path / "text.pt", "init")
+    torch.save({"weights": {"conv1.weight": torch.ones(1)}}, tmp_path / "deep.pth")
+    with pytest.raises(InputError, match=r"deep\.pth holds no tensors at its top, nor under state_dict, "):
+        read_weights(tmp_path / "deep.pth", "init")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds no state dictionary"):
         read_weights(tmp_path / "list.pth", "init")

@@ -18,7 +18,7 @@ from hardviews.training.run_folder import RunFolder
 class Start(NamedTuple):
     """What a backbone starts from."""
 
-    weights: Mapping[str, Tensor]  # none where a checkpoint will bring them
+    weights: Mapping[str, Tensor] | None  # None where a checkpoint will bring them
     known: Mapping[str, Any]  # what is known of the mean and std they were trained with
     stem: Stem  # which their ResNet has, or the one that was asked for
 
@@ -36,7 +36,7 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
     run = RunFolder(Path(options.out)) if options.out else None
     if run and run.checkpoint_file.exists():
         config = run.config()
-        return Start({}, config, config["backbone"]["stem"] if stem == "auto" else stem)
+        return Start(None, config, config["backbone"].get("stem", stem) if stem == "auto" else stem)
     known: Mapping[str, Any] = {}
     if Path(init).is_dir():
         known, weights = run_weights(Path(init))
@@ -48,6 +48,6 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
     else:
         raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
     first = bare_names(weights).get("conv1.weight")
-    if stem == "auto" and first is not None:
+    if stem == "auto" and first is not None and options.backbone.name.startswith("resnet"):
         stem = "cifar" if first.shape[-1] == 3 else "imagenet"
     return Start(weights, known, stem)

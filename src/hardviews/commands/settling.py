@@ -50,7 +50,7 @@ def settle(
     wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
     if start is not None:
         wanted = start.known
-        if start.weights:
+        if start.weights is not None:
             match = load_weights(backbone, start.weights, f"init: {options.init}")
             say(f"init: {options.init}: {match}")
             if on_init:

@@ -5,7 +5,8 @@ it is never evidence for hard views: the class is, by design, the only thing all
 
 Every image shows three or four copies of one shape, the class, each with a colour, texture, size, rotation and place
 of its own, lighter or darker than the background, whose colour changes from place to place. All shapes have the same
-area, so that raw pixels say next to nothing about the class, while nearly every random crop of the image shows it.
+area. So raw pixels say little about the class (kNN 18 %, where chance is 10), while nearly every random crop of the
+image shows it.
 
 This design was committed before any training on it. It is not innocent of training on others: two of the three before
 it were given up because SimCLR learned their backgrounds instead of their shapes.

@@ -17,7 +17,7 @@ def check_has_patches(backbone: nn.Module) -> None:
     wanted = ("patch_embed", "num_prefix_tokens", "forward_features")
     if not all(hasattr(backbone, name) for name in wanted) or patch_size(backbone) == 1:
         raise InputError(f"{type(backbone).__name__} has no patch tokens to mask; take a plain ViT as backbone")
-    if not isinstance(getattr(backbone, "patch_drop", nn.Identity()), nn.Identity):
+    if not isinstance(getattr(backbone, "patch_drop", None), nn.Identity | None):
         raise InputError("backbone.patch_drop_rate: masks need every patch in its place; leave it at 0")
 
 

@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 
 # Where files keep their weights; of DINO and iBOT the teacher, which is what they evaluate.
-KEYS = ("state_dict", "model", "teacher", "student")
+KEYS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 
 
-# What DINO's and iBOT's checkpoints hold besides tensors and plain values: their arguments, and learning rates as numpy
-# numbers, by the names of numpy 1 and 2.
+# What checkpoints such as DINO's and iBOT's hold besides tensors and plain values: their arguments, and numbers of
+# numpy, by the names of numpy 1 and 2.
 _scalar = np.float64(0).__reduce__()[0]
 ALLOWED: list[Any] = [
     argparse.Namespace,
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,
-    type(np.dtype("float64")),
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
 
 
@@ -67,9 +67,13 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
         else:
             with torch.serialization.safe_globals(ALLOWED):
                 loaded = torch.load(file, "cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        refused = re.search(r"(Unsupported \w+: [\w ]+? (?:numpy|[\w.]+))\b", str(error))
-        reason = f"it holds {refused[1].split()[-1]}, which is not allowed" if refused else " ".join(str(error).split())
+    # torch's reader of pickles stumbles in many ways over what is no pickle.
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, SafetensorError,
+            pickle.UnpicklingError) as error:  # fmt: skip
+        refused = re.search(r"Unsupported \w+: (?:GLOBAL|class|operand) ([\w.]+)|got <class '([\w.]+)'>", str(error))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if refused:
+            reason = f"it holds {refused[1] or refused[2]}, which is not allowed"
         raise InputError(f"{option}: {file} can't be loaded: {reason[:160]}") from error
     if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
         raise InputError(f"{option}: {file} is a checkpoint of hardviews; give its run folder")
@@ -78,7 +82,10 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict):
         raise InputError(f"{option}: {file} holds no state dictionary")
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    weights = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise InputError(f"{option}: {file} holds no tensors at its top, nor under {', '.join(KEYS)}")
+    return weights
 
 
 def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match:
@@ -117,7 +124,7 @@ def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Te
     try:
         converted: dict[str, Tensor] = checkpoint_filter_fn(weights, vit)
     except (RuntimeError, ValueError, AttributeError, AssertionError):
-        return {key: value for key, value in weights.items() if key != "pos_embed"}
+        return weights  # in which positions are of another shape
     return converted
 
 

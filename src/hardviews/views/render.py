@@ -29,8 +29,8 @@ POINTS = 8
 def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float = 1.0) -> list[Tensor]:
     """Renders views.
 
-    With ``plan.colour == "matrix"`` crop, resize, flip and blur agree with torchvision's to rounding, colours within
-    the bounds that ``colour.py`` states, and nothing waits for a GPU. What the plan gives no chance (a jitter of 0,
+    With ``plan.colour == "matrix"`` crop, resize, flip and blur agree with torchvision's to rounding, colours about as
+    ``colour.py`` states for photographs, and nothing waits for a GPU. What the plan gives no chance (a jitter of 0,
     a blur with ``blur_p`` 0) is not looked for in ``views``. With ``"exact"`` torchvision's own functions are called,
     step by step and image by image.
 
