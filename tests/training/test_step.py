@@ -121,6 +121,28 @@ def test_clipping_by_parameter_and_by_all() -> None:
     assert torch.equal(gradients[1], torch.full((2, 2), 0.1))
 
 
+def test_a_scaled_loss_is_clipped_as_an_unscaled_one() -> None:
+    """fp16 scales the loss by 65,536 before the backward; what is clipped must be what it was."""
+
+    def moved(precision: str, clip: float) -> Tensor:
+        before, method = simsiam(bn=False), simsiam(bn=False)
+        groups = parameter_groups(method, 0.0, True, method.constant_rate)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        step = Step(
+            fabric, method, create_optimizer("sgd", groups, 0.0), Rates(1.0, 0.0, 1, 0), policies.named("hardest"), 3,
+            steps=1, clip=clip,
+        )  # fmt: skip
+        step.watch.start()
+        step(images(0), 0)
+        pairs = zip(method.parameters(), before.parameters(), strict=True)
+        return torch.stack([(after - start).detach().norm() for after, start in pairs])
+
+    clipped = moved("16-mixed", 1e-2)
+    assert clipped.max() <= 1e-2 + 1e-6
+    assert (clipped > 0).any()
+    torch.testing.assert_close(clipped, moved("32-true", 1e-2), rtol=0.05, atol=1e-4)
+
+
 def test_chunks_keep_simclrs_negatives() -> None:
     def simclr() -> Any:
         torch.manual_seed(0)
