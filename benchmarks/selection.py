@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardviews.methods.dino import all_pairs
+from hardviews.networks.assignment import all_pairs
 from hardviews.selection.costs import Costs
 from hardviews.selection.policies import named
 from hardviews.selection.search import hardest_ids, largest_by_slot, mean_total

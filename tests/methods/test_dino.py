@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Progress
-from hardviews.methods.dino import DINO, Assignment, DINOEncoding
+from hardviews.methods.dino import DINO, DINOEncoding
+from hardviews.networks.assignment import Assignment
 from hardviews.networks.backbones import create_backbone
 from hardviews.networks.heads import PrototypeHead
 from hardviews.selection import policies
@@ -60,7 +61,7 @@ def test_all_pairs_at_once_equal_each_by_itself(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         encoding = method(pictures(method.plan))
         whole = method.costs(encoding).cross
-        monkeypatch.setattr("hardviews.methods.dino.LOGITS", {"cpu": 1})
+        monkeypatch.setattr("hardviews.networks.assignment.LOGITS", {"cpu": 1})
         torch.testing.assert_close(method.costs(encoding).cross, whole)
         teacher, student = logits(method, encoding)
     for t, target in enumerate(teacher):

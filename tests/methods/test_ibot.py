@@ -199,7 +199,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         encoding = method(pictures(method.plan), masks=drawn(method.plan).mask)
         whole = method.costs(encoding)
-        monkeypatch.setattr("hardviews.methods.dino.LOGITS", {"cpu": 1})
+        monkeypatch.setattr("hardviews.networks.assignment.LOGITS", {"cpu": 1})
         parts = method.costs(encoding)
     assert whole.own is not None
     assert parts.own is not None

@@ -13,10 +13,11 @@ from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_rates
 from hardviews.data.shapes import Shapes
 from hardviews.methods.byol import BYOL
-from hardviews.methods.dino import DINO, Assignment
+from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
+from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.views.plan import Slot
 

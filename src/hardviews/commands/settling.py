@@ -17,13 +17,13 @@ from hardviews.commands.initialising import start_of
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
-from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel, whole_patches
+from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
 from hardviews.selection import policies
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 
 
@@ -61,11 +61,7 @@ def settle(
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
     plan = _call("plan", method_class.default_plan, image_size, **options.plan)
     plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
-    sizes = {asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots if slot.size != image_size}
-    rounded = {size: rendered for size, rendered in sizes.items() if size != rendered}
-    if rounded:
-        before, after = (" and ".join(map(str, numbers)) for numbers in (rounded.keys(), rounded.values()))
-        say(f"views of {before} px are rendered at {after} px: whole patches of {plan.multiple}")
+    say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
     settings = {key: value for key, value in options.method.items() if key != "name"}
@@ -107,6 +103,14 @@ def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
                 f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
                 "in bf16 on CPUs; give larger views, stem cifar, or precision 32-true"
             )
+
+
+def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
+    """Names the sizes that are rendered at others."""
+    rounded = {size: rendered for size, rendered in sizes.items() if size != rendered}
+    if rounded:
+        before, after = (" and ".join(map(str, numbers)) for numbers in (rounded.keys(), rounded.values()))
+        say(f"views of {before} px are rendered at {after} px: whole patches of {patch}")
 
 
 def say(line: str) -> None:

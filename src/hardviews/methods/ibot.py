@@ -8,15 +8,8 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
-from hardviews.methods.dino import (
-    DINO,
-    Assignment,
-    check_numbers,
-    cross_entropies,
-    drop_gradients,
-    images_at_once,
-    log_sum_exp,
-)
+from hardviews.methods.dino import DINO, check_numbers, drop_gradients
+from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
@@ -228,8 +221,9 @@ class IBOT(Method[IBOTEncoding]):
         return TargetEncoding((encoding.teacher, encoding.teacher_patches, encoding.patch_mean))
 
     def after_backward(self) -> None:
-        for head in (self.head, self.patch_head):
-            drop_gradients(head.last_layer, self.progress.epoch < self.freeze_last_layer)
+        if self.progress.epoch < self.freeze_last_layer:
+            for head in (self.head, self.patch_head):
+                drop_gradients(head.last_layer)
 
     def after_step(self, encoding: IBOTEncoding) -> None:
         """Both centres, that of patches over all of them, hidden or not; then the teacher."""
@@ -245,26 +239,3 @@ class IBOT(Method[IBOTEncoding]):
 def taken(patches: Tensor, order: Tensor) -> Tensor:
     """The patches ``[N, patches, D]`` of these places ``[N, M]``: ``[N, M, D]``."""
     return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
-
-
-def patch_cross_entropies(
-    student: Tensor,
-    prototypes: Tensor,
-    teacher: Tensor,
-    teacher_prototypes: Tensor,
-    assignment: Assignment,
-    epoch: float,
-) -> Tensor:
-    """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
-
-    Args:
-        student, prototypes: ``[T, B, M, D]`` and ``[P, D]``, the latter divided by the temperature.
-        teacher, teacher_prototypes: ``[T, B, M, D]`` and ``[P, D]``.
-    """
-    step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
-    parts = []
-    for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
-        logits = s @ prototypes.T  # [T, b, M, P]
-        assigned = assignment(t @ teacher_prototypes.T, epoch)
-        parts.append(log_sum_exp(logits) - (assigned * logits).sum(-1))
-    return torch.cat(parts, dim=1)

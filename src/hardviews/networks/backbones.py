@@ -9,6 +9,7 @@ from timm.models import ResNet
 from torch import Tensor, nn
 
 from hardviews.errors import InputError, unknown
+from hardviews.views.plan import whole_patches
 
 Stem = Literal["auto", "imagenet", "cifar"]
 
@@ -108,11 +109,6 @@ def patch_size(backbone: nn.Module) -> int:
     """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks."""
     size = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
     return int(size[0] if isinstance(size, tuple) else size)
-
-
-def whole_patches(size: int, patch: int) -> int:
-    """The multiple of a patch nearest to a size, at least one."""
-    return max(int(size / patch + 0.5), 1) * patch
 
 
 def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:

@@ -62,7 +62,8 @@ class Rates:
     """The learning rate and the weight decay at every step.
 
     Args:
-        peak, end: learning rates already scaled to the batch.
+        peak: learning rate already scaled to the batch.
+        end: learning rate after the last step.
         steps, warmup: in steps.
         decay: weight decay at the first step.
         decay_end: weight decay after the last step, reached by half a cosine; None: it does not change.
@@ -93,5 +94,5 @@ class Rates:
 
 def clip_each(gradients: list[Tensor], limit: float) -> None:
     """Scales every gradient whose norm is above the limit down to it, each by itself, as DINO's code does."""
-    for norm, gradient in zip(torch._foreach_norm(gradients), gradients, strict=True):
-        gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
+    scales = (limit / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(scales.unbind()))

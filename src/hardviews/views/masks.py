@@ -27,7 +27,8 @@ def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: in
     Raises:
         InputError: masked slots of different grids.
     """
-    slots = [plan.slots[slot] for slot in plan.slot_of()]
+    slot_of = plan.slot_of()
+    slots = [plan.slots[slot] for slot in slot_of]
     grids = {size_at(plan, slot) // plan.multiple for slot in slots if slot.mask}
     if not grids:
         return None
@@ -38,7 +39,7 @@ def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: in
     uniform = torch.rand(len(masked), 2 + 4 * PROPOSALS, total, generator=generator)[..., start : start + batch]
     ratios = []
     for row, v in enumerate(masked):
-        mask, first = slots[v].mask, masked.index(plan.slot_of().index(plan.slot_of()[v]))
+        mask, first = slots[v].mask, masked.index(slot_of.index(slot_of[v]))  # the first view of the same slot
         assert mask is not None
         # One ratio for all candidates of a slot, unless every view is to have its own.
         hidden, ratio = uniform[row if mask.per_view else first, :2]

@@ -216,4 +216,9 @@ class ViewPlan:
 
 def size_at(plan: ViewPlan, slot: Slot, resolution: float = 1.0) -> int:
     """Side in pixels of a slot's views at a resolution: a whole number of ``plan.multiple``, at least one."""
-    return max(int(slot.size * resolution / plan.multiple + 0.5), 1) * plan.multiple
+    return whole_patches(slot.size * resolution, plan.multiple)
+
+
+def whole_patches(size: float, patch: int) -> int:
+    """The multiple of a patch nearest to a size, at least one."""
+    return max(int(size / patch + 0.5), 1) * patch

@@ -1,0 +1,154 @@
+"""How a teacher assigns views and patches to prototypes, and the cross-entropies of a student to that (DINO, iBOT)."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hardviews.errors import InputError
+
+# Without gradient logits are made for so many images at once that they are about this many numbers: on a CPU 8 MB, so
+# that they stay near the cache, elsewhere 128 MB. With gradient all are needed until the backward.
+LOGITS = {"cpu": 2**21}
+LOGITS_ELSEWHERE = 2**25
+
+
+class Assignment(nn.Module):
+    """How the teacher's logits become a distribution over prototypes: centred by a running mean, against the collapse
+    onto one prototype, and sharpened by a temperature, against the collapse onto all alike.
+
+    Args:
+        prototypes: P.
+        momentum: of the running mean.
+        temperature: of the softmax, after its warm-up.
+        warmup_temperature: where the warm-up starts.
+        warmup_epochs: of the linear warm-up, which changes the temperature once an epoch.
+    """
+
+    centre: Tensor  # [P]
+
+    def __init__(
+        self, prototypes: int, momentum: float, temperature: float, warmup_temperature: float, warmup_epochs: int
+    ) -> None:
+        super().__init__()
+        if min(temperature, warmup_temperature) <= 0:
+            raise InputError(f"teacher temperatures must be above 0, got {temperature} and {warmup_temperature}")
+        if not 0 <= momentum <= 1:
+            raise InputError(f"method.centre_momentum is 0 to 1, not {momentum}")
+        self.momentum, self.warmup_epochs = momentum, warmup_epochs
+        self.start, self.end = warmup_temperature, temperature
+        self.register_buffer("centre", torch.zeros(prototypes))
+
+    def temperature(self, epoch: float) -> float:
+        if epoch >= self.warmup_epochs:
+            return self.end
+        return self.start + (self.end - self.start) * int(epoch) / max(1, self.warmup_epochs - 1)
+
+    def forward(self, logits: Tensor, epoch: float) -> Tensor:
+        """The teacher's logits ``[..., P]`` to probabilities."""
+        centred: Tensor = logits - self.centre
+        return (centred / self.temperature(epoch)).softmax(-1)
+
+    @torch.no_grad()
+    def move_centre(self, encoded: Tensor, prototypes: Tensor) -> None:
+        """``centre = momentum · centre + (1 - momentum) · mean of the logits``, over the images of all processes.
+
+        Args:
+            encoded: ``[..., D]``, of the teacher; the mean of their logits is the logits of their mean.
+            prototypes: ``[P, D]``, the teacher's.
+        """
+        mean = prototypes @ encoded.flatten(0, -2).mean(0)
+        average(mean)
+        self.centre.lerp_(mean, 1 - self.momentum)
+
+    @torch.no_grad()
+    def entropies(self, encoded: Tensor, prototypes: Tensor, epoch: float) -> dict[str, Tensor]:
+        """In nats, of an image's distribution and of the mean distribution of all images, ``encoded [T, B, D]``.
+
+        Both collapses show: of all prototypes alike the first is log P, of one prototype for all the second is 0.
+        """
+        entropy, mean = [], []
+        for view in encoded:
+            assigned = self(view @ prototypes.T, epoch)  # [B, P]
+            entropy.append(torch.special.entr(assigned).sum(-1).mean())
+            mean.append(assigned.mean(0))
+        whole = torch.stack(mean).mean(0)
+        average(whole)
+        return {
+            "teacher_entropy": torch.stack(entropy).mean(),
+            "teacher_entropy_of_mean": torch.special.entr(whole).sum(),
+        }
+
+
+def average(tensor: Tensor) -> None:
+    """In place, over processes."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+
+
+def cross_entropies(
+    student: Tensor,
+    prototypes: Tensor,
+    teacher: Tensor,
+    teacher_prototypes: Tensor,
+    assignment: Assignment,
+    epoch: float,
+) -> Tensor:
+    """Of every student view v to every teacher view t, ``[T, V, B]``, in as little memory as may be.
+
+    CE = logsumexp(s) - <softmax(t), s>, so that there is one product for all pairs and one log-sum-exp per view, and no
+    log-softmax of a combination.
+
+    Args:
+        student, prototypes: ``[V, B, D]`` and ``[P, D]``, the latter divided by the temperature.
+        teacher, teacher_prototypes: ``[T, B, D]`` and ``[P, D]``.
+    """
+    step = images_at_once(student, len(student) * len(prototypes))
+    parts = []
+    images = zip(torch.split(student.transpose(0, 1), step), torch.split(teacher.transpose(0, 1), step), strict=True)
+    for s, t in images:
+        logits = s @ prototypes.T  # [b, V, P]
+        assigned = assignment(t @ teacher_prototypes.T, epoch)  # [b, T, P]
+        parts.append(all_pairs(logits, assigned))
+    return torch.cat(parts).permute(1, 2, 0)
+
+
+def all_pairs(logits: Tensor, assigned: Tensor) -> Tensor:
+    """The cross-entropies of student logits ``[b, V, P]`` to distributions ``[b, T, P]``, ``[b, T, V]``."""
+    return log_sum_exp(logits)[:, None] - assigned @ logits.mT
+
+
+def log_sum_exp(x: Tensor) -> Tensor:
+    """Over the last dimension. By the one fused kernel there is, in two thirds of torch.logsumexp's time on a CPU."""
+    return x[..., 0] - x.log_softmax(-1)[..., 0]
+
+
+def images_at_once(student: Tensor, logits: int) -> int:
+    """For how many of the images of ``student [V, B, ...]`` to make logits at once, so many for each: all of them if
+    the backward will need them."""
+    batch = student.shape[1]
+    limit = LOGITS.get(student.device.type, LOGITS_ELSEWHERE)
+    return batch if student.requires_grad else max(1, limit // max(1, logits))
+
+
+def patch_cross_entropies(
+    student: Tensor,
+    prototypes: Tensor,
+    teacher: Tensor,
+    teacher_prototypes: Tensor,
+    assignment: Assignment,
+    epoch: float,
+) -> Tensor:
+    """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
+
+    Args:
+        student, prototypes: ``[T, B, M, D]`` and ``[P, D]``, the latter divided by the temperature.
+        teacher, teacher_prototypes: ``[T, B, M, D]`` and ``[P, D]``.
+    """
+    step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
+    parts = []
+    for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
+        logits = s @ prototypes.T  # [T, b, M, P]
+        assigned = assignment(t @ teacher_prototypes.T, epoch)
+        parts.append(log_sum_exp(logits) - (assigned * logits).sum(-1))
+    return torch.cat(parts, dim=1)
