@@ -17,6 +17,13 @@ from hardviews.views.plan import ColourMode, Interpolation, Photometric, Slot, V
 from hardviews.views.render import render
 from hardviews.views.streams import stream
 
+
+@pytest.fixture(autouse=True, params=["one by one", "by matrices"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it depends on the size of the pictures how they are resized; here every test sees both."""
+    monkeypatch.setattr(rendering, "ONE_BY_ONE_PIXELS", 0 if request.param == "one by one" else 1 << 40)
+
+
 EVERYTHING = Photometric(0.4, 0.4, 0.2, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=0.5, solarize_p=0.3)
 
 
@@ -274,6 +281,16 @@ def test_chunks_change_nothing(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(rendering, "CHUNK_PIXELS", {"cpu": pixels})
         assert distance(render(mixed, views, plan), whole).abs().max() < 1e-5
         assert chunks == expected
+
+
+def test_both_ways_are_one(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plain(replace(EVERYTHING, solarize_p=0.0), size=100, draw=4, interpolation="bicubic")
+    views = views_of(mixed, plan)
+    found = []
+    for pixels in (0, 1 << 40):
+        monkeypatch.setattr(rendering, "ONE_BY_ONE_PIXELS", pixels)
+        found.append(render(mixed, views, plan))
+    assert 0 < distance(*found).abs().max() < 1e-4
 
 
 def test_slots_of_several_sizes_and_a_choice(mixed: ImageBatch, device: str) -> None:

@@ -12,6 +12,9 @@ from hardviews.views.plan import Interpolation
 # How far a filter reaches from its centre, in pixels of the coarser of the two grids.
 REACH = {"bilinear": 1, "bicubic": 2}
 
+# Rows or columns blurred at once in `blurred`.
+BAND = 32
+
 
 def resize_matrix(
     start: Tensor, length: Tensor, flip: Tensor, extent: int, side: int, interpolation: Interpolation
@@ -58,6 +61,24 @@ def blur_matrix(sigma: Tensor, side: int, kernel: int) -> Tensor:
     # At 0.01 pixels the neighbours' weights are 0 in float32 already.
     weight = (-0.5 * (offset / sigma.clamp_min(0.01)[:, None]).square()).softmax(1)  # [B, kernel]
     return (weight @ _shifts(side, kernel, sigma.device)).view(-1, side, side)
+
+
+def blurred(view: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """A Gaussian blur of views ``[B, 3, side, side]``, the product with ``blur_matrix`` without most of its zeros.
+
+    Args:
+        sigma, kernel: as for ``blur_matrix``.
+    """
+    side, half = view.shape[-1], kernel // 2
+    matrix = blur_matrix(sigma, side, kernel)[:, None]
+    down, out = torch.empty_like(view), torch.empty_like(view)
+    for start in range(0, side, BAND):
+        band, near = slice(start, start + BAND), slice(max(start - half, 0), start + BAND + half)
+        down[:, :, band] = matrix[:, :, band, near] @ view[:, :, near]
+    for start in range(0, side, BAND):
+        band, near = slice(start, start + BAND), slice(max(start - half, 0), start + BAND + half)
+        out[..., band] = down[..., near] @ matrix[:, :, band, near].mT
+    return out
 
 
 def kernel_at(kernel: int | None, full: int, side: int) -> int:
