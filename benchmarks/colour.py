@@ -11,6 +11,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
@@ -20,6 +21,7 @@ from torch import Tensor
 from hardviews.data.decode import Bounds
 from hardviews.data.sources import open_source
 from hardviews.views import render as rendering
+from hardviews.views.colour import correction
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Photometric, Slot, ViewPlan
@@ -36,8 +38,8 @@ def distances(images: ImageBatch, views: Views, plan: ViewPlan) -> Tensor:
     return (torch.stack(ours) - torch.stack(exact)).abs().mean((2, 3, 4)).flatten()
 
 
-def no_correction(pictures: Tensor, boxes: Tensor, views: Views) -> Tensor:
-    return torch.zeros(*boxes.shape[:2], 3, 4)
+def no_correction(colours: Tensor, jitter: Tensor, order: Tensor, grey: Tensor) -> Tensor:
+    return torch.zeros(len(colours), 3, 4)
 
 
 def main() -> None:
@@ -51,7 +53,6 @@ def main() -> None:
     for column in ("jitter", "sample", "", "mean", "99th percentile", "largest"):
         table.add_column(column)
     figures = []
-    correction = rendering._corrections
     for jitter in JITTERS:
         look = Photometric(*jitter, jitter_p=0.8, grey_p=0.2)
         slot = Slot(size=SIDE, draw=VIEWS, keep=VIEWS, photometric=look)
@@ -61,8 +62,8 @@ def main() -> None:
             images = ImageBatch.pack([source.read(row, Bounds(512)) for row in rows])
             views = draw(plan, images.size, stream(sample, "views"))
             for name, function in (("render", correction), ("matrix alone", no_correction)):
-                rendering._corrections = function
-                found = distances(images, views, plan)
+                with patch.object(rendering, "correction", function):
+                    found = distances(images, views, plan)
                 values = [found.mean().item(), found.quantile(0.99).item(), found.max().item()]
                 table.add_row(str(jitter), str(sample), name, *(f"{value:.4f}" for value in values))
                 figures.append({"jitter": jitter, "sample": sample, "colours": name, "mean_p99_largest": values})

@@ -10,17 +10,13 @@
    keep: (their cost - the mean cost of all) / (the largest cost - the mean), for 5,000 images of random costs.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from side_by_side import arguments, seconds, write
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,22 +81,9 @@ def sampling(device: torch.device) -> dict[str, dict[str, float]]:
     return found
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser = arguments(__doc__)
     args = parser.parse_args()
     device: torch.device = args.device
 
@@ -147,8 +130,7 @@ def main() -> None:
         print(
             f"{name} finds the hardest of {values['found_hardest']:.2%} and keeps {values['hardness_kept']:.0%} of it"
         )
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write(args.json, figures)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torchvision.transforms.v2.functional as V
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
+import hardviews.views.geometry as geometry
 import hardviews.views.render as rendering
 from hardviews.views.colour import step_by_step
 from hardviews.views.draw import Views, draw
@@ -18,10 +19,10 @@ from hardviews.views.render import render
 from hardviews.views.streams import stream
 
 
-@pytest.fixture(autouse=True, params=["one by one", "by matrices"])
+@pytest.fixture(autouse=True, params=["by taps", "by matrices"])
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU it depends on the size of the pictures how they are resized; here every test sees both."""
-    monkeypatch.setattr(rendering, "ONE_BY_ONE_PIXELS", 0 if request.param == "one by one" else 1 << 40)
+    """On a CPU it depends on the size of the pictures how they are resampled; here every test sees both."""
+    monkeypatch.setattr(rendering, "TAPS_PIXELS", 0 if request.param == "by taps" else 1 << 40)
 
 
 EVERYTHING = Photometric(0.4, 0.4, 0.2, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=0.5, solarize_p=0.3)
@@ -276,9 +277,10 @@ def test_chunks_change_nothing(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatc
         return padded(self)
 
     monkeypatch.setattr(ImageBatch, "padded", counted)
+    monkeypatch.setattr(rendering, "TAPS_PIXELS", 1 << 40)
     for pixels, expected in ((1, [1] * 6), (4 * 224 * 333, [4, 2])):
         chunks.clear()
-        monkeypatch.setattr(rendering, "CHUNK_PIXELS", {"cpu": pixels})
+        monkeypatch.setattr(geometry, "CHUNK_PIXELS", {"cpu": pixels})
         assert distance(render(mixed, views, plan), whole).abs().max() < 1e-5
         assert chunks == expected
 
@@ -288,7 +290,7 @@ def test_both_ways_are_one(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatch) -
     views = views_of(mixed, plan)
     found = []
     for pixels in (0, 1 << 40):
-        monkeypatch.setattr(rendering, "ONE_BY_ONE_PIXELS", pixels)
+        monkeypatch.setattr(rendering, "TAPS_PIXELS", pixels)
         found.append(render(mixed, views, plan))
     assert 0 < distance(*found).abs().max() < 1e-4
 

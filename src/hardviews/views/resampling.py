@@ -1,7 +1,9 @@
-"""Crop, antialiased resize, flip and Gaussian blur along one axis, as matrices: one per image, [out, in]."""
+"""Crop, antialiased resize, flip and Gaussian blur along one axis: as taps (which pixels, with what weights), and as
+matrices ``[out, in]``; one per image."""
 
 from functools import lru_cache
 from math import ceil
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +14,18 @@ from hardviews.views.plan import Interpolation
 # How far a filter reaches from its centre, in pixels of the coarser of the two grids.
 REACH = {"bilinear": 1, "bicubic": 2}
 
-# Rows or columns blurred at once in `blurred`.
-BAND = 32
+
+class Taps(NamedTuple):
+    """A resampling of an axis: pixel i of the view is the sum over taps of ``weight`` times pixel ``source``."""
+
+    source: Tensor  # int64 [..., side, taps]
+    weight: Tensor  # float32 [..., side, taps]
 
 
-def resize_matrix(
-    start: Tensor, length: Tensor, flip: Tensor, extent: int, side: int, interpolation: Interpolation
-) -> Tensor:
-    """Matrices ``[B, side, extent]`` that cut a stretch out of an axis and resize it, as torchvision with antialias.
+def resize_taps(
+    start: Tensor, length: Tensor, flip: Tensor, side: int, interpolation: Interpolation, shrinking: float
+) -> Taps:
+    """Cuts a stretch out of an axis and resizes it, as torchvision with antialias.
 
     A pixel of the view is a weighted mean of the crop's pixels around its place; weights follow the triangle or the
     cubic (a = -0.5), widened where the view is coarser than the crop, and those outside the crop are left out.
@@ -27,30 +33,39 @@ def resize_matrix(
     Args:
         start, length: float64 ``[B]``, the crop in whole pixels.
         flip: bool ``[B]``, whether the view runs backwards.
-        extent: pixels of the axis, at least start + length.
         side: pixels of the view.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
+        shrinking: the most pixels of a crop to a pixel of its view.
+
+    Returns:
+        ``[B, side, taps]``, indices within the axis; those with weight 0 may be any within the crop.
     """
     scale = (length / side)[:, None]  # pixels of the crop per pixel of the view, [B, 1]
     widening = scale.clamp_min(1)
     place = torch.arange(side, device=start.device)
     centre = (torch.where(flip[:, None], side - 1 - place, place) + 0.5) * scale  # within the crop, [B, side]
     first = (centre - REACH[interpolation] * widening + 0.5).floor_()
-    # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
-    taps = torch.arange(2 * ceil(REACH[interpolation] * max(extent / side, 1)) + 1, device=start.device)
+    taps = torch.arange(taps_of(shrinking, interpolation), device=start.device)
     # Differences in float64, then small enough for float32.
     distance = (first + 0.5 - centre).float()[:, :, None] + taps  # [B, side, taps]
-    pixel = first[:, :, None] + taps
-    inside = (pixel >= 0) & (pixel < length[:, None, None])
+    pixel = first.long()[:, :, None] + taps
+    last = length.long()[:, None, None] - 1
+    inside = (pixel >= 0) & (pixel <= last)
     shape = {"bilinear": _triangle, "bicubic": _cubic}[interpolation]
     weight = shape(distance / widening.float()[:, :, None]) * inside
-    weight = weight / weight.sum(-1, keepdim=True)
-    matrix = weight.new_zeros(len(start), side, extent)
-    return matrix.scatter_add_(2, (pixel + start[:, None, None]).long().clamp_(0, extent - 1), weight)
+    # In float64, where it does not depend on how many zeros there are.
+    weight /= weight.sum(-1, keepdim=True, dtype=torch.float64)
+    return Taps(torch.minimum(pixel.clamp_min_(0), last) + start.long()[:, None, None], weight)
 
 
-def blur_matrix(sigma: Tensor, side: int, kernel: int) -> Tensor:
-    """Matrices ``[B, side, side]`` of a Gaussian blur with reflected borders, as torchvision's ``gaussian_blur``.
+def taps_of(shrinking: float, interpolation: Interpolation) -> int:
+    """How many taps a filter needs that has so many pixels of the crop to a pixel of the view."""
+    return 2 * ceil(REACH[interpolation] * max(shrinking, 1)) + 1
+
+
+def blur_taps(sigma: Tensor, side: int, kernel: int) -> Taps:
+    """A Gaussian blur with reflected borders, as torchvision's ``gaussian_blur``: source ``[side, kernel]``, the same
+    for all views, and weight ``[B, kernel]``, the same for all pixels.
 
     Args:
         sigma: float32 ``[B]``, standard deviation in pixels; 0 gives the identity, exactly.
@@ -59,26 +74,25 @@ def blur_matrix(sigma: Tensor, side: int, kernel: int) -> Tensor:
     """
     offset = torch.arange(kernel, device=sigma.device) - kernel // 2
     # At 0.01 pixels the neighbours' weights are 0 in float32 already.
-    weight = (-0.5 * (offset / sigma.clamp_min(0.01)[:, None]).square()).softmax(1)  # [B, kernel]
-    return (weight @ _shifts(side, kernel, sigma.device)).view(-1, side, side)
+    return Taps(
+        _reflected(side, kernel, sigma.device), (-0.5 * (offset / sigma.clamp_min(0.01)[:, None]).square()).softmax(1)
+    )
 
 
-def blurred(view: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """A Gaussian blur of views ``[B, 3, side, side]``, the product with ``blur_matrix`` without most of its zeros.
+def resize_matrix(
+    start: Tensor, length: Tensor, flip: Tensor, extent: int, side: int, interpolation: Interpolation
+) -> Tensor:
+    """``resize_taps`` as matrices ``[B, side, extent]``, for an axis of ``extent`` pixels."""
+    # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
+    source, weight = resize_taps(start, length, flip, side, interpolation, extent / side)
+    return weight.new_zeros(len(start), side, extent).scatter_add_(2, source, weight)
 
-    Args:
-        sigma, kernel: as for ``blur_matrix``.
-    """
-    side, half = view.shape[-1], kernel // 2
-    matrix = blur_matrix(sigma, side, kernel)[:, None]
-    down, out = torch.empty_like(view), torch.empty_like(view)
-    for start in range(0, side, BAND):
-        band, near = slice(start, start + BAND), slice(max(start - half, 0), start + BAND + half)
-        down[:, :, band] = matrix[:, :, band, near] @ view[:, :, near]
-    for start in range(0, side, BAND):
-        band, near = slice(start, start + BAND), slice(max(start - half, 0), start + BAND + half)
-        out[..., band] = down[..., near] @ matrix[:, :, band, near].mT
-    return out
+
+def blur_matrix(sigma: Tensor, side: int, kernel: int) -> Tensor:
+    """``blur_taps`` as matrices ``[B, side, side]``."""
+    source, weight = blur_taps(sigma, side, kernel)
+    matrix = weight.new_zeros(len(sigma), side, side)
+    return matrix.scatter_add_(2, source.expand(len(sigma), -1, -1), weight[:, None].expand(-1, side, -1))
 
 
 def kernel_at(kernel: int | None, full: int, side: int) -> int:
@@ -98,11 +112,11 @@ def _nearest_odd(number: float) -> int:
 
 
 @lru_cache(maxsize=32)
-def _shifts(side: int, kernel: int, device: torch.device) -> Tensor:
-    """For every place in the kernel the matrix that shifts an axis by it, borders reflected: ``[kernel, side²]``."""
+def _reflected(side: int, kernel: int, device: torch.device) -> Tensor:
+    """The pixels around every pixel, borders reflected: ``[side, kernel]``."""
     half = kernel // 2
-    padded = F.pad(torch.eye(side, device=device)[None], (half, half), mode="reflect")[0]  # [pixel, padded place]
-    return padded.unfold(1, side, 1).transpose(0, 1).transpose(1, 2).reshape(kernel, side * side)
+    pixels = torch.arange(side, dtype=torch.float32, device=device)[None, None]
+    return F.pad(pixels, (half, half), mode="reflect")[0, 0].long().unfold(0, kernel, 1)
 
 
 def _triangle(distance: Tensor) -> Tensor:
