@@ -55,7 +55,7 @@ def measure(name: str, part: str, device: str, batch: int) -> float:
         step.watch.start()
         if part == "scoring":
             views = draw(method.plan, images.size, stream(0, "views", index)).to(fabric.device)
-            step._choose(images, views, stream(0, "policy", index))
+            step._choose(images, views, index, 0)
         else:
             step(images, index)
     return held(device) - idle

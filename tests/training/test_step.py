@@ -10,6 +10,7 @@ from torch import Tensor
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
+from hardviews.selection.scoring import Scoring
 from hardviews.training.optimizers import Rates, clip_each, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
@@ -72,7 +73,7 @@ def test_as_many_views_as_are_kept_is_the_plain_method_bit_for_bit() -> None:
 
 def test_parts_and_chunks_change_nothing_without_bn() -> None:
     losses, parameters = trained(simsiam(bn=False))
-    for options in ({"parts": 2}, {"parts": 4}, {"score_chunk": 3}):
+    for options in ({"parts": 2}, {"parts": 4}, {"scoring": Scoring(chunk=3)}):
         others, other = trained(simsiam(bn=False), **options)
         assert others == pytest.approx(losses, abs=1e-5)
         torch.testing.assert_close(other, parameters, atol=1e-5, rtol=0)
@@ -89,7 +90,7 @@ def test_parts_and_chunks_keep_centres_teachers_and_masks(name: str) -> None:
 
     whole = created()
     losses, _ = trained(whole, clip=0.03)
-    for options in ({"parts": 2}, {"parts": 4}, {"score_chunk": 3}):
+    for options in ({"parts": 2}, {"parts": 4}, {"scoring": Scoring(chunk=3)}):
         method = created()
         others, _ = trained(method, clip=0.03, **options)
         assert others == pytest.approx(losses, abs=1e-6)
@@ -149,7 +150,7 @@ def test_chunks_keep_simclrs_negatives() -> None:
         return without_bn(SimCLR(TinyBackbone(), SimCLR.default_plan(16), dim=8, hidden_dim=16))
 
     losses, parameters = trained(simclr())
-    others, other = trained(simclr(), score_chunk=3)
+    others, other = trained(simclr(), scoring=Scoring(chunk=3))
     assert others == pytest.approx(losses, abs=1e-5)
     torch.testing.assert_close(other, parameters, atol=1e-5, rtol=0)
 
@@ -160,6 +161,6 @@ def test_scoring_small_leaves_training_at_full_size() -> None:
     method.backbone.register_forward_pre_hook(
         lambda _, inputs: seen.append((torch.is_grad_enabled(), len(inputs[0][0, 0])))
     )
-    trained(method, score_resolution=0.5)
+    trained(method, scoring=Scoring(resolution=0.5))
     assert set(seen) == {(False, 8), (True, 16)}
     assert len(seen) == STEPS * (4 + 2)

@@ -20,11 +20,15 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
 from hardviews.selection import policies
+from hardviews.selection.scoring import EXACT
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
+
+# What fast scoring is; see benchmarks/scoring.py for what it keeps.
+FAST = {"resolution": 0.5, "network": "student", "token_keep": 1.0}
 
 
 def settle(
@@ -83,6 +87,10 @@ def settle(
     settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
         settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
+    fast = options.scoring == "fast"
+    for name, value in FAST.items():
+        given = getattr(options, f"score_{name}")
+        settled[f"score_{name}"] = (value if fast else getattr(EXACT, name)) if given is None else given
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
@@ -124,7 +132,7 @@ def check(options: PretrainOptions) -> None:
     policies.named(options.policy)
     at_least = {
         1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
-        0: "workers checkpoint_steps knn_epochs score_chunk lr min_lr weight_decay weight_decay_end clip momentum "
+        0: "workers checkpoint_steps knn_epochs lr min_lr weight_decay weight_decay_end clip momentum "
         "warmup_epochs max_unreadable",
     }
     for least, names in at_least.items():
@@ -132,11 +140,8 @@ def check(options: PretrainOptions) -> None:
             value = getattr(options, name)
             if value is not None and value < least:
                 raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
-    for name in ("score_resolution", "knn_temperature"):
-        if getattr(options, name) <= 0:
-            raise InputError(f"{name.replace('_', '-')}: {getattr(options, name)} must be above 0")
-    if options.score_resolution > 1:
-        raise InputError(f"score-resolution: {options.score_resolution} must be at most 1")
+    if options.knn_temperature <= 0:
+        raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")
     if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
         raise InputError(f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {options.epochs} epochs")
     if options.wandb is not None and importlib.util.find_spec("wandb") is None:

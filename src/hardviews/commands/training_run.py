@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hardviews.evaluation.rank import effective_rank
 from hardviews.methods.base import Method
 from hardviews.networks.weights import Match
 from hardviews.selection import policies
+from hardviews.selection.scoring import Scoring
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
@@ -153,9 +154,14 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
         clip=options.clip or 0.0,
         clip_by=options.clip_by or "parameter",
         parts=options.accumulate,
-        score_resolution=options.score_resolution,
-        score_chunk=options.score_chunk,
+        scoring=scoring_of(options),
     )
+
+
+def scoring_of(options: PretrainOptions) -> Scoring:
+    """Of settled options."""
+    names = [field.name for field in fields(Scoring)]
+    return Scoring(**{name: getattr(options, f"score_{name}") for name in names})
 
 
 def synchronised(method: Method[Any], device_type: str, processes: int) -> Method[Any]:

@@ -97,6 +97,11 @@ class BYOL(Method[BYOLEncoding]):
             projection = torch.stack([self.teacher.projector(self.teacher.backbone(view)) for view in views])
         return BYOLEncoding(prediction, projection)
 
+    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+        projection = torch.stack([self.teacher.projector(self.teacher.backbone(view)) for view in views])
+        encoding = BYOLEncoding(projection, projection)
+        return self.costs(encoding), self.reusable(encoding)
+
     @outside_autocast
     def costs(self, encoding: BYOLEncoding) -> Costs:
         """``cross[t, v] = 2 (2 - 2 cos(prediction_v, projection_t))``: a pair's total is the sum of equation 2 both

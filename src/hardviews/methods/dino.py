@@ -137,12 +137,21 @@ class DINO(Method[DINOEncoding]):
     @outside_autocast
     def costs(self, encoding: DINOEncoding) -> Costs:
         """``cross[t, v]``: the cross-entropy of the student's view v to the teacher's view t (equations 1 to 3)."""
+        return self._costs(encoding, self.head)
+
+    def _costs(self, encoding: DINOEncoding, head: PrototypeHead) -> Costs:
         return Costs(
             cross_entropies(
-                encoding.student, self.head.prototypes / self.student_temperature,
+                encoding.student, head.prototypes / self.student_temperature,
                 encoding.teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
             )
         )  # fmt: skip
+
+    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+        found = encode(self.teacher.backbone, self.teacher.head, views)
+        encoding = DINOEncoding(found, found[: self.plan.targets])
+        with torch.autocast(found.device.type, enabled=False):
+            return self._costs(encoding, self.teacher.head), self.reusable(encoding)
 
     def reusable(self, encoding: DINOEncoding) -> TargetEncoding | None:
         return None if self.teacher.uses_batch_statistics() else TargetEncoding((encoding.teacher,))

@@ -10,7 +10,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
 from hardviews.methods.dino import DINO, check_numbers, drop_gradients
 from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
-from hardviews.networks.backbones import feature_dim
+from hardviews.networks.backbones import feature_dim, patch_size
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
 from hardviews.networks.teacher import Teacher, cosine_momentum
@@ -160,28 +160,41 @@ class IBOT(Method[IBOTEncoding]):
         whole, local = torch.cat(views[:count]), views[count:]
         found = tokens(self.backbone, whole, None if masks is None else masks[:count].flatten(0, 1), self.mask_token)
         prefix = int(self.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        order, hidden = self._hidden_first(masks, count, whole, found.shape[1] - prefix)
+        order, hidden = self._hidden_first(masks, count, whole)
         features = [self.backbone.forward_head(found, pre_logits=True)]  # type: ignore[operator]
         features += [self.backbone(torch.cat(local))] if local else []
         student = per_view(self.head(torch.cat(features)), len(views))
         patches = self.patch_head(taken(found[:, prefix:], order))
         if targets is None:
-            targets = self._encode_targets(whole, prefix, order, count)
+            targets = self._encode_targets(whole, order, count)
         return IBOTEncoding(
             student, targets.fields[0], per_view(patches, count), targets.fields[1],
             per_view(hidden, count), targets.fields[2],
         )  # fmt: skip
 
     @torch.no_grad()
-    def _encode_targets(self, whole: Tensor, prefix: int, order: Tensor, count: int) -> TargetEncoding:
+    def _encode_targets(self, whole: Tensor, order: Tensor, count: int) -> TargetEncoding:
         teacher = self.teacher
+        prefix = int(teacher.backbone.num_prefix_tokens)  # type: ignore[arg-type]
         found = tokens(teacher.backbone, whole)
         views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
         patches = teacher.patch_head(found[:, prefix:])
         fields = views, taken(patches, order), patches.mean(1)
         return TargetEncoding(tuple(per_view(field, count) for field in fields))
 
-    def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor, patches: int) -> tuple[Tensor, Tensor]:
+    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+        """Between views only: of its own patches the teacher hides none."""
+        count = self.plan.targets
+        whole, local = torch.cat(views[:count]), views[count:]
+        targets = self._encode_targets(whole, self._hidden_first(masks, count, whole)[0], count)
+        found = [targets.fields[0]]
+        if local:
+            found.append(per_view(self.teacher.head(self.teacher.backbone(torch.cat(local))), len(local)))
+        with torch.autocast(whole.device.type, enabled=False):
+            costs = Costs(self._cross(torch.cat(found), self.teacher.head, targets.fields[0]))
+        return costs, None if self.teacher.uses_batch_statistics() else targets
+
+    def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Of ``count · B`` images the places of M patches, hidden ones first, and which of them are hidden.
 
         M is the most a mask can hide, a fixed number, so that nothing waits for a GPU to count.
@@ -189,7 +202,8 @@ class IBOT(Method[IBOTEncoding]):
         if masks is None:
             none = torch.zeros(len(whole), 0, dtype=torch.int64, device=whole.device)
             return none, none.bool()
-        side = int(patches**0.5)
+        side = whole.shape[-1] // patch_size(self.backbone)
+        patches = side**2
         hidden = on_grid(masks[:count].flatten(0, 1), (side, side)).flatten(1)
         most = patches  # at another resolution a mask may hide a little more than its ratio
         if side == masks.shape[-1]:
@@ -202,18 +216,20 @@ class IBOT(Method[IBOTEncoding]):
     def costs(self, encoding: IBOTEncoding) -> Costs:
         """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
         student, who does not see them, to the teacher, who does (equations 2 and 3)."""
-        epoch = self.progress.epoch
-        cross = cross_entropies(
-            encoding.student, self.head.prototypes / self.student_temperature,
-            encoding.teacher, self.teacher.head.prototypes, self.assignment, epoch,
-        )  # fmt: skip
         patches = patch_cross_entropies(
             encoding.student_patches, self.patch_head.prototypes / self.student_temperature,
-            encoding.teacher_patches, self.teacher.patch_head.prototypes, self.patch_assignment, epoch,
+            encoding.teacher_patches, self.teacher.patch_head.prototypes, self.patch_assignment, self.progress.epoch,
         )  # fmt: skip
         hidden = encoding.hidden
         own = (patches * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
-        return Costs(self.view_weight * cross, self.patch_weight * own)
+        return Costs(self._cross(encoding.student, self.head, encoding.teacher), self.patch_weight * own)
+
+    def _cross(self, student: Tensor, head: PrototypeHead, teacher: Tensor) -> Tensor:
+        """The terms between views, ``[T, V, B]``, of encodings ``[V, B, D]`` and ``[T, B, D]``."""
+        return self.view_weight * cross_entropies(
+            student, head.prototypes / self.student_temperature,
+            teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
+        )  # fmt: skip
 
     def reusable(self, encoding: IBOTEncoding) -> TargetEncoding | None:
         if self.teacher.uses_batch_statistics():

@@ -38,6 +38,14 @@ def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
     return torch.cat([targets, *rest])
 
 
+def first_ids(plan: ViewPlan, batch: int, device: torch.device) -> Tensor:
+    """The choice of the first candidates of every slot, ``[K, B]``: for one slot what the plain method would draw."""
+    ids = [id for slot, span in spans(plan) for id in range(span.start, span.start + plan.slots[slot].keep)]
+    # Filled, not copied: a copy would wait for a GPU.
+    rows = [torch.full((batch,), id, dtype=torch.int64, device=device) for id in ids]
+    return torch.stack(rows)
+
+
 def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Tensor:
     """Which of some combinations has the largest total, int64 ``[B]``; the first among equals.
 

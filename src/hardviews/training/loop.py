@@ -124,8 +124,11 @@ class Loop:
 
     def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport) -> None:
         """Fetches the figures of the pending steps at once, checks the losses, writes them to every log."""
-        names = sorted(pending[0][1].values)
-        figures = torch.stack([torch.stack([r.loss, *(r.values[name] for name in names)]).float() for _, r in pending])
+        names = sorted({name for _, report in pending for name in report.values})
+        none = torch.full((), math.nan, device=self.fabric.device)  # a step that chose nothing has no costs
+        figures = torch.stack(
+            [torch.stack([report.loss, *(report.values.get(n, none) for n in names)]).float() for _, report in pending]
+        )
         figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
         speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
         rows: list[dict[str, float]] = []
@@ -136,7 +139,7 @@ class Loop:
             rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
-            rows.append(row | dict(zip(names, values, strict=True)))
+            rows.append(row | {n: value for n, value in zip(names, values, strict=True) if not math.isnan(value)})
         self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
         if self.fabric.is_global_zero:
             self.folder.append_metrics(rows)
@@ -184,8 +187,9 @@ class Loop:
             # CPUs have no class of their own for it.
             if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
                 raise
+            scoring = self.step.scorer.scoring
             raise RunError(
                 f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
-                f"accumulate (now {self.step.parts}), a smaller score-resolution "
-                f"(now {self.step.resolution:g}) or score-chunk (now {self.step.chunk or 'off'}); {self._last_good()}"
+                f"accumulate (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
+                f"or score-chunk (now {scoring.chunk or 'off'}); {self._last_good()}"
             ) from error

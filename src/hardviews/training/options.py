@@ -48,7 +48,14 @@ class PretrainOptions:
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
+        scoring: fast scores candidates in a way that costs little time and keeps most of their hardness; exact as
+            published, at full size. The options score-... below change parts of either.
         score_resolution: candidates are scored at this part of their size.
+        score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
+            networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
+        score_every: choose at every so-many-th step, and take plain views in between.
+        score_token_keep: a ViT scores on this part of its patches, drawn at random.
+        score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
         image_size: side of a view in pixels; by default the data's own size for small sets, else 224.
@@ -102,7 +109,12 @@ class PretrainOptions:
     init: str | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
-    score_resolution: float = 1.0
+    scoring: Literal["fast", "exact"] = "fast"
+    score_resolution: float | None = None
+    score_network: Literal["student", "teacher", "teacher_targets"] | None = None
+    score_every: int = 1
+    score_token_keep: float | None = None
+    score_reuse: bool = True
     score_chunk: int = 0
     colour: Literal["matrix", "exact"] = "matrix"
     image_size: int | None = None

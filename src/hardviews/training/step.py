@@ -1,6 +1,5 @@
 """The training step: draw, choose, render, encode, step."""
 
-import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
-from hardviews.methods.base import ClipBy, E, Method, Progress, TargetEncoding
+from hardviews.methods.base import ClipBy, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews
 from hardviews.selection.policies import Policy
-from hardviews.selection.search import mean_total
+from hardviews.selection.scoring import EXACT, Scoring
+from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.optimizers import Rates, clip_each
+from hardviews.training.scorer import Scorer, joined
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views, draw
@@ -49,11 +50,10 @@ class Step:
         clip: norm that gradients are clipped to, 0 for none.
         clip_by: the norm of every parameter by itself, or of all together.
         parts: micro-batches a process's images are taken in.
-        score_resolution: candidates are scored at this part of their size.
-        score_chunk: images encoded at once in scoring, 0 for all.
+        scoring: how candidates are scored.
 
     Raises:
-        InputError: parts or chunks would change the method.
+        InputError: parts would change the method, or it can't be scored so.
     """
 
     def __init__(
@@ -70,8 +70,7 @@ class Step:
         clip: float = 0.0,
         clip_by: ClipBy = "parameter",
         parts: int = 1,
-        score_resolution: float = 1.0,
-        score_chunk: int = 0,
+        scoring: Scoring = EXACT,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
@@ -79,18 +78,10 @@ class Step:
                 f"accumulate: {name} takes its negatives from the batch, and {parts} parts would leave it fewer; "
                 "give accumulate 1 and a smaller batch-size, or more devices"
             )
-        norms = [m for m in method.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.training]
-        if score_chunk and norms:
-            raise InputError("score-chunk: this network has BN, whose statistics would be those of a chunk; give 0")
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
-        self.plan, self.seed, self.parts, self.resolution, self.chunk = (
-            method.plan,
-            seed,
-            parts,
-            score_resolution,
-            score_chunk,
-        )
+        self.plan, self.seed, self.parts = method.plan, seed, parts
+        self.scorer = Scorer(fabric, method, scoring)
         self.hard_views = HardViews(None, self.plan, policy, guard=method)
         self.network, self.optimizer = fabric.setup(method, optimizer)
         self.watch = Stopwatch(fabric.device)
@@ -105,7 +96,7 @@ class Step:
         for part in range(self.parts):
             batch, candidates = self._part(images, part), drawn[self._slice(len(images), part)]
             lap("render")
-            choice = self._choose(batch, candidates, stream(self.seed, "policy", step, part))
+            choice = self._choose(batch, candidates, step, part)
             views = candidates.take(choice.ids, plan.slot_of_kept())
             lap("score")
             kept = render(batch, views, plan)
@@ -136,26 +127,20 @@ class Step:
     def _part(self, images: ImageBatch, part: int) -> ImageBatch:
         return images[self._slice(len(images), part)]
 
-    def _choose(self, images: ImageBatch, views: Views, generator: torch.Generator) -> Choice:
-        """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost."""
+    def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> Choice:
+        """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost; in steps
+        that do not choose, takes those that the plain method would have drawn."""
+        if step % self.scorer.scoring.every:
+            return Choice(first_ids(self.plan, len(images), images.device))
 
         def candidates() -> list[Tensor]:
-            rendered = render(images, views, self.plan, self.resolution)
+            rendered = self.scorer.candidates(images, views)
             self.watch.lap("render")
             return rendered
 
-        return self.hard_views.choose(candidates, views, generator, score=partial(self._score, masks=views.mask))
-
-    def _score(self, candidates: list[Tensor], masks: Tensor | None) -> Costs | tuple[Costs, TargetEncoding]:
-        size = self.chunk or candidates[0].shape[0]
-        chunks = zip(*(torch.split(view, size) for view in candidates), strict=True)
-        hidden = itertools.repeat(None) if masks is None else torch.split(masks, size, dim=1)
-        with self.fabric.autocast():
-            encoding = joined([self.method(list(c), masks=m) for c, m in zip(chunks, hidden, strict=False)])
-        # Of smaller pictures the targets would be encoded otherwise than of those that are trained on.
-        reusable = self.method.reusable(encoding) if self.resolution == 1 else None
-        costs = self.method.costs(encoding)
-        return costs if reusable is None else (costs, reusable)
+        seed = stream(self.seed, "score", step, self.fabric.global_rank, part).initial_seed()
+        score = partial(self.scorer, masks=views.mask, seed=seed)
+        return self.hard_views.choose(candidates, views, stream(self.seed, "policy", step, part), score=score)
 
     def _clip(self) -> None:
         if not self.clip:
@@ -177,14 +162,6 @@ class Step:
 
 def detached(encoding: E) -> E:
     return encoding._replace(**{name: field.detach() for name, field in encoding._asdict().items()})
-
-
-def joined(encodings: list[E]) -> E:
-    """The encoding of all images, of those of its parts."""
-    if len(encodings) == 1:
-        return encodings[0]
-    fields = zip(encodings[0]._fields, zip(*encodings, strict=True), strict=True)
-    return encodings[0]._replace(**{name: torch.cat(parts, dim=1) for name, parts in fields})
 
 
 def _mean(values: list[Tensor] | tuple[Tensor, ...]) -> Tensor:

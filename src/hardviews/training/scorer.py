@@ -1,0 +1,117 @@
+"""Renders and scores the candidates of a batch, as cheaply as it is told to."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from timm.layers.patch_dropout import PatchDropout
+from torch import Tensor, nn
+
+from hardviews.errors import InputError
+from hardviews.methods.base import E, Method, TargetEncoding
+from hardviews.selection.costs import Costs
+from hardviews.selection.scoring import Scoring
+from hardviews.views.draw import Views
+from hardviews.views.images import ImageBatch
+from hardviews.views.render import render
+
+
+class Scorer:
+    """What the candidates cost, by a method as it stands.
+
+    It is to be called as ``HardViews`` calls a score function: without gradient and under ``untouched``.
+
+    Args:
+        fabric: for its precision.
+        method: scored unwrapped.
+        scoring: how.
+
+    Raises:
+        InputError: this method can't be scored so.
+    """
+
+    def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring) -> None:
+        self.fabric, self.method, self.scoring = fabric, method, scoring
+        norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+        if scoring.chunk and norms:
+            raise InputError("score-chunk: this network has BN, whose statistics would be those of a chunk; give 0")
+        if scoring.network != "student" and type(method).teacher_costs is Method.teacher_costs:
+            raise InputError(f"score-network: {type(method).__name__} has no {scoring.network}; give student")
+        if scoring.token_keep < 1:
+            if any(slot.mask for slot in method.plan.slots):
+                raise InputError(f"score-token-keep: {type(method).__name__} compares patches, and needs all; give 1")
+            if not list(_vits(method)):
+                raise InputError("score-token-keep: this backbone has no patches that could be left out; give 1")
+
+    def candidates(self, images: ImageBatch, views: Views) -> list[Tensor]:
+        """The V candidates, those that are not scored without pixels: ``[B, 0]``."""
+        plan, rest = self.method.plan, 0
+        if self.scoring.network == "teacher_targets":
+            scored = torch.arange(plan.targets, device=views.device)[:, None].expand(-1, len(images))
+            views, rest = views.take(scored, plan.slot_of()[: plan.targets]), plan.draw - plan.targets
+        rendered = render(images, views, plan, self.scoring.resolution)
+        return rendered + [rendered[0].new_empty(len(images), 0)] * rest
+
+    def __call__(self, candidates: list[Tensor], masks: Tensor | None, seed: int) -> Costs | tuple[Costs, Any]:
+        """Costs, and what training may use again.
+
+        Args:
+            candidates: as ``candidates`` made them.
+            masks: of the target views, as numbers.
+            seed: of what is drawn here: which patches are left out.
+        """
+        size = self.scoring.chunk or candidates[0].shape[0]
+        chunks = [list(chunk) for chunk in zip(*(torch.split(view, size) for view in candidates), strict=True)]
+        hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
+        with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed):
+            if self.scoring.network == "student":
+                encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
+                costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
+            else:
+                parts = [self.method.teacher_costs([v for v in chunk if v.numel()]) for chunk in chunks]
+                costs, targets = self._together(parts)
+        exact = self.scoring.resolution == 1 and self.scoring.token_keep == 1
+        # Of smaller pictures, or of parts of them, targets are encoded otherwise than of those that are trained on.
+        return (costs, targets) if targets is not None and exact and self.scoring.reuse else costs
+
+    def _together(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
+        """The costs of all images of those of chunks, nothing for views that were not scored."""
+        cross = torch.cat([costs.cross for costs, _ in parts], dim=2)
+        unscored = cross.new_zeros(cross.shape[0], self.method.plan.draw - cross.shape[1], cross.shape[2])
+        known = [targets.fields for _, targets in parts if targets is not None]
+        fields = tuple(torch.cat(field, dim=1) for field in zip(*known, strict=True))
+        return Costs(torch.cat([cross, unscored], dim=1)), TargetEncoding(fields) if known else None
+
+
+def joined(encodings: list[E]) -> E:
+    """The encoding of all images, of those of its parts."""
+    if len(encodings) == 1:
+        return encodings[0]
+    fields = zip(encodings[0]._fields, zip(*encodings, strict=True), strict=True)
+    return encodings[0]._replace(**{name: torch.cat(parts, dim=1) for name, parts in fields})
+
+
+@contextmanager
+def patches_left_out(method: nn.Module, part: float, seed: int) -> Iterator[None]:
+    """Within it every ViT of a method leaves out a random part of the patches of each image, by timm's own layer.
+
+    Seeds the global generators, which ``untouched`` puts back.
+    """
+    vits = list(_vits(method)) if part else []
+    before = [vit.patch_drop for vit in vits]
+    if part:
+        torch.manual_seed(seed)
+    for vit in vits:
+        vit.patch_drop = PatchDropout(part, num_prefix_tokens=int(vit.num_prefix_tokens))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for vit, dropout in zip(vits, before, strict=True):
+            vit.patch_drop = dropout
+
+
+def _vits(method: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in method.modules() if hasattr(m, "patch_drop") and hasattr(m, "num_prefix_tokens"))
