@@ -10,7 +10,7 @@ from torch import nn
 
 from hardviews.cli import main
 from hardviews.commands.settling import settle
-from hardviews.commands.training_run import create_rates
+from hardviews.commands.training_run import create_rates, scoring_of
 from hardviews.data.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
@@ -19,6 +19,7 @@ from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
+from hardviews.selection.scoring import EXACT
 from hardviews.views.plan import Slot
 
 IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167, "imagenette": 9_469}
@@ -51,6 +52,7 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         "weight decay": options.weight_decay,
         "momentum": options.momentum,
         "views": one_each(slots, lambda slot: f"{slot.draw} -> {slot.keep}"),
+        "scoring": "exact" if scoring_of(options) == EXACT else options.scoring,
         "image size": one_each(slots, lambda slot: slot.size),
         "crop scale": one_each(slots, lambda slot: f"{slot.scale[0]} - {slot.scale[1]}"),
         "blur": one_each(slots, lambda slot: slot.photometric.blur_p),

@@ -27,6 +27,7 @@ def byol_resnet50_imagenet() -> PretrainOptions:
     teacher momentum        0.99
     drop path               0.0
     views                   2 -> 1, 2 -> 1
+    scoring                 exact
     image size              224, 224
     crop scale              0.08 - 1.0, 0.08 - 1.0
     blur                    1.0, 0.1
@@ -34,6 +35,7 @@ def byol_resnet50_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "byol"},
         backbone=BackboneOptions("resnet50", stem="imagenet", keywords={"zero_init_last": True}),
         image_size=224,

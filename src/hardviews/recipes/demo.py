@@ -14,6 +14,7 @@ def demo() -> PretrainOptions:
     """
     return PretrainOptions(
         data="shapes",
+        scoring="exact",
         method={"name": "simclr", "hidden_dim": 256, "temperature": 0.2},
         plan={"scale": [0.4, 1.0], "strength": 0.5, "grey_p": 0.7, "blur_p": 0.0},
         backbone=BackboneOptions(

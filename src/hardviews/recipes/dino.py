@@ -31,6 +31,7 @@ def dino_vits16_imagenet() -> PretrainOptions:
     prototypes              65536
     drop path               0.1
     views                   2 -> 1, 2 -> 1, 16 -> 8
+    scoring                 exact
     image size              224, 224, 96
     crop scale              0.4 - 1.0, 0.4 - 1.0, 0.05 - 0.4
     blur                    1.0, 0.1, 0.5
@@ -38,6 +39,7 @@ def dino_vits16_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "dino"},
         backbone=BackboneOptions("vit_small_patch16_224", keywords={"drop_path_rate": 0.1}),
         image_size=224,
@@ -72,6 +74,7 @@ def dino_resnet50_imagenet() -> PretrainOptions:
     prototypes              65536
     drop path               0.0
     views                   2 -> 1, 2 -> 1, 16 -> 8
+    scoring                 exact
     image size              224, 224, 96
     crop scale              0.14 - 1.0, 0.14 - 1.0, 0.05 - 0.14
     blur                    1.0, 0.1, 0.5
@@ -79,6 +82,7 @@ def dino_resnet50_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "dino"},
         plan={"scale": [0.14, 1.0], "local_scale": [0.05, 0.14]},
         backbone=BackboneOptions("resnet50", stem="imagenet"),
@@ -117,6 +121,7 @@ def dino_cifar10() -> PretrainOptions:
     prototypes              2048
     drop path               0.0
     views                   2 -> 1, 2 -> 1
+    scoring                 exact
     image size              32, 32
     crop scale              0.4 - 1.0, 0.4 - 1.0
     blur                    0.0, 0.0
@@ -124,6 +129,7 @@ def dino_cifar10() -> PretrainOptions:
     """
     return PretrainOptions(
         data="cifar10",
+        scoring="exact",
         method={
             "name": "dino",
             "prototypes": 2048,
@@ -172,6 +178,7 @@ def dino_imagenette() -> PretrainOptions:
     prototypes              2048
     drop path               0.0
     views                   2 -> 1, 2 -> 1, 12 -> 6
+    scoring                 exact
     image size              128, 128, 64
     crop scale              0.4 - 1.0, 0.4 - 1.0, 0.05 - 0.4
     blur                    1.0, 0.1, 0.5
@@ -179,6 +186,7 @@ def dino_imagenette() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenette/train",
+        scoring="exact",
         method={
             "name": "dino",
             "prototypes": 2048,

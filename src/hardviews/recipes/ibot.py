@@ -32,6 +32,7 @@ def ibot_vits16_imagenet() -> PretrainOptions:
     mask                    0.5 of views, 0.3 ± 0.2 of patches
     drop path               0.1
     views                   2 -> 1, 2 -> 1
+    scoring                 exact
     image size              224, 224
     crop scale              0.14 - 1.0, 0.14 - 1.0
     blur                    1.0, 0.1
@@ -39,6 +40,7 @@ def ibot_vits16_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "ibot", "teacher_temperature": 0.07, "norm_last_layer": False},
         backbone=BackboneOptions("vit_small_patch16_224", keywords={"drop_path_rate": 0.1}),
         image_size=224,
@@ -74,6 +76,7 @@ def ibot_cifar10() -> PretrainOptions:
     mask                    0.5 of views, 0.3 ± 0.2 of patches
     drop path               0.1
     views                   2 -> 1, 2 -> 1
+    scoring                 exact
     image size              32, 32
     crop scale              0.2 - 1.0, 0.2 - 1.0
     blur                    0.0, 0.0
@@ -81,6 +84,7 @@ def ibot_cifar10() -> PretrainOptions:
     """
     return PretrainOptions(
         data="cifar10",
+        scoring="exact",
         method={"name": "ibot", "prototypes": 2048, "teacher_momentum": 0.99},
         plan={"scale": [0.2, 1.0], "blur_p": [0.0, 0.0, 0.0]},
         backbone=BackboneOptions("vit_tiny_patch16_224", keywords={"patch_size": 4, "drop_path_rate": 0.1}),

@@ -26,6 +26,7 @@ def simclr_cifar10() -> PretrainOptions:
     momentum                0.9
     temperature             0.5
     views                   4 -> 2
+    scoring                 exact
     image size              32
     crop scale              0.08 - 1.0
     blur                    0.0
@@ -34,6 +35,7 @@ def simclr_cifar10() -> PretrainOptions:
     """
     return PretrainOptions(
         data="cifar10",
+        scoring="exact",
         method={"name": "simclr", "temperature": 0.5},
         plan={"strength": 0.5, "blur_p": 0.0},
         backbone=BackboneOptions("resnet18", stem="cifar"),
@@ -69,6 +71,7 @@ def simclr_imagenet() -> PretrainOptions:
     momentum                0.9
     temperature             0.1
     views                   4 -> 2
+    scoring                 exact
     image size              224
     crop scale              0.08 - 1.0
     blur                    0.5
@@ -77,6 +80,7 @@ def simclr_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "simclr"},
         backbone=BackboneOptions("resnet50", stem="imagenet", keywords={"zero_init_last": True}),
         image_size=224,

@@ -25,6 +25,7 @@ def simsiam_cifar10() -> PretrainOptions:
     weight decay            0.0005
     momentum                0.9
     views                   4 -> 2
+    scoring                 exact
     image size              32
     crop scale              0.2 - 1.0
     blur                    0.0
@@ -33,6 +34,7 @@ def simsiam_cifar10() -> PretrainOptions:
     """
     return PretrainOptions(
         data="cifar10",
+        scoring="exact",
         method={"name": "simsiam", "projector_layers": 2},
         plan={"blur_p": 0.0},
         backbone=BackboneOptions("resnet18", stem="cifar"),
@@ -66,6 +68,7 @@ def simsiam_imagenet() -> PretrainOptions:
     weight decay            0.0001
     momentum                0.9
     views                   4 -> 2
+    scoring                 exact
     image size              224
     crop scale              0.2 - 1.0
     blur                    0.5
@@ -74,6 +77,7 @@ def simsiam_imagenet() -> PretrainOptions:
     """
     return PretrainOptions(
         data="imagenet/train",
+        scoring="exact",
         method={"name": "simsiam"},
         backbone=BackboneOptions("resnet50", stem="imagenet", keywords={"zero_init_last": True}),
         image_size=224,
