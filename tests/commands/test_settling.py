@@ -12,10 +12,11 @@ from torch import nn
 from hardviews.commands import initialising, settling
 from hardviews.commands.pretrain import parse
 from hardviews.commands.settling import settle
-from hardviews.commands.training_run import run_folder_name
+from hardviews.commands.training_run import run_folder_name, scoring_of
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.networks.backbones import create_backbone
+from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
 NARROW = BackboneOptions("resnet18", keywords={"channels": [8, 8, 8, 8]})
@@ -29,6 +30,18 @@ def test_defaults_come_from_data_and_method() -> None:
     assert method.plan.mean == (0.485, 0.456, 0.406)
     large, _ = settle(PretrainOptions(data="shapes", backbone=NARROW), Shapes(count=10, size=200))
     assert large.image_size == 224
+
+
+def test_fast_scoring_and_what_changes_it() -> None:
+    shapes = Shapes(count=10)
+
+    def scoring(**options: Any) -> Scoring:
+        return scoring_of(settle(PretrainOptions(data="shapes", **options), shapes)[0])
+
+    assert scoring(image_size=64) == Scoring(resolution=0.5)
+    assert scoring(image_size=64, scoring="exact") == EXACT
+    assert scoring(image_size=64, scoring="exact", score_resolution=0.75) == Scoring(resolution=0.75)
+    assert scoring(image_size=64, score_resolution=1.0, score_every=2) == Scoring(every=2)
 
 
 def test_mean_and_std_follow_pretrained_weights_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ class Scorer:
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, whose statistics would be those of a chunk; give 0")
         if scoring.network != "student" and type(method).teacher_costs is Method.teacher_costs:
-            raise InputError(f"score-network: {type(method).__name__} has no {scoring.network}; give student")
+            raise InputError(f"score-network: {type(method).__name__} has no teacher; give student")
         if scoring.token_keep < 1:
             if any(slot.mask for slot in method.plan.slots):
                 raise InputError(f"score-token-keep: {type(method).__name__} compares patches, and needs all; give 1")
@@ -71,7 +71,7 @@ class Scorer:
                 encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
                 costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
             else:
-                parts = [self.method.teacher_costs([v for v in chunk if v.numel()]) for chunk in chunks]
+                parts = [self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden)) for chunk in chunks]
                 costs, targets = self._together(parts)
         exact = self.scoring.resolution == 1 and self.scoring.token_keep == 1
         # Of smaller pictures, or of parts of them, targets are encoded otherwise than of those that are trained on.
