@@ -142,10 +142,12 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
 def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int) -> Step:
     method = synchronised(method, fabric.device.type, fabric.world_size)
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
+    # Lightning does not clip gradients that a fused optimizer unscales, as those of fp16 are.
+    fused = options.precision != "16-mixed"
     return Step(
         fabric,
         method,
-        create_optimizer(options.optimizer or "", groups, options.momentum or 0.0),
+        create_optimizer(options.optimizer or "", groups, options.momentum or 0.0, fused),
         create_rates(options, steps_per_epoch),
         policies.named(options.policy),
         options.seed,

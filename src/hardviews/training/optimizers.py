@@ -42,17 +42,22 @@ def parameter_groups(
     ]
 
 
-def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float) -> Optimizer:
-    """SGD (without Nesterov, as SimSiam), LARS (You et al., 2017, as SimCLR) or AdamW, at rate 0 until a step sets
-    it."""
+def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, fused: bool | None = None) -> Optimizer:
+    """SGD (without Nesterov, as SimSiam), LARS (You et al., 2017, as SimCLR) or AdamW, at rate 0 until a step sets it.
+
+    Args:
+        groups: of ``parameter_groups``.
+        momentum: of SGD and LARS.
+        fused: torch's one kernel for the whole update, where there is one; None leaves that to torch.
+    """
     match name:
         case "sgd":
-            return SGD(groups, lr=0.0, momentum=momentum)
+            return SGD(groups, lr=0.0, momentum=momentum, fused=fused)
         case "lars":
             optimizer: Optimizer = Lars(groups, lr=0.0, momentum=momentum)
             return optimizer
         case "adamw":
-            return AdamW(groups, lr=0.0)
+            return AdamW(groups, lr=0.0, fused=fused)
         case _:
             raise unknown("optimizer", name, OPTIMIZERS)
 
