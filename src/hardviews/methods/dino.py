@@ -142,7 +142,7 @@ class DINO(Method[DINOEncoding]):
     def _costs(self, encoding: DINOEncoding, head: PrototypeHead) -> Costs:
         return Costs(
             cross_entropies(
-                encoding.student, head.prototypes / self.student_temperature,
+                encoding.student / self.student_temperature, head.prototypes,
                 encoding.teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
             )
         )  # fmt: skip

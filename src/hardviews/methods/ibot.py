@@ -217,7 +217,7 @@ class IBOT(Method[IBOTEncoding]):
         """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
         student, who does not see them, to the teacher, who does (equations 2 and 3)."""
         patches = patch_cross_entropies(
-            encoding.student_patches, self.patch_head.prototypes / self.student_temperature,
+            encoding.student_patches / self.student_temperature, self.patch_head.prototypes,
             encoding.teacher_patches, self.teacher.patch_head.prototypes, self.patch_assignment, self.progress.epoch,
         )  # fmt: skip
         hidden = encoding.hidden
@@ -227,7 +227,7 @@ class IBOT(Method[IBOTEncoding]):
     def _cross(self, student: Tensor, head: PrototypeHead, teacher: Tensor) -> Tensor:
         """The terms between views, ``[T, V, B]``, of encodings ``[V, B, D]`` and ``[T, B, D]``."""
         return self.view_weight * cross_entropies(
-            student, head.prototypes / self.student_temperature,
+            student / self.student_temperature, head.prototypes,
             teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
         )  # fmt: skip
 

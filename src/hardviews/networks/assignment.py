@@ -100,7 +100,7 @@ def cross_entropies(
     log-softmax of a combination.
 
     Args:
-        student, prototypes: ``[V, B, D]`` and ``[P, D]``, the latter divided by the temperature.
+        student, prototypes: ``[V, B, D]``, divided by the temperature, and ``[P, D]``.
         teacher, teacher_prototypes: ``[T, B, D]`` and ``[P, D]``.
     """
     step = images_at_once(student, len(student) * len(prototypes))
@@ -142,7 +142,7 @@ def patch_cross_entropies(
     """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
 
     Args:
-        student, prototypes: ``[T, B, M, D]`` and ``[P, D]``, the latter divided by the temperature.
+        student, prototypes: ``[T, B, M, D]``, divided by the temperature, and ``[P, D]``.
         teacher, teacher_prototypes: ``[T, B, M, D]`` and ``[P, D]``.
     """
     step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
