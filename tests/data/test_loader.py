@@ -88,11 +88,13 @@ def test_starting_in_mid_epoch_equals_going_on(workers: int, start: int) -> None
 
 
 @pytest.mark.parametrize("holes", [(), (7, 300)])
-def test_in_memory_equals_streaming(holes: tuple[int, ...]) -> None:
+def test_in_memory_equals_streaming(holes: tuple[int, ...], device: str) -> None:
     source = holed(400, *holes)
-    held, streamed = Loader(source, 50, seed=0), Loader(source, 50, seed=0, in_memory=False)
+    held = Loader(source, 50, seed=0, device=torch.device(device))
+    streamed = Loader(source, 50, seed=0, in_memory=False)
     for one, other in islice(zip(held.batches(), streamed.batches(), strict=True), 9):
-        assert same(one, other)
+        assert one.device.type == device
+        assert same(one.to("cpu"), other)
     assert held.unreadable == streamed.unreadable
     assert len(held.unreadable) == len(holes)
 

@@ -135,6 +135,7 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
         max_batch_bytes=options.max_batch_bytes,
         tolerance=options.max_unreadable,
         pin_memory=fabric.device.type == "cuda",
+        device=fabric.device,
         in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
     )
 

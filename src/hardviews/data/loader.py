@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
+from hardviews.data.held import Decoded, Faults, Held, held
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
@@ -16,10 +17,10 @@ from hardviews.views.streams import stream
 
 MAX_BATCH_BYTES = 1 << 30
 RESIDENT_BYTES = 512 << 20  # small sets up to this many decoded bytes are held in memory
+CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
 PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
 
-Faults = dict[int, str]  # index of an unreadable image → why
 Loaded = tuple[ImageBatch | None, Faults]
 
 
@@ -68,6 +69,7 @@ class Loader:
         in_memory: decode all images once and hold them; ``auto`` does so for sets of small images of one size, up to
             ``RESIDENT_BYTES``.
         pin_memory: workers' batches come in pinned memory.
+        device: where images that are held in memory are held.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -87,6 +89,7 @@ class Loader:
         tolerance: float = 0.01,
         in_memory: bool | Literal["auto"] = "auto",
         pin_memory: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         n, whole = len(source), batch_size * processes
         if batch_size < 1:
@@ -103,16 +106,16 @@ class Loader:
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
         self.bounds = bounds
         self._faults: Faults = {}
-        self._images: _Images = _Decoded(source, bounds)
+        self._images: Decoded | Held = Decoded(source, bounds)
         side = source.native_size
         if in_memory is True or (in_memory == "auto" and side and n * side * side * 3 <= RESIDENT_BYTES):
-            self._images = self._resident(bounds, must=in_memory is True)
+            self._images = held(source, bounds, in_memory is True, device) or self._images
         self._steps = _Steps(self._images, batch_size, seed, process, processes)
 
     def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of steps ``start_step``, ``start_step + 1``, ... without end."""
         steps: Iterator[Loaded]
-        if self.workers == 0 or isinstance(self._images, _Resident):
+        if self.workers == 0 or isinstance(self._images, Held):
             steps = (self._steps[step] for step in count(start_step))
         else:
             steps = _by_workers(self._steps, count(start_step), self.workers, self.pin_memory)
@@ -137,26 +140,6 @@ class Loader:
                 f"{self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
             )
 
-    def _resident(self, bounds: Bounds, must: bool) -> "_Images":
-        """All images decoded; where one is not of the native size they are not held after all, unless they must."""
-        n = len(self.source)
-        pixels: Tensor | None = None  # [N, h, w, 3]
-        faults: Faults = {}
-        for index in range(n):
-            try:
-                image = self.source.read(index, bounds)
-            except UnreadableImage as error:
-                faults[index] = error.reason
-                continue
-            if not must and image.shape[:2] != (self.source.native_size,) * 2:
-                return self._images
-            if pixels is None:
-                pixels = image.new_zeros(n, *image.shape)
-            if image.shape != pixels.shape[1:]:
-                raise InputError(f"{self.source.name}: images of different sizes can't be held in memory")
-            pixels[index] = image
-        return self._images if pixels is None else _Resident(pixels, faults)
-
 
 def in_order(
     source: ImageSource,
@@ -174,7 +157,7 @@ def in_order(
         batch_size: images per batch; the last one, and those with unreadable images, are shorter.
         unreadable: takes path → reason of the images left out.
     """
-    images = _Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
+    images = Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
     parts = _Parts(images, batch_size)
     loaded = (
         _by_workers(parts, range(len(parts)), workers)
@@ -188,41 +171,10 @@ def in_order(
             yield batch
 
 
-class _Decoded:
-    """Images decoded when they are asked for."""
-
-    def __init__(self, source: ImageSource, bounds: Bounds) -> None:
-        self.source, self.bounds = source, bounds
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(self, index: int) -> Tensor:
-        return self.source.read(index, self.bounds)
-
-
-class _Resident:
-    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be."""
-
-    def __init__(self, pixels: Tensor, faults: Faults) -> None:
-        self.pixels, self.faults = pixels, faults
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, index: int) -> Tensor:
-        if index in self.faults:
-            raise UnreadableImage(str(index), self.faults[index])
-        return self.pixels[index]
-
-
-_Images = _Decoded | _Resident
-
-
 class _Steps(Dataset[Loaded]):
     """Step → the batch of one process. Holds nothing that one step leaves to another but the order of the epoch."""
 
-    def __init__(self, images: _Images, batch_size: int, seed: int, process: int, processes: int) -> None:
+    def __init__(self, images: Decoded | Held, batch_size: int, seed: int, process: int, processes: int) -> None:
         self.images, self.seed = images, seed
         self.batch_size, self.first, self.whole = batch_size, process * batch_size, batch_size * processes
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
@@ -234,10 +186,8 @@ class _Steps(Dataset[Loaded]):
             self.epoch, self.order = epoch, epoch_order(n, self.seed, epoch)
         start = within * self.whole + self.first
         index: list[int] = self.order[start : start + self.batch_size].tolist()
-        if isinstance(self.images, _Resident) and not self.images.faults:
-            pixels = self.images.pixels[index]
-            size = torch.tensor(pixels.shape[1:3]).repeat(len(index), 1)
-            return ImageBatch(pixels.flatten(), size, torch.tensor(index)), {}
+        if isinstance(self.images, Held) and not self.images.faults:
+            return self.images.batch(torch.tensor(index)), {}
         faults: Faults = {}
         images: list[Tensor] = []
         for row, wanted in enumerate(index):
@@ -263,7 +213,7 @@ class _Steps(Dataset[Loaded]):
 class _Parts(Dataset[Loaded]):
     """Number → that many-th batch of all images in order, without the unreadable ones."""
 
-    def __init__(self, images: _Decoded, batch_size: int) -> None:
+    def __init__(self, images: Decoded, batch_size: int) -> None:
         self.images, self.batch_size = images, batch_size
 
     def __len__(self) -> int:

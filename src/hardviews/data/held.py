@@ -1,0 +1,71 @@
+"""Images by their index: decoded when they are asked for, or all decoded beforehand and held where training runs."""
+
+import torch
+from torch import Tensor
+
+from hardviews.data.decode import Bounds, UnreadableImage
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError
+from hardviews.views.images import ImageBatch
+
+Faults = dict[int, str]  # index of an unreadable image → why
+
+
+class Decoded:
+    """Images decoded when they are asked for."""
+
+    def __init__(self, source: ImageSource, bounds: Bounds) -> None:
+        self.source, self.bounds = source, bounds
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Tensor:
+        """uint8 ``[h, w, 3]``, or ``UnreadableImage``."""
+        return self.source.read(index, self.bounds)
+
+
+class Held:
+    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be."""
+
+    def __init__(self, pixels: Tensor, faults: Faults) -> None:
+        self.pixels, self.faults = pixels, faults
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> Tensor:
+        if index in self.faults:
+            raise UnreadableImage(str(index), self.faults[index])
+        return self.pixels[index]
+
+    def batch(self, index: Tensor) -> ImageBatch:
+        """Images none of which is at fault, gathered where they are held; nothing waits for a GPU."""
+        rows = index.to(self.pixels.device, non_blocking=True)
+        size = torch.tensor(self.pixels.shape[1:3]).repeat(len(index), 1)
+        return ImageBatch(self.pixels.index_select(0, rows).flatten(), size, index)
+
+
+def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) -> Held | None:
+    """All images decoded, on the device; None where they are not all of the native size, unless they ``must``.
+
+    Raises:
+        InputError: they must, and are of different sizes.
+    """
+    n = len(source)
+    pixels: Tensor | None = None  # [N, h, w, 3]
+    faults: Faults = {}
+    for index in range(n):
+        try:
+            image = source.read(index, bounds)
+        except UnreadableImage as error:
+            faults[index] = error.reason
+            continue
+        if not must and image.shape[:2] != (source.native_size,) * 2:
+            return None
+        if pixels is None:
+            pixels = image.new_zeros(n, *image.shape)
+        if image.shape != pixels.shape[1:]:
+            raise InputError(f"{source.name}: images of different sizes can't be held in memory")
+        pixels[index] = image
+    return None if pixels is None else Held(pixels.to(device), faults)
