@@ -25,6 +25,7 @@ from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.knn import held_out, knn
 from hardviews.evaluation.rank import effective_rank
 from hardviews.methods.base import Method
+from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
@@ -142,6 +143,8 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
 
 def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int) -> Step:
     method = synchronised(method, fabric.device.type, fabric.world_size)
+    if options.compile:
+        compile_backbones(method)
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
     # Lightning does not clip gradients that a fused optimizer unscales, as those of fp16 are.
     fused = options.precision != "16-mixed"

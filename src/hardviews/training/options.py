@@ -81,6 +81,8 @@ class PretrainOptions:
         nodes: machines.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
+        compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
+            was measured).
         workers: processes that decode images, per training process.
         decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
             twice the image size.
@@ -139,6 +141,7 @@ class PretrainOptions:
     nodes: int = 1
     precision: Precision = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
     workers: int = 2
     decode_size: int | None = None
     max_batch_bytes: int = 1 << 30
