@@ -12,7 +12,7 @@ from PIL import Image
 
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
 from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader, bounds_for, epoch_order, in_order
+from hardviews.data.loader import Loader, bounds_for, epoch_order, in_order, moved
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
@@ -97,6 +97,14 @@ def test_in_memory_equals_streaming(holes: tuple[int, ...], device: str) -> None
         assert same(one.to("cpu"), other)
     assert held.unreadable == streamed.unreadable
     assert len(held.unreadable) == len(holes)
+
+
+def test_batches_are_moved_as_they_are(device: str) -> None:
+    source = holed(60)
+    loader, again = (Loader(source, 20, seed=0, in_memory=False, pin_memory=device == "cuda") for _ in range(2))
+    for there, here in islice(zip(moved(loader.batches(), torch.device(device)), again.batches(), strict=True), 7):
+        assert there.device.type == device
+        assert same(there.to("cpu"), here)
 
 
 def test_an_unreadable_image_is_replaced_and_told() -> None:

@@ -164,3 +164,25 @@ def test_scoring_small_leaves_training_at_full_size() -> None:
     trained(method, scoring=Scoring(resolution=0.5))
     assert set(seen) == {(False, 8), (True, 16)}
     assert len(seen) == STEPS * (4 + 2)
+
+
+@pytest.mark.parametrize("name", ["simsiam", "dino", "ibot"])
+@pytest.mark.parametrize("scoring", [Scoring(), Scoring(resolution=0.5), Scoring(every=2)])
+def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    method: Any = {"simsiam": lambda: simsiam(bn=True), "dino": lambda: dino(tiny_vit), "ibot": ibot}[name]()
+    fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
+    optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
+    step = Step(
+        fabric, method, optimizer, Rates(1e-4, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS,
+        scoring=scoring,
+    )  # fmt: skip
+    batches = [images(index).to("cuda") for index in range(STEPS)]
+    for index, batch in enumerate(batches):
+        torch.cuda.set_sync_debug_mode("error" if index > 1 else "default")  # the first steps fill caches
+        try:
+            step.watch.start()
+            step(batch, index)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -141,6 +141,22 @@ class Loader:
             )
 
 
+def moved(batches: Iterator[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
+    """Batches on the device. To a GPU they are copied in a stream of their own, while earlier steps still compute."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    for batch in batches:
+        with torch.cuda.stream(beside):
+            there = batch.to(device, non_blocking=True)
+        here = torch.cuda.current_stream(device)
+        here.wait_stream(beside)
+        there.pixels.record_stream(here)  # so that its memory is not given away before this step is done
+        yield there
+
+
 def in_order(
     source: ImageSource,
     batch_size: int,

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from hardviews.data.loader import Loader
+from hardviews.data.loader import Loader, moved
 from hardviews.errors import RunError
 from hardviews.training import checkpoint
 from hardviews.training.loggers import Logger
@@ -63,7 +63,7 @@ class Loop:
         """
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
-        batches = self.loader.batches(first) if first < steps else iter(())
+        batches = moved(self.loader.batches(first), self.fabric.device) if first < steps else iter(())
         pending: list[tuple[int, Report]] = []
         with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
             if first and self.fabric.is_global_zero:
@@ -77,7 +77,7 @@ class Loop:
             for step in range(first, steps):
                 self.step.watch.start()
                 with self._clear_errors(step):
-                    images = next(batches).to(self.fabric.device, non_blocking=True)
+                    images = next(batches)
                     self.step.watch.lap("data")
                     pending.append((step, self.step(images, step)))
                 done = step + 1
