@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor
+from ways import WAYS
 
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
@@ -39,22 +40,6 @@ from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
-
-MODES = {
-    "exact": EXACT,
-    "exact, targets not used again": Scoring(reuse=False),
-    "resolution 0.75": Scoring(resolution=0.75),
-    "resolution 0.5": Scoring(resolution=0.5),
-    "resolution 0.375": Scoring(resolution=0.375),
-    "resolution 0.25": Scoring(resolution=0.25),
-    "teacher": Scoring(network="teacher"),
-    "teacher, resolution 0.5": Scoring(network="teacher", resolution=0.5),
-    "teacher of targets": Scoring(network="teacher_targets"),
-    "teacher of targets, resolution 0.5": Scoring(network="teacher_targets", resolution=0.5),
-    "half the patches": Scoring(token_keep=0.5),
-    "a quarter of the patches": Scoring(token_keep=0.25),
-    "resolution 0.5, half the patches": Scoring(resolution=0.5, token_keep=0.5),
-}
 
 
 def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, ImageSource, Method[Any]]:
@@ -149,7 +134,7 @@ def main() -> None:
         method = method.to(args.device).train()
         fabric = create_fabric(options)
         scorers, ways = {}, {}
-        for name, scoring in MODES.items():
+        for name, scoring in WAYS.items():
             try:
                 scorers[name], ways[name] = Scorer(fabric, method, scoring), scoring
             except InputError:  # nothing of the kind in this method

@@ -6,10 +6,12 @@
 2. Costs and exact choice from the outputs of the networks, at 65,536 prototypes, against scoring 128 sampled
    combinations one by one with a log-softmax each, as published, from the same outputs. First both are shown to give
    the same costs.
-3. How often the policies sampled(64) and sampled(128) find the hardest combination, and how much of its hardness they
+3. How search grows with candidates and images.
+4. How often the policies sampled(64) and sampled(128) find the hardest combination, and how much of its hardness they
    keep: (their cost - the mean cost of all) / (the largest cost - the mean), for 5,000 images of random costs.
 """
 
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -81,6 +83,26 @@ def sampling(device: torch.device) -> dict[str, dict[str, float]]:
     return found
 
 
+def growth(device: torch.device, repeats: int) -> dict[str, float]:
+    """Milliseconds from costs to choice by candidates (pairs of V; T targets and V - T others, half of each kept) and
+    images."""
+    pairs = {f"pairs of {v}": ViewPlan((Slot(draw=v, keep=2),)) for v in (4, 8, 16)}
+    crops = {
+        f"2 of {2 * t}, {n} of {2 * n} others": ViewPlan(
+            (Slot("A", draw=t, keep=1), Slot("B", draw=t, keep=1), Slot("C", draw=2 * n, keep=n, target=False))
+        )
+        for t, n in ((2, 8), (2, 32), (8, 8))
+    }
+    found = {}
+    for name, plan in (pairs | crops).items():
+        for images in (8, 64, 512):
+            costs = Costs(torch.rand(plan.targets, plan.draw, images).to(device))
+            hardest_ids(costs, plan)
+            times = [seconds(partial(hardest_ids, costs, plan), device) for _ in range(4 * repeats)]
+            found[f"{name}, {images} images"] = 1e3 * median(times)
+    return found
+
+
 @torch.no_grad()
 def main() -> None:
     parser = arguments(__doc__)
@@ -116,6 +138,7 @@ def main() -> None:
             "speedup": median(slow) / median(fast),
             "largest_difference_of_totals": (ours - sampled).abs().max().item(),
         },
+        "search_growth_ms": growth(device, args.repeats),
         "sampling": sampling(device),
     }
 
@@ -126,6 +149,8 @@ def main() -> None:
     table.add_row("costs and exact choice", f"{1e3 * median(fast):.1f}", "51,480", f"{median(slow) / median(fast):.1f}")
     table.add_row("sampled, one by one", f"{1e3 * median(slow):.1f}", f"{COMBINATIONS}", "1")
     Console().print(table)
+    for name, milliseconds in figures["search_growth_ms"].items():
+        print(f"search, {name}: {milliseconds:.3f} ms")
     for name, values in figures["sampling"].items():
         print(
             f"{name} finds the hardest of {values['found_hardest']:.2%} and keeps {values['hardness_kept']:.0%} of it"

@@ -11,8 +11,10 @@ SimSiam and SimCLR (4 candidates of 128 px) with ResNet-18, in bf16, from random
    given the same rendered views and start from the same weights, and their losses are first shown to be the same.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 from unittest.mock import patch
@@ -22,10 +24,12 @@ import torch
 import torch.nn.functional as F
 from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor, nn
+from ways import WAYS
 
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.shapes import Shapes
+from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.methods.dino import DINO
 from hardviews.methods.simsiam import SimSiam
@@ -39,24 +43,6 @@ from hardviews.views.render import render
 from hardviews.views.streams import stream
 
 BATCH = {"dino": 8, "ibot": 8, "simsiam": 64, "simclr": 64}
-WAYS = {
-    "exact": EXACT,
-    "exact, targets not used again": Scoring(reuse=False),
-    "resolution 0.5": Scoring(resolution=0.5),
-    "resolution 0.375": Scoring(resolution=0.375),
-    "resolution 0.25": Scoring(resolution=0.25),
-    "teacher": Scoring(network="teacher"),
-    "teacher, resolution 0.5": Scoring(network="teacher", resolution=0.5),
-    "teacher of targets": Scoring(network="teacher_targets"),
-    "half the patches": Scoring(token_keep=0.5),
-    "a quarter of the patches": Scoring(token_keep=0.25),
-}
-POSSIBLE = {
-    "dino": list(WAYS),
-    "ibot": [name for name in WAYS if "patches" not in name],
-    "simsiam": ["exact", "resolution 0.5", "resolution 0.375", "resolution 0.25"],
-    "simclr": ["exact", "resolution 0.5", "resolution 0.375", "resolution 0.25"],
-}
 SPEED = 1e-4  # learning rate, so small that repeats do not diverge
 
 
@@ -191,9 +177,12 @@ def with_hard_views(name: str, device: torch.device, batch: int, repeats: int) -
         step.watch.start()
         step(images, 0)
 
-    runs: dict[str, Callable[[], None]] = {"without": lambda: take(plain, EXACT)}
-    for way in POSSIBLE[name]:
-        runs[way] = lambda way=way: take(hard, WAYS[way])  # type: ignore[misc]
+    runs: dict[str, Callable[[], None]] = {"without": partial(take, plain, EXACT)}
+    for way, scoring in WAYS.items():
+        with contextlib.suppress(InputError):  # nothing of the kind in this method
+            Scorer(hard.fabric, hard.method, scoring)
+            if hard.method.evaluated != "backbone" or scoring.reuse:  # without a teacher there is nothing to use again
+                runs[way] = partial(take, hard, scoring)
     return ratios(side_by_side(runs, repeats, device), "without")
 
 

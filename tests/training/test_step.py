@@ -171,7 +171,7 @@ def test_scoring_small_leaves_training_at_full_size() -> None:
 def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    method: Any = {"simsiam": lambda: simsiam(bn=True), "dino": lambda: dino(tiny_vit), "ibot": ibot}[name]()
+    method: Any = simsiam(bn=True) if name == "simsiam" else dino(tiny_vit) if name == "dino" else ibot()
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
     step = Step(

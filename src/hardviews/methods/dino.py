@@ -142,8 +142,8 @@ class DINO(Method[DINOEncoding]):
     def _costs(self, encoding: DINOEncoding, head: PrototypeHead) -> Costs:
         return Costs(
             cross_entropies(
-                encoding.student / self.student_temperature, head.prototypes,
-                encoding.teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
+                encoding.student / self.student_temperature, head.unscaled(),
+                encoding.teacher, self.teacher.head.unscaled(), self.assignment, self.progress.epoch,
             )
         )  # fmt: skip
 
@@ -162,12 +162,12 @@ class DINO(Method[DINOEncoding]):
 
     def after_step(self, encoding: DINOEncoding) -> None:
         """Equation 4, then the teacher, in this order: the centre is of the outputs of the teacher as it was."""
-        self.assignment.move_centre(encoding.teacher, self.teacher.head.prototypes)
+        self.assignment.move_centre(encoding.teacher, self.teacher.head.unscaled())
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.head], momentum)
 
     def statistics(self, encoding: DINOEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head.prototypes, self.progress.epoch)
+        return self.assignment.entropies(encoding.teacher, self.teacher.head.unscaled(), self.progress.epoch)
 
 
 class DINOTeacher(Teacher):

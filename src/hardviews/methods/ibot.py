@@ -217,8 +217,8 @@ class IBOT(Method[IBOTEncoding]):
         """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
         student, who does not see them, to the teacher, who does (equations 2 and 3)."""
         patches = patch_cross_entropies(
-            encoding.student_patches / self.student_temperature, self.patch_head.prototypes,
-            encoding.teacher_patches, self.teacher.patch_head.prototypes, self.patch_assignment, self.progress.epoch,
+            encoding.student_patches / self.student_temperature, self.patch_head.unscaled(),
+            encoding.teacher_patches, self.teacher.patch_head.unscaled(), self.patch_assignment, self.progress.epoch,
         )  # fmt: skip
         hidden = encoding.hidden
         own = (patches * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
@@ -227,8 +227,8 @@ class IBOT(Method[IBOTEncoding]):
     def _cross(self, student: Tensor, head: PrototypeHead, teacher: Tensor) -> Tensor:
         """The terms between views, ``[T, V, B]``, of encodings ``[V, B, D]`` and ``[T, B, D]``."""
         return self.view_weight * cross_entropies(
-            student / self.student_temperature, head.prototypes,
-            teacher, self.teacher.head.prototypes, self.assignment, self.progress.epoch,
+            student / self.student_temperature, head.unscaled(),
+            teacher, self.teacher.head.unscaled(), self.assignment, self.progress.epoch,
         )  # fmt: skip
 
     def reusable(self, encoding: IBOTEncoding) -> TargetEncoding | None:
@@ -243,13 +243,13 @@ class IBOT(Method[IBOTEncoding]):
 
     def after_step(self, encoding: IBOTEncoding) -> None:
         """Both centres, that of patches over all of them, hidden or not; then the teacher."""
-        self.assignment.move_centre(encoding.teacher, self.teacher.head.prototypes)
-        self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head.prototypes)
+        self.assignment.move_centre(encoding.teacher, self.teacher.head.unscaled())
+        self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head.unscaled())
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
 
     def statistics(self, encoding: IBOTEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head.prototypes, self.progress.epoch)
+        return self.assignment.entropies(encoding.teacher, self.teacher.head.unscaled(), self.progress.epoch)
 
 
 def taken(patches: Tensor, order: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
+from hardviews.networks.heads import Prototypes
 
 # Without gradient logits are made for so many images at once that they are about this many numbers: on a CPU 8 MB, so
 # that they stay near the cache, elsewhere 128 MB. With gradient all are needed until the backward.
@@ -49,26 +50,26 @@ class Assignment(nn.Module):
         return (centred / self.temperature(epoch)).softmax(-1)
 
     @torch.no_grad()
-    def move_centre(self, encoded: Tensor, prototypes: Tensor) -> None:
+    def move_centre(self, encoded: Tensor, prototypes: Prototypes) -> None:
         """``centre = momentum · centre + (1 - momentum) · mean of the logits``, over the images of all processes.
 
         Args:
             encoded: ``[..., D]``, of the teacher; the mean of their logits is the logits of their mean.
-            prototypes: ``[P, D]``, the teacher's.
+            prototypes: the teacher's.
         """
-        mean = prototypes @ encoded.flatten(0, -2).mean(0)
+        mean = prototypes.logits(encoded.flatten(0, -2).mean(0))
         average(mean)
         self.centre.lerp_(mean, 1 - self.momentum)
 
     @torch.no_grad()
-    def entropies(self, encoded: Tensor, prototypes: Tensor, epoch: float) -> dict[str, Tensor]:
+    def entropies(self, encoded: Tensor, prototypes: Prototypes, epoch: float) -> dict[str, Tensor]:
         """In nats, of an image's distribution and of the mean distribution of all images, ``encoded [T, B, D]``.
 
         Both collapses show: of all prototypes alike the first is log P, of one prototype for all the second is 0.
         """
         entropy, mean = [], []
         for view in encoded:
-            assigned = self(view @ prototypes.T, epoch)  # [B, P]
+            assigned = self(prototypes.logits(view), epoch)  # [B, P]
             entropy.append(torch.special.entr(assigned).sum(-1).mean())
             mean.append(assigned.mean(0))
         whole = torch.stack(mean).mean(0)
@@ -88,9 +89,9 @@ def average(tensor: Tensor) -> None:
 
 def cross_entropies(
     student: Tensor,
-    prototypes: Tensor,
+    prototypes: Prototypes,
     teacher: Tensor,
-    teacher_prototypes: Tensor,
+    teacher_prototypes: Prototypes,
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
@@ -100,15 +101,15 @@ def cross_entropies(
     log-softmax of a combination.
 
     Args:
-        student, prototypes: ``[V, B, D]``, divided by the temperature, and ``[P, D]``.
-        teacher, teacher_prototypes: ``[T, B, D]`` and ``[P, D]``.
+        student, prototypes: ``[V, B, D]``, divided by the temperature, and P of them.
+        teacher, teacher_prototypes: ``[T, B, D]`` and P of them.
     """
     step = images_at_once(student, len(student) * len(prototypes))
     parts = []
     images = zip(torch.split(student.transpose(0, 1), step), torch.split(teacher.transpose(0, 1), step), strict=True)
     for s, t in images:
-        logits = s @ prototypes.T  # [b, V, P]
-        assigned = assignment(t @ teacher_prototypes.T, epoch)  # [b, T, P]
+        logits = prototypes.logits(s)  # [b, V, P]
+        assigned = assignment(teacher_prototypes.logits(t), epoch)  # [b, T, P]
         parts.append(all_pairs(logits, assigned))
     return torch.cat(parts).permute(1, 2, 0)
 
@@ -133,22 +134,22 @@ def images_at_once(student: Tensor, logits: int) -> int:
 
 def patch_cross_entropies(
     student: Tensor,
-    prototypes: Tensor,
+    prototypes: Prototypes,
     teacher: Tensor,
-    teacher_prototypes: Tensor,
+    teacher_prototypes: Prototypes,
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
     """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
 
     Args:
-        student, prototypes: ``[T, B, M, D]``, divided by the temperature, and ``[P, D]``.
-        teacher, teacher_prototypes: ``[T, B, M, D]`` and ``[P, D]``.
+        student, prototypes: ``[T, B, M, D]``, divided by the temperature, and P of them.
+        teacher, teacher_prototypes: ``[T, B, M, D]`` and P of them.
     """
     step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
     parts = []
     for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
-        logits = s @ prototypes.T  # [T, b, M, P]
-        assigned = assignment(t @ teacher_prototypes.T, epoch)
+        logits = prototypes.logits(s)  # [T, b, M, P]
+        assigned = assignment(teacher_prototypes.logits(t), epoch)
         parts.append(log_sum_exp(logits) - (assigned * logits).sum(-1))
     return torch.cat(parts, dim=1)

@@ -1,6 +1,7 @@
 """What methods put on a backbone: projectors, predictors, and DINO's head onto prototypes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -28,6 +29,21 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
     if last_norm != "none":
         layers.append(nn.BatchNorm1d(dims[-1], affine=last_norm == "affine"))
     return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """P prototypes as rows of any length, and what each is to be multiplied by."""
+
+    rows: Tensor  # [P, D]
+    scale: Tensor  # [P]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """``[..., D]`` to ``[..., P]``."""
+        return vectors @ self.rows.T * self.scale
 
 
 class PrototypeHead(nn.Module):
@@ -87,3 +103,11 @@ class PrototypeHead(nn.Module):
         """The last layer's rows, ``[P, bottleneck_dim]``: a vector's logits are ``vector @ prototypes.T``."""
         weight: Tensor = self.last_layer.weight
         return weight
+
+    def unscaled(self) -> "Prototypes":
+        """The same as they are stored, for logits: of many prototypes, to scale them would take longer."""
+        length, rows = (
+            self.last_layer.parametrizations.weight.original0,
+            self.last_layer.parametrizations.weight.original1,
+        )
+        return Prototypes(rows, (length / torch.linalg.vector_norm(rows, dim=1, keepdim=True))[:, 0])
