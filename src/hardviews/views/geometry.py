@@ -76,7 +76,7 @@ def by_taps(
         rows = resize_taps(zero, length[:, 1], zero > 0, side, kind, highest)
         blur = blur_taps(sigma[v], side, kernel_at(slot.photometric.blur_kernel, slot.size, side))
         of_channels = blur.source + side * torch.arange(3)[:, None, None]
-        blurred = (sigma[v] > 0).tolist()
+        blurred = ((sigma[v] > 0) & (slot.photometric.blur_p > 0)).tolist()
         for b, (x0, y0, x1, y1) in enumerate(boxes[v].int().tolist()):
             height, width = y1 - y0, x1 - x0
             down, across = taps_of(height / side, kind), taps_of(width / side, kind)
