@@ -1,0 +1,32 @@
+#!/bin/sh
+# What is to be run on a machine with a GPU, in parts of under nine minutes:  benchmarks/gpu.sh PART [OUT]
+#
+#   tests      the tests that have a variant on a GPU, and those that look for waits
+#   step       steps with and without hard views, peak memory, selection
+#   rendering  views, beside torchvision and kornia (needs a folder of pictures in $PICTURES)
+#   pipeline   files to weights, beside lightly (needs a Parquet table in $TABLE)
+#
+# PYTHON is the interpreter, of an environment where hardviews and its test extra are installed. Figures go to OUT.
+set -eu
+part=${1:?usage: benchmarks/gpu.sh tests|step|rendering|pipeline [OUT]}
+out=${2:-.}
+python=${PYTHON:-python}
+here=$(dirname "$0")
+mkdir -p "$out"
+case $part in
+tests) "$python" -m pytest "$here/../tests/views" "$here/../tests/selection" "$here/../tests/methods" \
+    "$here/../tests/training" "$here/../tests/data/test_loader.py" ;;
+step)
+    "$python" "$here/step.py" --device cuda --batch 128 --json "$out/step.json"
+    "$python" "$here/memory.py" --device cuda --batch 64 --json "$out/memory.json"
+    "$python" "$here/selection.py" --device cuda --json "$out/selection.json"
+    ;;
+rendering) "$python" "$here/rendering.py" "${PICTURES:?a folder of pictures}" --device cuda --images 128 \
+    --json "$out/rendering.json" ;;
+pipeline) "$python" "$here/pipeline.py" "${TABLE:?a Parquet table}" --device cuda --batch 256 --workers 8 \
+    --json "$out/pipeline.json" ;;
+*)
+    echo "gpu.sh: no part $part; tests, step, rendering or pipeline" >&2
+    exit 2
+    ;;
+esac
