@@ -39,7 +39,7 @@ def test_fast_scoring_and_what_changes_it() -> None:
         return scoring_of(settle(PretrainOptions(data="shapes", **options), shapes)[0])
 
     assert scoring(image_size=64) == Scoring(resolution=0.5)
-    assert scoring(image_size=64, scoring="exact") == EXACT
+    assert scoring(image_size=32) == scoring(image_size=64, scoring="exact") == EXACT
     assert scoring(image_size=64, scoring="exact", score_resolution=0.75) == Scoring(resolution=0.75)
     assert scoring(image_size=64, score_resolution=1.0, score_every=2) == Scoring(every=2)
 

@@ -20,15 +20,17 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
 from hardviews.selection import policies
-from hardviews.selection.scoring import EXACT
+from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 
-# What fast scoring is; see benchmarks/scoring.py for what it keeps.
-FAST = {"resolution": 0.5, "network": "student", "token_keep": 1.0}
+# Fast scoring is at half the size, but for pictures so small that it would keep less than half of the hardness
+# (docs/cost.md has what was measured).
+FAST = Scoring(resolution=0.5)
+FAST_FROM = 64  # pixels
 
 
 def settle(
@@ -87,10 +89,10 @@ def settle(
     settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
         settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
-    fast = options.scoring == "fast"
-    for name, value in FAST.items():
+    scoring = FAST if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    for name in ("resolution", "network", "token_keep"):
         given = getattr(options, f"score_{name}")
-        settled[f"score_{name}"] = (value if fast else getattr(EXACT, name)) if given is None else given
+        settled[f"score_{name}"] = getattr(scoring, name) if given is None else given
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
