@@ -8,9 +8,10 @@ that a teacher encodes. Prototypes, optimizer and rendering are left out. Its ra
 ``step.py`` measured (--measured its --json).
 
 Then for N GPUs, each with its own batch: seconds of computation at --tflops that are reached (not the peak), the
-bytes a process sends a step (gradients in float32 by a ring all-reduce, twice; SimCLR's gathered embeddings) and their
-seconds at --gigabytes per second. Selection itself sends nothing but SimCLR's embeddings of all candidates, V times B
-times D numbers more than those of the K kept views.
+bytes a process sends a step (the backbone's gradients in float32 by a ring all-reduce, twice; SimCLR's gathered
+embeddings) and their seconds at --gigabytes per second. Heads are left out, DINO's of 22 million weights too. Selection
+itself sends SimCLR's embeddings of all candidates, V times B times D numbers more than those of the K kept views, and
+the statistics of synchronised BN, two numbers a channel and layer; else nothing.
 """
 
 import json

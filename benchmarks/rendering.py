@@ -7,7 +7,7 @@ size beforehand, as decoded uint8. One thread. Against:
 
 - torchvision's v2 transforms on uint8 tensors, one image and view at a time, as a loader's worker does;
 - the same on PIL images, with Pillow's own blur;
-- kornia's augmentations on a float batch (where kornia is installed).
+- kornia's augmentations on a float batch (where kornia is installed), whose resize knows no antialiasing.
 
 First, views of the same numbers are compared with torchvision's functions, called step by step.
 """
@@ -94,7 +94,8 @@ def kornia_transform(slot: Slot, plan: ViewPlan) -> nn.Module:
 
 
 def by_kornia(transforms: list[nn.Module], batch: Tensor) -> list[Tensor]:
-    return [transform(batch.float() / 255) for transform in transforms]
+    pixels = batch.float() / 255
+    return [transform(pixels) for transform in transforms]
 
 
 def distances(images: ImageBatch, plan: ViewPlan) -> dict[str, float]:

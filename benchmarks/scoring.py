@@ -28,7 +28,7 @@ from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.decode import Bounds
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
-from hardviews.methods.base import Method
+from hardviews.methods.base import Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
@@ -52,6 +52,8 @@ def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, Image
     source, _ = open_sources(options)
     options, method = settle(replace(options, accelerator=device.type, precision="auto"), source)
     method.load_state_dict(state["method"])
+    steps_per_epoch = len(source) // options.batch_size
+    method.progress = Progress(int(state["step"]), options.epochs * steps_per_epoch, steps_per_epoch)
     return options, source, method
 
 

@@ -256,6 +256,17 @@ def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text()) == summary
 
 
+def test_what_steps_that_choose_nothing_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every third step has costs, every other none; what is shown is of one that has."""
+    run = tmp_path / "run"
+    line = "pretrain --data shapes:64 --backbone.channels 8,8,8,8 --batch-size 16 --epochs 2 --knn-epochs 0 --workers 0"
+    assert main([*line.split(), "--score-every", "3", "--out", str(run)]) == 0
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [bool(row["cost_kept"]) for row in rows] == [step % 3 == 0 for step in range(8)]
+    assert all(row["iou_kept"] for row in rows)
+    assert "IoU kept" in capsys.readouterr().out
+
+
 def test_out_of_memory_names_what_to_make_smaller(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

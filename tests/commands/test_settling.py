@@ -44,6 +44,15 @@ def test_fast_scoring_and_what_changes_it() -> None:
     assert scoring(image_size=64, score_resolution=1.0, score_every=2) == Scoring(every=2)
 
 
+def test_backbones_of_fixed_size_are_scored_at_it(capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"embed_dim": 16, "num_heads": 2, "depth": 1, "depth_token_only": 1, "patch_size": 16}
+    options = PretrainOptions(data="shapes", image_size=64, backbone=BackboneOptions("cait_xxs24_224", keywords=small))
+    assert settle(options, Shapes(count=10))[0].score_resolution == 1.0
+    assert "candidates are scored at full size" in capsys.readouterr().err
+    with pytest.raises(InputError, match="score-resolution"):
+        settle(dataclasses.replace(options, score_resolution=0.5), Shapes(count=10))
+
+
 def test_mean_and_std_follow_pretrained_weights_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_download(*_: object, **__: object) -> nn.Module:
         model: nn.Module = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, num_classes=0)

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -184,6 +185,7 @@ def test_choosing_at_every_third_step() -> None:
         ("simsiam", {"network": "teacher_targets"}, "no teacher"),
         ("simsiam", {"token_keep": 0.5}, "no patches"),
         ("ibot", {"token_keep": 0.5}, "compares patches"),
+        ("eva", {"token_keep": 0.5}, "no patches"),
         ("simsiam", {"chunk": 2}, "BN"),
         ("simsiam", {"resolution": 0.0}, "score-resolution"),
         ("simsiam", {"token_keep": 1.5}, "score-token-keep"),
@@ -191,6 +193,9 @@ def test_choosing_at_every_third_step() -> None:
     ],
 )
 def test_what_a_method_can_not_do(method: str, settings: dict[str, Any], wanted: str) -> None:
-    made = ibot() if method == "ibot" else SimSiam(TinyBackbone(), SimSiam.default_plan(16), dim=16, predictor_dim=8)
+    backbone: nn.Module = TinyBackbone()
+    if method == "eva":  # whose layer that leaves out patches is another
+        backbone = timm.create_model("eva02_tiny_patch14_224", img_size=28, embed_dim=16, depth=1, num_heads=2)
+    made = ibot() if method == "ibot" else SimSiam(backbone, SimSiam.default_plan(16), dim=16, predictor_dim=8)
     with pytest.raises(InputError, match=wanted):
         scorer(made, **settings)

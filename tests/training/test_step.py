@@ -176,7 +176,7 @@ def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring) -> None:
     optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
     step = Step(
         fabric, method, optimizer, Rates(1e-4, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS,
-        scoring=scoring,
+        scoring=scoring, clip=1.0, parts=2,
     )  # fmt: skip
     batches = [images(index).to("cuda") for index in range(STEPS)]
     for index, batch in enumerate(batches):

@@ -17,7 +17,7 @@ from hardviews.commands.initialising import start_of
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
-from hardviews.networks.backbones import create_backbone, patch_size, strided_over_one_pixel
+from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
 from hardviews.selection import policies
 from hardviews.selection.scoring import EXACT, Scoring
@@ -93,6 +93,9 @@ def settle(
     for name in ("resolution", "network", "token_keep"):
         given = getattr(options, f"score_{name}")
         settled[f"score_{name}"] = getattr(scoring, name) if given is None else given
+    settled["score_resolution"] = scorable(
+        backbone, plan, settled["score_resolution"], options.score_resolution is None
+    )
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
@@ -100,6 +103,25 @@ def settle(
         accelerator=accelerator, precision=precision, channels_last="on" if channels_last else "off",
         views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
     ), method  # fmt: skip
+
+
+def scorable(backbone: nn.Module, plan: ViewPlan, resolution: float, fall_back: bool) -> float:
+    """The resolution to score at; where the backbone takes no views of these sizes, 1 if that may be.
+
+    Raises:
+        InputError: it takes none, and the resolution was asked for.
+    """
+    if not 0 < resolution < 1:  # what is out of range is refused where Scoring is made
+        return resolution
+    try:
+        for slot in plan.slots:
+            check_features(type(backbone).__name__, backbone, size_at(plan, slot, resolution))
+    except InputError as error:
+        if not fall_back:
+            raise InputError(f"score-resolution: {error}") from error
+        say(f"candidates are scored at full size: {error}")
+        return 1.0
+    return resolution
 
 
 def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:

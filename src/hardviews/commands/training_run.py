@@ -147,7 +147,7 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
         compile_backbones(method)
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
     # Lightning does not clip gradients that a fused optimizer unscales, as those of fp16 are.
-    fused = options.precision != "16-mixed"
+    fused = options.precision != "16-mixed" or not options.clip
     return Step(
         fabric,
         method,

@@ -10,6 +10,9 @@ from hardviews.views.images import ImageBatch
 
 Faults = dict[int, str]  # index of an unreadable image → why
 
+# Small sets up to this many decoded bytes are held without being asked, and on the device that trains.
+RESIDENT_BYTES = 512 << 20
+
 
 class Decoded:
     """Images decoded when they are asked for."""
@@ -47,7 +50,8 @@ class Held:
 
 
 def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) -> Held | None:
-    """All images decoded, on the device; None where they are not all of the native size, unless they ``must``.
+    """All images decoded, on the device if they are few enough; None where they are not all of the native size, unless
+    they ``must``.
 
     Raises:
         InputError: they must, and are of different sizes.
@@ -68,4 +72,6 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
         if image.shape != pixels.shape[1:]:
             raise InputError(f"{source.name}: images of different sizes can't be held in memory")
         pixels[index] = image
-    return None if pixels is None else Held(pixels.to(device), faults)
+    if pixels is None:
+        return None
+    return Held(pixels.to(device) if pixels.numel() <= RESIDENT_BYTES else pixels, faults)

@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
-from hardviews.data.held import Decoded, Faults, Held, held
+from hardviews.data.held import RESIDENT_BYTES, Decoded, Faults, Held, held
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
 
 MAX_BATCH_BYTES = 1 << 30
-RESIDENT_BYTES = 512 << 20  # small sets up to this many decoded bytes are held in memory
 CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
 PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
@@ -69,7 +68,7 @@ class Loader:
         in_memory: decode all images once and hold them; ``auto`` does so for sets of small images of one size, up to
             ``RESIDENT_BYTES``.
         pin_memory: workers' batches come in pinned memory.
-        device: where images that are held in memory are held.
+        device: where small sets that are held in memory are held.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.

@@ -114,7 +114,9 @@ class Method(nn.Module, ABC, Generic[E]):
         """What ``forward`` may be given as ``targets`` of the views encoded here; None where it has to encode anew."""
         return None
 
-    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+    def teacher_costs(
+        self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
+    ) -> tuple[Costs, TargetEncoding | None]:
         """Costs in which the momentum teacher stands for the student too, and what of it is ``reusable``.
 
         Nothing but scoring asks for them, and only where a method has a teacher and overrides this.
@@ -122,6 +124,7 @@ class Method(nn.Module, ABC, Generic[E]):
         Args:
             views: the V candidates, or the T target views alone, of which there are costs then.
             masks: of them.
+            reuse: whether training can use the targets again; if not, what only it needs may be left out.
         """
         raise NotImplementedError
 

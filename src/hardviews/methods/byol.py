@@ -97,7 +97,9 @@ class BYOL(Method[BYOLEncoding]):
             projection = torch.stack([self.teacher.projector(self.teacher.backbone(view)) for view in views])
         return BYOLEncoding(prediction, projection)
 
-    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+    def teacher_costs(
+        self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
+    ) -> tuple[Costs, TargetEncoding | None]:
         projection = torch.stack([self.teacher.projector(self.teacher.backbone(view)) for view in views])
         encoding = BYOLEncoding(projection, projection)
         return self.costs(encoding), self.reusable(encoding)

@@ -142,12 +142,14 @@ class DINO(Method[DINOEncoding]):
     def _costs(self, encoding: DINOEncoding, head: PrototypeHead) -> Costs:
         return Costs(
             cross_entropies(
-                encoding.student / self.student_temperature, head.unscaled(),
-                encoding.teacher, self.teacher.head.unscaled(), self.assignment, self.progress.epoch,
+                encoding.student / self.student_temperature, head,
+                encoding.teacher, self.teacher.head, self.assignment, self.progress.epoch,
             )
         )  # fmt: skip
 
-    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+    def teacher_costs(
+        self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
+    ) -> tuple[Costs, TargetEncoding | None]:
         found = encode(self.teacher.backbone, self.teacher.head, views)
         encoding = DINOEncoding(found, found[: self.plan.targets])
         with torch.autocast(found.device.type, enabled=False):
@@ -162,12 +164,12 @@ class DINO(Method[DINOEncoding]):
 
     def after_step(self, encoding: DINOEncoding) -> None:
         """Equation 4, then the teacher, in this order: the centre is of the outputs of the teacher as it was."""
-        self.assignment.move_centre(encoding.teacher, self.teacher.head.unscaled())
+        self.assignment.move_centre(encoding.teacher, self.teacher.head)
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.head], momentum)
 
     def statistics(self, encoding: DINOEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head.unscaled(), self.progress.epoch)
+        return self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
 
 
 class DINOTeacher(Teacher):

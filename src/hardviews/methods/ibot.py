@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
-from hardviews.methods.dino import DINO, check_numbers, drop_gradients
+from hardviews.methods.dino import DINO, check_numbers, drop_gradients, encode
 from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim, patch_size
 from hardviews.networks.heads import PrototypeHead
@@ -182,17 +182,20 @@ class IBOT(Method[IBOTEncoding]):
         fields = views, taken(patches, order), patches.mean(1)
         return TargetEncoding(tuple(per_view(field, count) for field in fields))
 
-    def teacher_costs(self, views: list[Tensor], masks: Tensor | None = None) -> tuple[Costs, TargetEncoding | None]:
+    def teacher_costs(
+        self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
+    ) -> tuple[Costs, TargetEncoding | None]:
         """Between views only: of its own patches the teacher hides none."""
-        count = self.plan.targets
-        whole, local = torch.cat(views[:count]), views[count:]
-        targets = self._encode_targets(whole, self._hidden_first(masks, count, whole)[0], count)
-        found = [targets.fields[0]]
-        if local:
-            found.append(per_view(self.teacher.head(self.teacher.backbone(torch.cat(local))), len(local)))
-        with torch.autocast(whole.device.type, enabled=False):
-            costs = Costs(self._cross(torch.cat(found), self.teacher.head, targets.fields[0]))
-        return costs, None if self.teacher.uses_batch_statistics() else targets
+        count, targets, found = self.plan.targets, None, []
+        if reuse and not self.teacher.uses_batch_statistics():
+            whole = torch.cat(views[:count])
+            targets = self._encode_targets(whole, self._hidden_first(masks, count, whole)[0], count)
+            found.append(targets.fields[0])
+        if len(views) > len(found) * count:  # all of them, or the local ones
+            found.append(encode(self.teacher.backbone, self.teacher.head, views[len(found) * count :]))
+        student = torch.cat(found)
+        with torch.autocast(student.device.type, enabled=False):
+            return Costs(self._cross(student, self.teacher.head, student[:count])), targets
 
     def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Of ``count · B`` images the places of M patches, hidden ones first, and which of them are hidden.
@@ -217,8 +220,8 @@ class IBOT(Method[IBOTEncoding]):
         """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
         student, who does not see them, to the teacher, who does (equations 2 and 3)."""
         patches = patch_cross_entropies(
-            encoding.student_patches / self.student_temperature, self.patch_head.unscaled(),
-            encoding.teacher_patches, self.teacher.patch_head.unscaled(), self.patch_assignment, self.progress.epoch,
+            encoding.student_patches / self.student_temperature, self.patch_head,
+            encoding.teacher_patches, self.teacher.patch_head, self.patch_assignment, self.progress.epoch,
         )  # fmt: skip
         hidden = encoding.hidden
         own = (patches * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
@@ -227,8 +230,8 @@ class IBOT(Method[IBOTEncoding]):
     def _cross(self, student: Tensor, head: PrototypeHead, teacher: Tensor) -> Tensor:
         """The terms between views, ``[T, V, B]``, of encodings ``[V, B, D]`` and ``[T, B, D]``."""
         return self.view_weight * cross_entropies(
-            student / self.student_temperature, head.unscaled(),
-            teacher, self.teacher.head.unscaled(), self.assignment, self.progress.epoch,
+            student / self.student_temperature, head,
+            teacher, self.teacher.head, self.assignment, self.progress.epoch,
         )  # fmt: skip
 
     def reusable(self, encoding: IBOTEncoding) -> TargetEncoding | None:
@@ -243,13 +246,13 @@ class IBOT(Method[IBOTEncoding]):
 
     def after_step(self, encoding: IBOTEncoding) -> None:
         """Both centres, that of patches over all of them, hidden or not; then the teacher."""
-        self.assignment.move_centre(encoding.teacher, self.teacher.head.unscaled())
-        self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head.unscaled())
+        self.assignment.move_centre(encoding.teacher, self.teacher.head)
+        self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head)
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
 
     def statistics(self, encoding: IBOTEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head.unscaled(), self.progress.epoch)
+        return self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
 
 
 def taken(patches: Tensor, order: Tensor) -> Tensor:

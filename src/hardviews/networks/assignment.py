@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
-from hardviews.networks.heads import Prototypes
+from hardviews.networks.heads import PrototypeHead
 
 # Without gradient logits are made for so many images at once that they are about this many numbers: on a CPU 8 MB, so
 # that they stay near the cache, elsewhere 128 MB. With gradient all are needed until the backward.
@@ -50,23 +50,24 @@ class Assignment(nn.Module):
         return (centred / self.temperature(epoch)).softmax(-1)
 
     @torch.no_grad()
-    def move_centre(self, encoded: Tensor, prototypes: Prototypes) -> None:
+    def move_centre(self, encoded: Tensor, head: PrototypeHead) -> None:
         """``centre = momentum · centre + (1 - momentum) · mean of the logits``, over the images of all processes.
 
         Args:
             encoded: ``[..., D]``, of the teacher; the mean of their logits is the logits of their mean.
-            prototypes: the teacher's.
+            head: the teacher's.
         """
-        mean = prototypes.logits(encoded.flatten(0, -2).mean(0))
+        mean = head.for_logits(1).logits(encoded.flatten(0, -2).mean(0))
         average(mean)
         self.centre.lerp_(mean, 1 - self.momentum)
 
     @torch.no_grad()
-    def entropies(self, encoded: Tensor, prototypes: Prototypes, epoch: float) -> dict[str, Tensor]:
+    def entropies(self, encoded: Tensor, head: PrototypeHead, epoch: float) -> dict[str, Tensor]:
         """In nats, of an image's distribution and of the mean distribution of all images, ``encoded [T, B, D]``.
 
         Both collapses show: of all prototypes alike the first is log P, of one prototype for all the second is 0.
         """
+        prototypes = head.for_logits(encoded[..., 0].numel())
         entropy, mean = [], []
         for view in encoded:
             assigned = self(prototypes.logits(view), epoch)  # [B, P]
@@ -89,9 +90,9 @@ def average(tensor: Tensor) -> None:
 
 def cross_entropies(
     student: Tensor,
-    prototypes: Prototypes,
+    head: PrototypeHead,
     teacher: Tensor,
-    teacher_prototypes: Prototypes,
+    teacher_head: PrototypeHead,
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
@@ -101,9 +102,11 @@ def cross_entropies(
     log-softmax of a combination.
 
     Args:
-        student, prototypes: ``[V, B, D]``, divided by the temperature, and P of them.
-        teacher, teacher_prototypes: ``[T, B, D]`` and P of them.
+        student, head: ``[V, B, D]``, divided by the temperature, and the student's head.
+        teacher, teacher_head: ``[T, B, D]``, and the teacher's.
     """
+    prototypes = head.for_logits(student[..., 0].numel())
+    teacher_prototypes = teacher_head.for_logits(teacher[..., 0].numel())
     step = images_at_once(student, len(student) * len(prototypes))
     parts = []
     images = zip(torch.split(student.transpose(0, 1), step), torch.split(teacher.transpose(0, 1), step), strict=True)
@@ -134,18 +137,20 @@ def images_at_once(student: Tensor, logits: int) -> int:
 
 def patch_cross_entropies(
     student: Tensor,
-    prototypes: Prototypes,
+    head: PrototypeHead,
     teacher: Tensor,
-    teacher_prototypes: Prototypes,
+    teacher_head: PrototypeHead,
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
     """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
 
     Args:
-        student, prototypes: ``[T, B, M, D]``, divided by the temperature, and P of them.
-        teacher, teacher_prototypes: ``[T, B, M, D]`` and P of them.
+        student, head: ``[T, B, M, D]``, divided by the temperature, and the student's head.
+        teacher, teacher_head: ``[T, B, M, D]``, and the teacher's.
     """
+    prototypes = head.for_logits(student[..., 0].numel())
+    teacher_prototypes = teacher_head.for_logits(teacher[..., 0].numel())
     step = images_at_once(student, student.shape[0] * student.shape[2] * len(prototypes))
     parts = []
     for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):

@@ -16,6 +16,10 @@ Stem = Literal["auto", "imagenet", "cifar"]
 # Below this many pixels the strided 7x7 stem and max-pool of an ImageNet ResNet throw most of the picture away.
 CIFAR_STEM_BELOW = 64
 
+# Graphs of one piece of code: those of a ViT's block are for some sizes of view, with and without gradient, and as many
+# rates of drop-path as it has blocks.
+GRAPHS = 256
+
 
 def create_backbone(
     name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
@@ -52,7 +56,7 @@ def create_backbone(
     small = image_size < CIFAR_STEM_BELOW and not pretrained
     if stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone)):
         _give_cifar_stem(name, backbone)
-    _check_features(name, backbone, whole)
+    check_features(name, backbone, whole)
     return backbone
 
 
@@ -86,7 +90,8 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     backbone.add_module("maxpool", nn.Identity())
 
 
-def _check_features(name: str, backbone: nn.Module, image_size: int) -> None:
+def check_features(name: str, backbone: nn.Module, image_size: int) -> None:
+    """Raises InputError where a backbone does not take images of a size, or yields no vector of them."""
     training = backbone.training
     try:
         with torch.no_grad():
@@ -106,15 +111,20 @@ def feature_dim(backbone: nn.Module) -> int:
 
 
 def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
-    """Lets torch.compile every backbone of a method, in place and at its first call; a ViT's block by block, which are
-    all alike, so that it takes a twelfth of the time.
+    """Lets torch.compile every backbone of a method, in place and at its first call; a ViT's block by block, which
+    share their graphs but for the rate of drop-path, and which methods that read tokens call too.
 
-    Views of every size, scoring and training each get a graph of their own, in the first step, and none after that.
+    Views of every size, scoring and training each get a graph of their own, in the first steps, and none after that.
     """
+    for limit in ("recompile_limit", "cache_size_limit"):  # of a block's code; torch 2.6 has the latter, of 8
+        if getattr(torch._dynamo.config, limit, GRAPHS) < GRAPHS:
+            setattr(torch._dynamo.config, limit, GRAPHS)
     for name, backbone in method.named_modules():
         if name.rpartition(".")[2] == "backbone":
             blocks = getattr(backbone, "blocks", None)
-            for part in blocks if isinstance(blocks, nn.Sequential | nn.ModuleList) else [backbone]:
+            for part in (
+                blocks if isinstance(blocks, nn.Sequential) and hasattr(backbone, "patch_embed") else [backbone]
+            ):
                 part.compile(backend=backend)
 
 
@@ -138,7 +148,7 @@ def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:
     convolutions = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
     hooks = [conv.register_forward_hook(look(name)) for name, conv in convolutions]
     try:
-        _check_features(type(backbone).__name__, backbone, size)
+        check_features(type(backbone).__name__, backbone, size)
     finally:
         for hook in hooks:
             hook.remove()

@@ -33,17 +33,18 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Prototypes:
-    """P prototypes as rows of any length, and what each is to be multiplied by."""
+    """P prototypes, or rows and what each is to be multiplied by."""
 
     rows: Tensor  # [P, D]
-    scale: Tensor  # [P]
+    scale: Tensor | None = None  # [P]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def logits(self, vectors: Tensor) -> Tensor:
         """``[..., D]`` to ``[..., P]``."""
-        return vectors @ self.rows.T * self.scale
+        logits = vectors @ self.rows.T
+        return logits if self.scale is None else logits * self.scale
 
 
 class PrototypeHead(nn.Module):
@@ -104,10 +105,11 @@ class PrototypeHead(nn.Module):
         weight: Tensor = self.last_layer.weight
         return weight
 
-    def unscaled(self) -> "Prototypes":
-        """The same as they are stored, for logits: of many prototypes, to scale them would take longer."""
-        length, rows = (
-            self.last_layer.parametrizations.weight.original0,
-            self.last_layer.parametrizations.weight.original1,
-        )
+    def for_logits(self, vectors: int) -> "Prototypes":
+        """What so many vectors are best multiplied by. A few, without gradient, by the rows as they are stored, whose
+        logits are scaled afterwards: to scale 65,536 rows would take longer. More, and in training, by scaled rows."""
+        stored = self.last_layer.parametrizations.weight
+        length, rows = stored.original0, stored.original1
+        if vectors > rows.shape[1] or (torch.is_grad_enabled() and rows.requires_grad):
+            return Prototypes(self.prototypes)
         return Prototypes(rows, (length / torch.linalg.vector_norm(rows, dim=1, keepdim=True))[:, 0])

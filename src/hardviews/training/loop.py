@@ -139,13 +139,15 @@ class Loop:
             rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
-            rows.append(row | {n: value for n, value in zip(names, values, strict=True) if not math.isnan(value)})
+            rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
         self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
+        # The newest that says most: not every step need choose.
+        shown = max(rows, key=lambda row: (len(row), row["step"]))
         if self.fabric.is_global_zero:
             self.folder.append_metrics(rows)
             for logger in self.loggers:
-                logger.log(rows[-1], rows[-1]["step"])
-            progress.update(pending[-1][0] + 1, rows[-1])
+                logger.log(shown, shown["step"])
+            progress.update(pending[-1][0] + 1, shown)
 
     def _measure_if_due(self, done: int, progress: ProgressReport) -> bool:
         """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""

@@ -88,7 +88,7 @@ class PretrainOptions:
             twice the image size.
         max_batch_bytes: limit on the decoded pixels of one batch of a process.
         max_unreadable: the run ends when more than this part of the data can't be read.
-        in_memory: hold decoded images in memory; auto does for small sets.
+        in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
         checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
         knn_k: neighbours that vote.

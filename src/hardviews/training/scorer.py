@@ -65,17 +65,19 @@ class Scorer:
         """
         size = self.scoring.chunk or candidates[0].shape[0]
         chunks = [list(chunk) for chunk in zip(*(torch.split(view, size) for view in candidates), strict=True)]
+        # Of smaller pictures, or of parts of them, targets are encoded otherwise than of those that are trained on.
+        reuse = self.scoring.reuse and self.scoring.resolution == 1 and self.scoring.token_keep == 1
         hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
         with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed):
             if self.scoring.network == "student":
                 encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
                 costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
             else:
-                parts = [self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden)) for chunk in chunks]
+                parts = [
+                    self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden), reuse) for chunk in chunks
+                ]
                 costs, targets = self._together(parts)
-        exact = self.scoring.resolution == 1 and self.scoring.token_keep == 1
-        # Of smaller pictures, or of parts of them, targets are encoded otherwise than of those that are trained on.
-        return (costs, targets) if targets is not None and exact and self.scoring.reuse else costs
+        return costs if targets is None or not reuse else (costs, targets)
 
     def _together(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
         """The costs of all images of those of chunks, nothing for views that were not scored."""
@@ -114,4 +116,5 @@ def patches_left_out(method: nn.Module, part: float, seed: int) -> Iterator[None
 
 
 def _vits(method: nn.Module) -> Iterator[nn.Module]:
-    return (m for m in method.modules() if hasattr(m, "patch_drop") and hasattr(m, "num_prefix_tokens"))
+    """Those of timm's that leave out patches by this layer; others, such as Eva, want the indices too."""
+    return (m for m in method.modules() if isinstance(getattr(m, "patch_drop", None), nn.Identity | PatchDropout))

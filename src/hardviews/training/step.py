@@ -91,7 +91,8 @@ class Step:
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
         start, total = fabric.global_rank * len(images), fabric.world_size * len(images)
-        drawn = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total).to(images.device)
+        drawn = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
+        drawn = drawn.to(images.device, non_blocking=True)
         encodings, reports = [], []
         for part in range(self.parts):
             batch, candidates = self._part(images, part), drawn[self._slice(len(images), part)]
@@ -129,7 +130,7 @@ class Step:
 
     def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> Choice:
         """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost; in steps
-        that do not choose, takes those that the plain method would have drawn."""
+        that do not choose, takes the first of every kind."""
         if step % self.scorer.scoring.every:
             return Choice(first_ids(self.plan, len(images), images.device))
 
@@ -155,7 +156,8 @@ class Step:
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])
         values = {"iou_kept": iou.total(choice.ids).mean(), "iou_random": mean_total(iou, self.plan).mean()}
-        if choice.kept is not None and choice.mean is not None:
+        # Of views that were not scored, nothing is known.
+        if choice.kept is not None and choice.mean is not None and self.scorer.scoring.network != "teacher_targets":
             values |= {"cost_kept": choice.kept.mean(), "cost_mean": choice.mean.mean()}
         return values
 

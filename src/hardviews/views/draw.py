@@ -84,8 +84,13 @@ class Views:
         return self._map(lambda numbers: numbers[:, part], self.slot)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Moves everything but ``slot``."""
-        return self._map(lambda numbers: numbers.to(device, non_blocking=non_blocking), self.slot)
+        """Moves everything but ``slot``; ``non_blocking`` to a GPU by pinned memory, without which it would wait."""
+        pinned = non_blocking and torch.device(device).type == "cuda" and not self.box.is_cuda
+
+        def move(numbers: Tensor) -> Tensor:
+            return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=non_blocking)
+
+        return self._map(move, self.slot)
 
     def _map(self, change: Callable[[Tensor], Tensor], slot: Tensor) -> Self:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

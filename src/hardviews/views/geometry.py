@@ -32,7 +32,9 @@ def by_matrices(
         The mean colour of every view before its blur, 0..255, ``[V, B, 3]``.
     """
     means = torch.empty(*flip.shape, 3, device=images.device)
-    pixels = int(images.size.amax(0).prod())
+    height, width = images.size.amax(0).tolist()
+    # Of a flat picture the matrices are larger than itself.
+    pixels = max(height * width, max(view.shape[-1] for view in out) * max(height, width))
     step = max(CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS_ELSEWHERE) // pixels, 1)
     for begin in range(0, len(images), step):
         part = slice(begin, begin + step)
