@@ -38,9 +38,11 @@ def test_fast_scoring_and_what_changes_it() -> None:
     def scoring(**options: Any) -> Scoring:
         return scoring_of(settle(PretrainOptions(data="shapes", **options), shapes)[0])
 
-    assert scoring(image_size=64) == Scoring(resolution=0.5)
+    vit = BackboneOptions("vit_tiny_patch16_224", keywords={"embed_dim": 12, "depth": 1, "num_heads": 2})
+    assert scoring(image_size=64) == Scoring(resolution=0.75)
+    assert scoring(image_size=64, backbone=vit) == Scoring(resolution=0.5)
     assert scoring(image_size=32) == scoring(image_size=64, scoring="exact") == EXACT
-    assert scoring(image_size=64, scoring="exact", score_resolution=0.75) == Scoring(resolution=0.75)
+    assert scoring(image_size=64, scoring="exact", score_resolution=0.25) == Scoring(resolution=0.25)
     assert scoring(image_size=64, score_resolution=1.0, score_every=2) == Scoring(every=2)
 
 

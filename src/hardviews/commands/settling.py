@@ -27,9 +27,9 @@ from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 
-# Fast scoring is at half the size, but for pictures so small that it would keep less than half of the hardness
-# (docs/cost.md has what was measured).
-FAST = Scoring(resolution=0.5)
+# The resolution of fast scoring, which is to keep most of the hardness: networks of patches heed less than convolutions
+# how large things are, and small pictures have nothing to spare (docs/cost.md has what was measured).
+FAST_WITH_PATCHES, FAST_WITH_CONVOLUTIONS = 0.5, 0.75
 FAST_FROM = 64  # pixels
 
 
@@ -89,7 +89,8 @@ def settle(
     settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
         settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
-    scoring = FAST if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
+    scoring = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
     for name in ("resolution", "network", "token_keep"):
         given = getattr(options, f"score_{name}")
         settled[f"score_{name}"] = getattr(scoring, name) if given is None else given

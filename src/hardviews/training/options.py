@@ -48,8 +48,9 @@ class PretrainOptions:
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
-        scoring: fast scores candidates at half their size (where they have 64 pixels or more), for less time and a
-            choice a little less hard; exact at full size, as published. The options score-... change parts of either.
+        scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
+            (others), for less time and a choice a little less hard; exact at full size, as published. The options
+            score-... change parts of either.
         score_resolution: candidates are scored at this part of their size.
         score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
             networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
