@@ -89,14 +89,7 @@ def settle(
     settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
         settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
-    fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
-    scoring = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
-    for name in ("resolution", "network", "token_keep"):
-        given = getattr(options, f"score_{name}")
-        settled[f"score_{name}"] = getattr(scoring, name) if given is None else given
-    settled["score_resolution"] = scorable(
-        backbone, plan, settled["score_resolution"], options.score_resolution is None
-    )
+    settled |= settle_scoring(options, backbone, plan, image_size)
     if settled["optimizer"] not in OPTIMIZERS:
         raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
     return replace(
@@ -106,23 +99,26 @@ def settle(
     ), method  # fmt: skip
 
 
-def scorable(backbone: nn.Module, plan: ViewPlan, resolution: float, fall_back: bool) -> float:
-    """The resolution to score at; where the backbone takes no views of these sizes, 1 if that may be.
+def settle_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPlan, image_size: int) -> dict[str, Any]:
+    """The ``score_...`` options that may be left open.
 
     Raises:
-        InputError: it takes none, and the resolution was asked for.
+        InputError: the backbone takes no views as small as was asked for.
     """
-    if not 0 < resolution < 1:  # what is out of range is refused where Scoring is made
-        return resolution
-    try:
-        for slot in plan.slots:
-            check_features(type(backbone).__name__, backbone, size_at(plan, slot, resolution))
-    except InputError as error:
-        if not fall_back:
-            raise InputError(f"score-resolution: {error}") from error
-        say(f"candidates are scored at full size: {error}")
-        return 1.0
-    return resolution
+    fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
+    usual = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
+    settled = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
+    if 0 < settled["resolution"] < 1:  # what is out of range is refused where Scoring is made
+        try:
+            for slot in plan.slots:
+                check_features(type(backbone).__name__, backbone, size_at(plan, slot, settled["resolution"]))
+        except InputError as error:
+            if given["resolution"] is not None:
+                raise InputError(f"score-resolution: {error}") from error
+            say(f"candidates are scored at full size: {error}")
+            settled["resolution"] = 1.0
+    return {f"score_{name}": value for name, value in settled.items()}
 
 
 def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
