@@ -111,8 +111,8 @@ def settle_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPlan
     settled = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
     if 0 < settled["resolution"] < 1:  # what is out of range is refused where Scoring is made
         try:
-            for slot in plan.slots:
-                check_features(type(backbone).__name__, backbone, size_at(plan, slot, settled["resolution"]))
+            for size in {size_at(plan, slot, settled["resolution"]) for slot in plan.slots}:
+                check_features(type(backbone).__name__, backbone, size)
         except InputError as error:
             if given["resolution"] is not None:
                 raise InputError(f"score-resolution: {error}") from error
