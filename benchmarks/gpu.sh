@@ -5,10 +5,12 @@
 #   step       steps with and without hard views, peak memory, selection
 #   rendering  views, beside torchvision and kornia (needs a folder of pictures in $PICTURES)
 #   pipeline   files to weights, beside lightly (needs a Parquet table in $TABLE)
+#   vit        images per second of a two-view method with ViT-S/16, operations, share of the peak ($PEAK, per second)
+#   cifar      200 epochs of SimSiam with hard views, beside lightly's modules (needs tables in $CIFAR_TRAIN, $CIFAR_TEST)
 #
 # PYTHON is the interpreter, of an environment where hardviews and its test extra are installed. Figures go to OUT.
 set -eu
-part=${1:?usage: benchmarks/gpu.sh tests|step|rendering|pipeline [OUT]}
+part=${1:?usage: benchmarks/gpu.sh tests|step|rendering|pipeline|vit|cifar [OUT]}
 out=${2:-.}
 python=${PYTHON:-python}
 here=$(dirname "$0")
@@ -25,8 +27,11 @@ rendering) "$python" "$here/rendering.py" "${PICTURES:?a folder of pictures}" --
     --json "$out/rendering.json" ;;
 pipeline) "$python" "$here/pipeline.py" "${TABLE:?a Parquet table}" --device cuda --batch 256 --workers 8 \
     --json "$out/pipeline.json" ;;
+vit) "$python" "$here/throughput.py" --device cuda --peak "${PEAK:-989e12}" --json "$out/throughput.json" ;;
+cifar) "$python" "$here/cifar.py" "${CIFAR_TRAIN:?a Parquet table}" "${CIFAR_TEST:?a Parquet table}" --device cuda \
+    --json "$out/cifar.json" ;;
 *)
-    echo "gpu.sh: no part $part; tests, step, rendering or pipeline" >&2
+    echo "gpu.sh: no part $part; tests, step, rendering, pipeline, vit or cifar" >&2
     exit 2
     ;;
 esac
