@@ -5,7 +5,7 @@ views cost in time beside what they cost in operations.
         [--peak 989e12] [--json FILE]
 
 SimCLR in bf16 with torch.compile unless ``--no-compile``, from random pictures of 256 x 256 px on the device;
-rendering, scoring and optimizer included. Operations are those that torch's ``FlopCounterMode`` counts in one step as it runs,
+rendering, scoring and optimizer included. Operations are those that torch's ``FlopCounterMode`` counts in one step, run
 without compilation (products and convolutions, a multiply-add as two). ``--peak`` is the device's number of them per
 second in bf16, as its vendor states it for dense matrices.
 """
