@@ -3,39 +3,22 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
-from torch import nn
 
 from hardviews.commands.evaluate import EvaluateOptions
-from hardviews.commands.runs import run_weights
 from hardviews.commands.sources import open_sources
+from hardviews.commands.subjects import Subject, find_subject
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.knn import held_out, knn
-from hardviews.networks.backbones import Stem, create_backbone
-from hardviews.networks.weights import load_weights, read_weights
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 from hardviews.views.streams import stream
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured, and how its images are made ready unless the user says otherwise."""
-
-    name: str
-    backbone: nn.Module
-    preprocessing: Preprocessing
-    seed: int = 0
 
 
 def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, float]:
@@ -55,7 +38,7 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
     console = Console(stderr=as_json)
     check(target, options)
     source, test = open_sources(options)
-    subject = run_subject(Path(target)) if Path(target).is_dir() else timm_subject(target, options, source)
+    subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -102,46 +85,6 @@ def check(target: str, options: EvaluateOptions) -> None:
         raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
     if options.image_size is not None and options.image_size < 1:
         raise InputError(f"image-size: {options.image_size} must be at least 1")
-    if options.checkpoint is not None and Path(target).is_dir():
-        raise InputError(f"checkpoint: {target} is a run, which has its own; leave the option out")
-
-
-def run_subject(folder: Path) -> Subject:
-    """The backbone of a run, from its last checkpoint."""
-    config, weights = run_weights(folder)
-    network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
-    # Its weights are in the checkpoint: nothing is asked of timm's hub.
-    stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
-    backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
-    try:
-        backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
-    ready = Preprocessing(config["image_size"], tuple(config["mean"]), tuple(config["std"]))
-    return Subject(str(folder), backbone, ready, config["seed"])
-
-
-def timm_subject(name: str, options: EvaluateOptions, source: ImageSource) -> Subject:
-    """A timm model, with its pretrained weights, those of a file, or random ones."""
-    weights = None if options.checkpoint is None else read_weights(Path(options.checkpoint), "checkpoint")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
-    size = options.image_size or (config.input_size[-1] if config and config.input_size else 224)
-    if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):
-        raise InputError(f"{name} is neither a run folder nor a timm model")
-    backbone = create_backbone(name, size, stem="imagenet", pretrained=options.pretrained and weights is None)
-    if weights is not None:
-        name = f"checkpoint: {options.checkpoint}"
-        match = load_weights(backbone, weights, name)
-        if match.missing:  # half a network would give a figure that means nothing
-            raise InputError(f"{name} does not fit: {match}")
-    found: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
-    ready = Preprocessing(
-        size,
-        tuple(found.get("mean", IMAGENET_MEAN)),
-        tuple(found.get("std", IMAGENET_STD)),
-        float(found.get("crop_pct") or 0.875),
-    )
-    return Subject(name, backbone, ready)
 
 
 def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:
