@@ -347,10 +347,10 @@ def test_evaluate_gives_the_runs_own_figure(tmp_path: Path, capsys: pytest.Captu
     assert pretrain(f"--data shapes:200 {SIMSIAM} --epochs 1 --out {run}") == 0
     summary = json.loads((run / "summary.json").read_text())
     capsys.readouterr()
-    assert main(f"evaluate {run} --data shapes:200 --knn-k 5,3 --workers 0 --json".split()) == 0
+    assert main(f"evaluate {run} --data shapes:200 --knn.k 5,3 --workers 0 --json".split()) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["knn_top1"] == pytest.approx(summary["knn_top1"], abs=1e-6)
-    assert {"knn_top1_k3", "bank", "queries"} <= figures.keys()
+    assert {"knn_top1_k3", "train_images", "test_images"} <= figures.keys()
 
 
 def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -400,7 +400,7 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
         ("evaluate nowhere/run --data shapes:20", "neither a run folder nor a timm model"),
         ("evaluate . --data shapes:20", "not a run folder"),
         ("evaluate resnet18 --data shapes:20 --checkpoint nowhere.pth", "not a file"),
-        ("evaluate resnet18 --pretrained false --data shapes:20 --knn-k 0", "positive"),
+        ("evaluate resnet18 --pretrained false --data shapes:20 --knn.k 0", "positive"),
         ("evaluat", "did you mean evaluate"),
     ],
 )
@@ -430,7 +430,7 @@ def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     red, green, blue = (250, 20, 20), (20, 250, 20), (20, 20, 250)
     train = solid(tmp_path / "train", {"a": red, "b": green, "c": blue})
     test = solid(tmp_path / "test", {"a": red, "c": blue})  # numbered 0, 1; in the training data 0, 2
-    line = f"evaluate resnet18 --pretrained false --image-size 32 --workers 0 --knn-k 3 --data {train} --json"
+    line = f"evaluate resnet18 --pretrained false --image-size 32 --workers 0 --knn.k 3 --data {train} --json"
     assert main([*line.split(), "--test-data", str(test)]) == 0
     assert json.loads(capsys.readouterr().out)["knn_top1"] == 1.0
     strange = solid(tmp_path / "strange", {"a": red, "d": blue})

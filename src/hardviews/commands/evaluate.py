@@ -3,19 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hardviews.commands.parsing import Parser, summary
+from hardviews.commands.parsing import Parser, summary, value_before_parsing
 from hardviews.errors import InputError
+from hardviews.evaluation import protocols
 
 
 @dataclass
 class EvaluateOptions:
-    """Measures the kNN accuracy of a run's backbone, or of any timm model, on labelled data.
+    """Measures what a run's backbone, or any timm model's, is worth on labelled data.
 
     Args:
-        data: labelled data that votes: a folder with class folders, a Parquet table, a torchvision data set's name,
-            or shapes.
-        test_data: labelled data that is classified; by default the test split of a named set, else a held-out tenth of
-            --data (held out from the vote only).
+        protocol: what is measured, one or several (knn,linear). Options of a protocol, such as --linear.epochs, are
+            shown by hardviews evaluate --protocol linear --help.
+        data: what is trained on, or votes: a folder with class folders, a Parquet table, a torchvision data set's
+            name, or shapes. Detection takes a folder laid out as COCO, segmentation one of images and masks.
+        test_data: what is classified; by default the test split of a named set, else a held-out tenth of --data (held
+            out from the measurement only).
+        on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); those that are
+            not under --data-root are named and left out.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
@@ -27,17 +32,21 @@ class EvaluateOptions:
         std: per channel, as mean.
         crop: side of the central crop as a part of the shorter side; by default 1 for small images, else the model's or
             0.875.
-        knn_k: neighbours that vote, one number or several (10,20,200).
-        knn_temperature: of the votes.
         batch_size: images encoded at once.
         workers: processes that decode images.
+        blocks: of a ViT, the last blocks whose class tokens, with the mean of the patches, linear classifiers are
+            given; 0 gives them what the backbone yields.
+        cache: folder where features are kept for the next time, or off; by default that of a run, RUN/features, and
+            off for other models.
         accelerator: cpu, cuda, mps, or auto.
         precision: auto is bf16 where the device is fast at it, else fp32.
-        seed: of the held-out tenth; by default the run's, else 0.
+        seed: of the held-out tenth and all else that is random; by default the run's, else 0.
     """
 
-    data: str
+    protocol: str = "knn"
+    data: str | None = None
     test_data: str | None = None
+    on: str | None = None
     data_root: str = "data"
     download: bool = False
     image_column: str = "image"
@@ -48,10 +57,10 @@ class EvaluateOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     crop: float | None = None
-    knn_k: int | list[int] = 20
-    knn_temperature: float = 0.07
     batch_size: int = 256
     workers: int = 2
+    blocks: int = 4
+    cache: str | None = None
     accelerator: str = "auto"
     precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "auto"
     seed: int | None = None
@@ -59,19 +68,25 @@ class EvaluateOptions:
 
 def run(argv: list[str]) -> None:
     """Parses a command line and measures."""
+    wanted = value_before_parsing(argv, "--protocol")
+    helps = any(argument in ("-h", "--help") for argument in argv)
     parser = Parser(
         prog="hardviews evaluate",
-        usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA] [options]",
-        description=summary(EvaluateOptions),
+        usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA] [--protocol NAMES] [options]",
+        description=f"{summary(EvaluateOptions)} Protocols: {', '.join(protocols.names())}.",
     )
     parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    # Protocols import torch, which a general help need not wait for.
+    names = [] if helps and not wanted else (wanted or EvaluateOptions.protocol).split(",")
+    for name in names:
+        parser.add_signature(protocols.find(name), name, skip={"bench"})
     parser.add_options(EvaluateOptions)
     given = parser.parse(argv).as_dict()
     target, as_json = given.pop("target"), given.pop("json")
-    if given["data"] is None:
-        raise InputError("data: give --data, labelled images to measure on")
-    # Only here, so that help and wrong options need not wait for torch.
+    settings = {name: given.pop(name, None) or {} for name in names}
+    if (given["data"] is None) == (given["on"] is None):
+        raise InputError("data: give --data, labelled images to measure on, or --on, names of torchvision's data sets")
     from hardviews.commands.measuring import evaluate
 
-    evaluate(target, EvaluateOptions(**given), as_json)
+    evaluate(target, EvaluateOptions(**given), settings, as_json)

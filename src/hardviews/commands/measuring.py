@@ -2,82 +2,108 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from hardviews.commands.evaluate import EvaluateOptions
 from hardviews.commands.sources import open_sources
 from hardviews.commands.subjects import Subject, find_subject
 from hardviews.data.sources import ImageSource
-from hardviews.errors import InputError
-from hardviews.evaluation.features import Features, Preprocessing, extract
-from hardviews.evaluation.knn import held_out, knn
+from hardviews.data.subset import Subset
+from hardviews.data.torchvision_sets import NAMES
+from hardviews.errors import InputError, unknown
+from hardviews.evaluation import protocols
+from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.cache import FeatureCache
+from hardviews.evaluation.features import Preprocessing
 from hardviews.training.precision import device_type, fast_precision
-from hardviews.views.streams import stream
+
+RESULTS = "results.jsonl"  # in a run folder: one line for everything measured of it
+SPREADING = ("linear", "logistic")  # what sees a ViT's last blocks
+
+Opened = tuple[ImageSource, ImageSource | None]
 
 
-def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, float]:
-    """Measures and prints.
+def evaluate(
+    target: str, options: EvaluateOptions, settings: Mapping[str, Mapping[str, Any]], as_json: bool
+) -> list[dict[str, Any]]:
+    """Measures, prints, and of a run writes down.
 
     Args:
         target: a run folder or a timm model's name; an existing folder wins.
         options: as parsed.
+        settings: of every protocol asked for.
         as_json: print JSON on standard output, and everything else on standard error.
 
     Returns:
-        The figures by name.
+        Of every data set the figures by name, and what they are of.
 
     Raises:
         InputError: there is nothing to measure, or nothing to measure it on.
     """
     console = Console(stderr=as_json)
-    check(target, options)
-    source, test = open_sources(options)
+    check(options)
+    asked = {name: protocols.find(name) for name in settings}
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
-    backbone = subject.backbone.to(fabric.device)
-    ready = preprocessing(subject, options, source)
-
-    def features(of: ImageSource, what: str) -> Features:
-        task = progress.add_task(what, total=len(of))
-        with fabric.autocast():
-            return extract(
-                backbone, of, ready, batch_size=options.batch_size, workers=options.workers,
-                on_batch=lambda count: progress.advance(task, count),
+    backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
+    results = []
+    for data, opened in benches(options, console):
+        with shown_progress(console) as progress:
+            bench = Bench(
+                backbone, data, opened, ready(subject, options), fabric.autocast, options.batch_size, options.workers,
+                subject.seed if options.seed is None else options.seed, whole_if_small=options.crop is None,
+                blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(target, options),
+                progress=progress,
             )  # fmt: skip
+            figures: dict[str, float] = {}
+            for name, protocol in asked.items():
+                figures |= dict(protocol(bench, **settings[name]))
+        results.append(figures | facts(subject, bench, options))
+        if Path(target).is_dir():
+            write_down(Path(target), results[-1], console)
+        if not as_json and options.on is None:
+            show(figures, results[-1], console)
+    if not results:
+        raise InputError(f"on: none of {options.on} is under {options.data_root}")
+    if as_json:
+        print(json.dumps(results[0] if options.on is None else results, indent=2))
+    elif options.on is not None:
+        show_table(subject.name, results, console)
+    return results
 
-    with Progress(console=console, transient=True) as progress:
-        bank = features(source, "features")
-        if test is None:
-            seed = subject.seed if options.seed is None else options.seed
-            rows, query_rows = held_out(len(bank.labels), stream(seed, "held-out"))
-            bank, queries = bank[rows], bank[query_rows]
+
+def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, Callable[[], Opened]]]:
+    """The data that is measured on, and what opens it: of ``--on``, all that is there."""
+    if options.on is None:
+        yield str(options.data), lambda: open_sources(options)
+        return
+    names = [name.strip().lower() for name in options.on.split(",")]
+    for name in names:
+        if name not in NAMES:
+            raise unknown("data set", name, NAMES)
+    for name in names:
+        try:
+            opened = open_sources(replace(options, data=name, test_data=None))
+        except InputError as error:
+            console.print(f"left out: {error}", highlight=False, markup=False, soft_wrap=True)
         else:
-            queries = features(test, "test features")
-    ks = options.knn_k if isinstance(options.knn_k, list) else [options.knn_k]
-    figures = dict(knn(bank, queries, ks, options.knn_temperature))
-    left_out = sum(map(len, (source, test) if test else (source,))) - len(bank.labels) - len(queries.labels)
-    facts = {
-        "target": subject.name,
-        "data": source.name,
-        "test_data": test.name if test else "a held-out tenth",
-        "bank": len(bank.labels),
-        "queries": len(queries.labels),
-        "unreadable": left_out,
-    }
-    show(figures, facts, console, as_json)
-    return figures
+            yield name, lambda opened=opened: opened  # type: ignore[misc]
 
 
-def check(target: str, options: EvaluateOptions) -> None:
+def check(options: EvaluateOptions) -> None:
     """Options that no measurement can work with."""
     if options.batch_size < 1 or options.workers < 0:
         raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
@@ -85,29 +111,85 @@ def check(target: str, options: EvaluateOptions) -> None:
         raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
     if options.image_size is not None and options.image_size < 1:
         raise InputError(f"image-size: {options.image_size} must be at least 1")
+    if options.blocks < 0:
+        raise InputError(f"blocks: {options.blocks} must be at least 0")
 
 
-def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:
-    """The subject's, but for what the user says; small images are not cropped."""
-    ready = subject.preprocessing
+def ready(subject: Subject, options: EvaluateOptions) -> Preprocessing:
+    """The subject's, but for what the user says."""
+    own = subject.preprocessing
     return Preprocessing(
-        options.image_size or ready.image_size,
-        options.mean or ready.mean,
-        options.std or ready.std,
-        options.crop or (1.0 if source.native_size else ready.crop),
+        options.image_size or own.image_size,
+        options.mean or own.mean,
+        options.std or own.std,
+        options.crop or own.crop,
     )
 
 
-def show(figures: Mapping[str, float], facts: Mapping[str, Any], console: Console, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({**figures, **facts}, indent=2))
-        return
-    lines = [
-        f"{facts['target']}: {facts['queries']:,} images of {facts['test_data']} by {facts['bank']:,} neighbours of "
-        f"{facts['data']}",
-        *(f"  {name}  {value:.2%}" for name, value in figures.items()),
-    ]
-    if facts["unreadable"]:
-        lines.append(f"  {facts['unreadable']:,} images could not be read and were left out")
+def cache(target: str, options: EvaluateOptions) -> FeatureCache | None:
+    if options.cache == "off" or (options.cache is None and not Path(target).is_dir()):
+        return None
+    return FeatureCache(Path(options.cache or Path(target) / "features"))
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A bar for every task that a protocol names."""
+    with Progress(console=console, transient=True) as bars:
+
+        def started(name: str, length: int) -> Callable[[int], None]:
+            task = bars.add_task(name, total=length)
+            return lambda done: bars.advance(task, done)
+
+        yield started
+
+
+def facts(subject: Subject, bench: Bench, options: EvaluateOptions) -> dict[str, Any]:
+    """What figures are of."""
+    found: dict[str, Any] = {"target": subject.name, "data": bench.data}
+    if "sources" in vars(bench):
+        train, test = bench.sources
+        beside = test.name if options.test_data else f"the test split of {test.name}"
+        found |= {
+            "test_data": "a held-out tenth" if isinstance(test, Subset) else beside,
+            "train_images": len(train),
+            "test_images": len(test),
+            "unreadable": bench.unreadable,
+        }
+    return found
+
+
+def write_down(run: Path, result: Mapping[str, Any], console: Console) -> None:
+    try:
+        with (run / RESULTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    except OSError as error:
+        console.print(f"{run / RESULTS}: can't be written: {error.strerror}", highlight=False, markup=False)
+
+
+def text(name: str, value: float) -> str:
+    return f"{value:.4g}" if name.endswith(protocols.PLAIN) else f"{value:.2%}"
+
+
+def show(figures: Mapping[str, float], result: Mapping[str, Any], console: Console) -> None:
+    of = f"{result['target']} on {result['data']}"
+    if "test_images" in result:
+        of += f": {result['train_images']:,} training images, {result['test_images']:,} of {result['test_data']}"
+    width = max(map(len, figures))
+    lines = [of, *(f"  {name:{width}}  {text(name, value)}" for name, value in figures.items())]
+    if result.get("unreadable"):
+        lines.append(f"  {result['unreadable']:,} images could not be read and were left out")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_table(name: str, results: list[dict[str, Any]], console: Console) -> None:
+    """One row for every data set."""
+    figures = list(dict.fromkeys(key for row in results for key, value in row.items() if isinstance(value, float)))
+    table = Table("data", "train", "test", *figures, title=name, title_justify="left")
+    for row in results:
+        table.add_row(
+            row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}",
+            *(text(key, row[key]) if key in row else "" for key in figures),
+        )  # fmt: skip
+    console.print(table)

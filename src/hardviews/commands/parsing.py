@@ -86,6 +86,16 @@ class Parser(ArgumentParser):
         return f"; did you mean {close[0]}?" if close else "; see --help"
 
 
+def value_before_parsing(argv: list[str], option: str) -> str | None:
+    """The value of an option before anything is parsed."""
+    for place, argument in enumerate(argv):
+        if argument == option and place + 1 < len(argv):
+            return argv[place + 1]
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
+
+
 def _normal(argument: str) -> str:
     """``--method.hidden-dim`` is ``--method.hidden_dim``, and ``2,2,16`` is ``[2,2,16]``."""
     name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)

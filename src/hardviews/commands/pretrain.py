@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from hardviews import methods
-from hardviews.commands.parsing import Parser, read_yaml, summary
+from hardviews.commands.parsing import Parser, read_yaml, summary, value_before_parsing
 from hardviews.errors import InputError
 from hardviews.recipes import find, recipes
 from hardviews.training.options import BackboneOptions, PretrainOptions
@@ -28,9 +28,9 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     """
     argv = _expand(argv)
     given = _given(argv)
-    named = _value(argv, "--method.name") or given.get("method", {}).get("name")
+    named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
-    asked = any(_value(argv, option) for option in ("--method.name", "--config", "--recipe"))
+    asked = any(value_before_parsing(argv, option) for option in ("--method.name", "--config", "--recipe"))
     parser = _parser(None if helps and not asked else named or "simsiam")
     namespace = parser.parse(argv, {} if helps and not asked else given).as_dict()
     as_json = namespace.pop("json")
@@ -79,31 +79,23 @@ def _expand(argv: list[str]) -> list[str]:
     return [expand(argument) for argument in argv]
 
 
-def _value(argv: list[str], option: str) -> str | None:
-    """The value of an option before anything is parsed."""
-    for place, argument in enumerate(argv):
-        if argument == option and place + 1 < len(argv):
-            return argv[place + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None
-
-
 def _given(argv: list[str]) -> dict[str, Any]:
     """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
-    file, recipe = _value(argv, "--config"), _value(argv, "--recipe")
+    file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
     for group in ("method", "backbone", "plan"):
         if isinstance(settings.get(group), str) and group != "plan":
             settings[group] = {"name": settings[group]}
         if group in settings and not isinstance(settings[group], dict):
             raise InputError(f"config: {group} must hold settings, not {settings[group]!r}")
-    if recipe is None and not settings.get("data") and _value(argv, "--data") is None:
+    if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:
         return settings
     base = asdict(find(recipe)())
-    named = _value(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
+    named = (
+        value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
+    )
     if named != base["method"]["name"]:
         # Another method than the recipe's can't take the recipe's arguments.
         base |= {"method": {"name": named}, "plan": {}}

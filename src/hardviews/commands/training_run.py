@@ -22,8 +22,9 @@ from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
-from hardviews.evaluation.knn import held_out, knn
+from hardviews.evaluation.protocols.knn import knn_accuracy
 from hardviews.evaluation.rank import effective_rank
+from hardviews.evaluation.splits import held_out
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -217,15 +218,18 @@ def create_evaluate(
     def evaluate(backbone: nn.Module, pixels: bool) -> Mapping[str, float]:
         bank = features(backbone, source, pixels)
         if test is None:
-            rows, query_rows = held_out(len(bank.labels), stream(options.seed, "held-out"))
-            bank, queries = bank[rows], bank[query_rows]
+            _, query_rows = held_out(len(source), stream(options.seed, "held-out"))
+            asked = torch.isin(bank.rows, query_rows)
+            bank, queries = bank[~asked], bank[asked]
         else:
             queries = features(backbone, test, pixels)
-        values = dict(knn(bank, queries, [options.knn_k], options.knn_temperature))
-        values["embedding_rank"] = effective_rank(queries.vectors)
+        values = {
+            "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature),
+            "embedding_rank": effective_rank(queries.vectors),
+        }
         if bank.pixels is not None and queries.pixels is not None:
-            raw = knn(Features(bank.pixels, bank.labels), Features(queries.pixels, queries.labels), [options.knn_k])
-            values |= {f"{name}_pixels": value for name, value in raw}
+            raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
+            values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k)
         return values
 
     return evaluate

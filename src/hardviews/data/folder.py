@@ -54,6 +54,9 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def identity(self) -> str:
+        return f"{Path(self.folder).resolve()} " + " ".join(_stamp(self.path(index)) for index in range(len(self)))
+
     def path(self, index: int) -> str:
         return os.path.join(self.folder, self.files[index])  # noqa: PTH118 (Path would cost more than the file name)
 
@@ -93,6 +96,15 @@ def _images(root: str) -> tuple[list[str], int]:
                 files.append(path)
         pending.extend(reversed(folders))
     return sorted(files), entries
+
+
+def _stamp(path: str) -> str:
+    """Name, size and time of a file, none of the latter where it can't be asked."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return path
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -216,6 +216,9 @@ class Shapes:
     def __len__(self) -> int:
         return self.count
 
+    def identity(self) -> str:
+        return f"shapes {self.split} {self.count} {self.size} {self.seed}"
+
     def path(self, index: int) -> str:
         return f"shapes/{self.split}/{index}"
 

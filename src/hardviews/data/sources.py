@@ -30,6 +30,10 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def identity(self) -> str:
+        """What is another text once the pictures are others, as far as names, sizes and times of files tell."""
+        ...
+
     def path(self, index: int) -> str:
         """How picture ``index`` is called in messages and tables."""
         ...

@@ -78,6 +78,10 @@ class Table:
     def __len__(self) -> int:
         return sum(self.rows)
 
+    def identity(self) -> str:
+        stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        return repr((stamps, self.column))
+
     def path(self, index: int) -> str:
         for file, rows in zip(self.files, self.rows, strict=True):
             if index < rows:

@@ -36,6 +36,10 @@ NAMES: dict[str, tuple[str, tuple[_Split, _Split], int | None]] = {
     "gtsrb": ("GTSRB", _SPLIT, None),
 }
 
+# Whose accuracy is by custom the mean over classes (Kornblith et al., "Do Better ImageNet Models Transfer Better?",
+# CVPR 2019, table 1).
+MEAN_PER_CLASS = {"flowers102", "pets", "oxfordiiitpet", "aircraft", "fgvcaircraft"}
+
 
 class TorchvisionSet:
     """One of ``NAMES``; nothing is downloaded unless ``download`` says so.
@@ -60,12 +64,15 @@ class TorchvisionSet:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{name}: torchvision finds no {kind} in {Path(root).resolve()} ({why})") from None
         self.name = name
-        self.split = split
+        self.split, self.root = split, Path(root).resolve()
         self.labels: Tensor | None = _labels(self._set)
         self.class_names: list[str] | None = getattr(self._set, "classes", None)
 
     def __len__(self) -> int:
         return len(self._set)
+
+    def identity(self) -> str:
+        return f"{self.name} {self.split} {self.root} {len(self)}"
 
     def path(self, index: int) -> str:
         return f"{self.name}/{self.split}/{index}"

@@ -1,15 +1,19 @@
 """Frozen features of a data set: what every protocol starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from hardviews.data.loader import in_order
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.centre import centre_plan, centre_views
+from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
 
 # Side to which images are shrunk to be compared pixel by pixel.
@@ -21,17 +25,29 @@ class Features:
     """One row per readable image, in the order of the data set.
 
     Args:
-        vectors: float32 ``[N, D]``, on the CPU.
-        labels: int64 ``[N]``.
+        vectors: float32 ``[N, D]``, on the CPU: what the backbone yields.
+        labels: int64 ``[N]``; -1 where the data has none.
+        rows: int64 ``[N]``, the image's number in the data set.
+        tokens: of ViTs, where asked for, float32 ``[N, (n + 1) D]``: the class tokens of the last n blocks, normed, and
+            the mean of the last block's patches.
         pixels: float32 ``[N, 3·32·32]`` of the shrunk image, where asked for.
     """
 
     vectors: Tensor
     labels: Tensor
+    rows: Tensor
+    tokens: Tensor | None = None
     pixels: Tensor | None = None
 
-    def __getitem__(self, rows: Tensor) -> "Features":
-        return Features(self.vectors[rows], self.labels[rows], None if self.pixels is None else self.pixels[rows])
+    def __getitem__(self, chosen: Tensor) -> "Features":
+        """Some of them: places or a mask."""
+        tokens, pixels = (None if part is None else part[chosen] for part in (self.tokens, self.pixels))
+        return Features(self.vectors[chosen], self.labels[chosen], self.rows[chosen], tokens, pixels)
+
+    @property
+    def richest(self) -> Tensor:
+        """What linear classifiers are given: ``tokens`` where there are any, else ``vectors``."""
+        return self.vectors if self.tokens is None else self.tokens
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ def extract(
     *,
     batch_size: int = 256,
     workers: int = 0,
+    blocks: int = 0,
     pixels: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> Features:
@@ -65,36 +82,77 @@ def extract(
 
     Args:
         backbone: images to features ``[B, D]``; where its parameters are, the work is done.
-        source: labelled images.
+        source: images.
         preprocessing: of the run or of the pretrained weights.
         batch_size, workers: for speed only.
+        blocks: of a ViT, make ``tokens`` of this many of its last blocks.
         pixels: also keep every image at 32 x 32.
         on_batch: told the number of images of every batch done.
 
     Raises:
-        InputError: the source has no labels, or no image can be read.
+        InputError: no image can be read.
     """
-    if source.labels is None:
-        raise InputError(f"{source.name}: has no labels, which kNN needs; give class folders or a label column")
     device = next(backbone.parameters()).device
-    vectors, ids, small = [], [], []
-    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
-    training = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        # Twice the network's size is more than any crop of the evaluation needs.
-        for images in in_order(source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size):
-            with torch.no_grad():
-                (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
-                vectors.append(backbone(batch).float().cpu())
-                if pixels:
-                    small.append(nn.functional.adaptive_avg_pool2d(batch, PIXELS).flatten(1).cpu())
-            ids.append(images.index)
+    kept: dict[str, Tensor] = {}  # [len(source), ...] each, filled from the start
+    done = 0
+    with evaluating(backbone), torch.no_grad():
+        for images, batch in prepared(source, preprocessing, batch_size, workers, device):
+            vectors, tokens = encode(backbone, batch, blocks)
+            made = {"vectors": vectors.float(), "rows": images.index}
+            if tokens is not None:
+                made["tokens"] = tokens.float()
+            if pixels:
+                made["pixels"] = nn.functional.adaptive_avg_pool2d(batch, PIXELS).flatten(1)
+            for name, part in made.items():
+                if name not in kept:
+                    kept[name] = torch.empty(len(source), *part.shape[1:], dtype=part.dtype)
+                kept[name][done : done + len(part)] = part
+            done += len(images)
             if on_batch:
                 on_batch(len(images))
+    if not done:
+        raise InputError(f"{source.name}: no image can be read")
+    kept = {name: part[:done] for name, part in kept.items()}
+    labels = torch.full((done,), -1) if source.labels is None else source.labels[kept["rows"]]
+    return Features(labels=labels, **kept)
+
+
+def prepared(
+    source: ImageSource, preprocessing: Preprocessing, batch_size: int, workers: int, device: torch.device
+) -> Iterator[tuple[ImageBatch, Tensor]]:
+    """Every readable image in order, as the network takes it: batches, and their pixels ``[B, 3, S, S]``."""
+    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
+    # Twice the network's size is more than any crop of the evaluation needs.
+    for images in in_order(source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size):
+        (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
+        yield images, batch
+
+
+def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor, Tensor | None]:
+    """What a backbone yields, and of a ViT with a class token what linear classifiers are given besides (Caron et al.,
+    "DINO", ICCV 2021, section 4.1 and appendix F.2).
+
+    Returns:
+        Features ``[B, D]``, and tokens ``[B, (blocks + 1) D]`` or None.
+    """
+    if not blocks or not isinstance(backbone, VisionTransformer) or backbone.cls_token is None:
+        features: Tensor = backbone(images)
+        return features, None
+    vit: Any = backbone
+    last, layers = vit.forward_intermediates(
+        images, indices=min(blocks, len(vit.blocks)), norm=True, return_prefix_tokens=True, output_fmt="NLC"
+    )
+    tokens = [prefix[:, 0] for _, prefix in layers] + [layers[-1][0].mean(1)]
+    return vit.forward_head(last), torch.cat(tokens, 1)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within it the network is in eval mode; afterwards every module is as it was."""
+    training = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
     finally:
         for module, was_training in training:
             module.training = was_training
-    if not ids:
-        raise InputError(f"{source.name}: no image can be read")
-    return Features(torch.cat(vectors), source.labels[torch.cat(ids)], torch.cat(small) if pixels else None)

@@ -14,6 +14,7 @@ def effective_rank(vectors: Tensor) -> float:
     Args:
         vectors: ``[N, D]``, one per image.
     """
-    spread = torch.linalg.svdvals(vectors[:ROWS].double())
+    rows = torch.linspace(0, len(vectors) - 1, min(len(vectors), ROWS)).long()  # of all classes, in whatever order
+    spread = torch.linalg.svdvals(vectors[rows].double())
     share = spread / spread.sum().clamp(min=1e-12)
     return float(torch.special.entr(share).sum().exp())

@@ -3,11 +3,11 @@ Discrimination", CVPR 2018 (arXiv 1805.01978), section 3.4; k 20 and T 0.07 as i
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
+from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features
 
 # Similarities held at once: queries are taken in parts so that memory does not grow with the product of the set sizes.
@@ -35,10 +35,12 @@ def knn_votes(bank: Tensor, bank_labels: Tensor, queries: Tensor, classes: int, 
     return votes
 
 
-def knn(
-    bank: Features, queries: Features, ks: Sequence[int] = (20,), temperature: float = 0.07
-) -> Iterator[tuple[str, float]]:
-    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank.
+def knn(bench: Bench, k: int | list[int] = 20, temperature: float = 0.07) -> Iterator[tuple[str, float]]:
+    """Test accuracy by the nearest neighbours among the training images.
+
+    Args:
+        k: neighbours that vote, one number or several (10,20,200).
+        temperature: of the votes.
 
     Yields:
         ``("knn_top1", accuracy)`` for the first k, ``("knn_top1_k200", ...)`` for further ones.
@@ -46,21 +48,29 @@ def knn(
     Raises:
         InputError: k or temperature are not positive.
     """
+    ks = k if isinstance(k, list) else [k]
+    check(ks, temperature)
+    bank, queries = bench.labelled
+    for place, number in enumerate(ks):
+        predictions = knn_predictions(bank, queries, number, temperature)
+        metric, value = bench.score(predictions, queries.labels)
+        yield f"knn_{metric}" + (f"_k{number}" if place else ""), value
+
+
+def knn_accuracy(bank: Features, queries: Features, k: int = 20, temperature: float = 0.07) -> float:
+    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank."""
+    check([k], temperature)
+    return (knn_predictions(bank, queries, k, temperature) == queries.labels).double().mean().item()
+
+
+def knn_predictions(bank: Features, queries: Features, k: int, temperature: float) -> Tensor:
+    """The label with most votes for every query, int64 ``[N]``; labels may be any numbers."""
+    values, labels = bank.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), k, temperature)
+    predictions: Tensor = values[votes.argmax(1)]
+    return predictions
+
+
+def check(ks: Sequence[int], temperature: float) -> None:
     if min(ks, default=0) < 1 or temperature <= 0:
         raise InputError(f"knn: k and temperature must be positive, got {list(ks)} and {temperature}")
-    if not len(bank.labels) or not len(queries.labels):
-        raise InputError("knn: needs at least one image to vote and one to classify")
-    # Labels may be any numbers; votes are counted for those that occur.
-    values, labels = torch.cat([bank.labels, queries.labels]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    bank_labels, query_labels = labels.split([len(bank.labels), len(queries.labels)])
-    for place, k in enumerate(ks):
-        votes = knn_votes(bank.vectors, bank_labels, queries.vectors, len(values), k, temperature)
-        accuracy = (votes.argmax(1) == query_labels).float().mean().item()
-        yield ("knn_top1" if place == 0 else f"knn_top1_k{k}"), accuracy
-
-
-def held_out(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows of a bank and of queries, for labelled data without a test set: a random tenth is held out."""
-    order = torch.randperm(count, generator=generator)
-    queries = max(1, count // 10)
-    return order[queries:].sort().values, order[:queries].sort().values

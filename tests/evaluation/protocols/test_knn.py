@@ -7,16 +7,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
-from hardviews.evaluation import knn as knn_module
 from hardviews.evaluation.features import Features
-from hardviews.evaluation.knn import held_out, knn, knn_votes
+from hardviews.evaluation.protocols import knn as knn_module
+from hardviews.evaluation.protocols.knn import knn, knn_accuracy, knn_votes
+from tests.evaluation.protocols.given import bench_of
 
 
 def features(count: int, seed: int) -> Features:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 7, (count,), generator=generator)
     centres = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
-    return Features(centres[labels] + 1.5 * torch.randn(count, 16, generator=generator), labels)
+    return Features(centres[labels] + 1.5 * torch.randn(count, 16, generator=generator), labels, torch.arange(count))
 
 
 @pytest.mark.parametrize("k", [1, 5, 20, 200])
@@ -32,7 +33,7 @@ def test_equals_scikit_learn(k: int, temperature: float) -> None:
     votes = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, k, temperature)
     probabilities = torch.from_numpy(theirs.predict_proba(queries.vectors.numpy())).float()
     torch.testing.assert_close(votes / votes.sum(1, keepdim=True), probabilities, atol=1e-5, rtol=1e-4)
-    accuracy = dict(knn(bank, queries, [k], temperature))["knn_top1"]
+    accuracy = knn_accuracy(bank, queries, k, temperature)
     assert accuracy == pytest.approx(theirs.score(queries.vectors.numpy(), queries.labels.numpy()))
     assert 0.2 < accuracy < 0.999
 
@@ -48,24 +49,18 @@ def test_parts_of_the_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_several_k_and_small_banks() -> None:
     bank, queries = features(12, 1), features(30, 2)
-    figures = dict(knn(bank, queries, [20, 5]))
+    figures = dict(knn(bench_of(bank, queries), [20, 5]))
     assert list(figures) == ["knn_top1", "knn_top1_k5"]
-    assert figures["knn_top1_k5"] == dict(knn(bank, queries, [5]))["knn_top1"]
+    assert figures["knn_top1_k5"] == knn_accuracy(bank, queries, 5)
 
 
 def test_tiny_temperature_is_the_nearest_neighbour() -> None:
     bank, queries = features(300, 1), features(100, 2)
     nearest = bank.labels[(F.normalize(queries.vectors) @ F.normalize(bank.vectors).T).argmax(1)]
-    assert dict(knn(bank, queries, [20], 1e-6))["knn_top1"] == (nearest == queries.labels).float().mean().item()
+    assert knn_accuracy(bank, queries, 20, 1e-6) == (nearest == queries.labels).double().mean().item()
 
 
 def test_wrong_options_are_named() -> None:
     for ks, temperature in (([0], 0.07), ([], 0.07), ([5], 0.0)):
         with pytest.raises(InputError, match="knn"):
-            list(knn(features(10, 1), features(10, 2), ks, temperature))
-
-
-def test_held_out_is_a_tenth_and_disjoint() -> None:
-    bank, queries = held_out(205, torch.Generator().manual_seed(0))
-    assert len(queries) == 20
-    assert sorted([*bank.tolist(), *queries.tolist()]) == list(range(205))
+            list(knn(bench_of(features(10, 1), features(10, 2)), ks, temperature))

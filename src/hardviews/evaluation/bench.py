@@ -1,0 +1,147 @@
+"""What every protocol is given: a backbone, labelled data, and the features of both, made once."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from hardviews.data.sources import ImageSource
+from hardviews.data.subset import Subset
+from hardviews.data.torchvision_sets import MEAN_PER_CLASS
+from hardviews.errors import InputError
+from hardviews.evaluation.cache import FeatureCache
+from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.splits import held_out
+from hardviews.views.streams import stream
+
+# Of a task's name and length, what is to be told of every part done.
+Progress = Callable[[str, int], Callable[[int], None]]
+
+
+def silent(_name: str, _length: int) -> Callable[[int], None]:
+    return lambda _done: None
+
+
+@dataclass
+class Bench:
+    """A backbone and the data it is measured on.
+
+    Args:
+        backbone: images to features ``[B, D]``, on the device where the work is done. Protocols leave it as it is, or
+            train a copy.
+        data: as the user named it; detection and segmentation read it in their own ways.
+        open: the training data and, where there is any, the test data.
+        preprocessing: of the backbone's images.
+        autocast: for the precision of forwards.
+        batch_size, workers: for speed only.
+        seed: of all that is random.
+        whole_if_small: small images are not cropped, whatever ``preprocessing`` says.
+        blocks: of a ViT, the last blocks that ``Features.tokens`` are of; 0 for none.
+        cache: where features are kept, if anywhere.
+        progress: shows how far a task is.
+    """
+
+    backbone: nn.Module
+    data: str
+    open: Callable[[], tuple[ImageSource, ImageSource | None]]
+    preprocessing: Preprocessing
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    batch_size: int = 256
+    workers: int = 0
+    seed: int = 0
+    whole_if_small: bool = True
+    blocks: int = 0
+    cache: FeatureCache | None = None
+    progress: Progress = silent
+    unreadable: int = field(default=0, init=False)  # images left out so far
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @cached_property
+    def sources(self) -> tuple[ImageSource, ImageSource]:
+        """Training and test images: of data without a test split, nine tenths and a random tenth.
+
+        Nothing may be chosen by the test images.
+        """
+        source, test = self.open()
+        if test is not None:
+            return source, test
+        rows, query_rows = held_out(len(source), stream(self.seed, "held-out"))
+        if not len(rows):
+            raise InputError(f"{source.name}: one image can't be shared out to training and test")
+        return Subset(source, rows), Subset(source, query_rows)
+
+    @cached_property
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """Of ``sources``, renumbered 0..classes - 1; int64 ``[N]``, ``[M]``.
+
+        Raises:
+            InputError: there are none.
+        """
+        given = []
+        for source in self.sources:
+            if source.labels is None:
+                raise InputError(
+                    f"{source.name}: has no labels, which this needs; give class folders or a label column"
+                )
+            given.append(source.labels)
+        _, labels = torch.cat(given).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        train, test = labels.split([len(part) for part in given])
+        return train, test
+
+    @property
+    def classes(self) -> int:
+        return int(torch.cat(self.labels).max()) + 1
+
+    @cached_property
+    def features(self) -> tuple[Features, Features]:
+        """Of the training and of the test images, with labels where there are any."""
+        train, test = (self._features(source, what) for source, what in zip(self.sources, ("", "test "), strict=True))
+        return train, test
+
+    @property
+    def labelled(self) -> tuple[Features, Features]:
+        """``features``, of data that has labels."""
+        made = zip(self.features, self.labels, strict=True)
+        train, test = (replace(features, labels=labels[features.rows]) for features, labels in made)
+        return train, test
+
+    def score(self, predictions: Tensor, labels: Tensor) -> tuple[str, float]:
+        """How often predictions are right, as is the custom with this data: of all images (``top1``), or the mean over
+        classes of how often (``mean_per_class``), for sets whose classes are of different sizes."""
+        right = (predictions == labels).double()
+        if self.sources[0].name not in MEAN_PER_CLASS:
+            return "top1", right.mean().item()
+        found, counts = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        per_class = torch.zeros(len(found), dtype=torch.float64).index_add_(0, counts, right)
+        return "mean_per_class", (per_class / counts.bincount()).mean().item()
+
+    def ready(self, source: ImageSource) -> Preprocessing:
+        """How the images of a source become the backbone's input."""
+        whole = self.whole_if_small and source.native_size
+        return replace(self.preprocessing, crop=1.0) if whole else self.preprocessing
+
+    def _features(self, source: ImageSource, what: str) -> Features:
+        def make() -> Features:
+            advance = self.progress(f"{what}features", len(source))
+            with self.autocast():
+                return extract(
+                    self.backbone, source, self.ready(source), batch_size=self.batch_size, workers=self.workers,
+                    blocks=self.blocks, on_batch=advance,
+                )  # fmt: skip
+
+        if self.cache is None:
+            found = make()
+        else:
+            with self.autocast():
+                kind = self.device.type
+                precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "as it is"
+            key = self.cache.key(self.backbone, source, self.ready(source), self.blocks, precision)
+            found = self.cache.get(key, make)
+        self.unreadable += len(source) - len(found.rows)
+        return found
