@@ -1,12 +1,16 @@
-"""A bench whose features are given, for protocols that see nothing else."""
+"""Benches for tests of protocols: with given features, or with a small backbone on the built-in set."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
+from hardviews.data.shapes import Shapes
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features, Preprocessing
+from hardviews.networks.backbones import create_backbone
+
+READY = Preprocessing(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 1.0)
 
 
 class Labelled:
@@ -22,9 +26,9 @@ class Labelled:
 
 
 def bench_of(train: Features, test: Features, **options: Any) -> Bench:
-    preprocessing = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """For protocols that see nothing but features."""
     sources: Any = (Labelled(train), Labelled(test))
-    bench = Bench(nn.Linear(1, 1), "given", lambda: sources, preprocessing, **options)
+    bench = Bench(nn.Linear(1, 1), "given", lambda: sources, READY, **options)
     vars(bench).update(features=(train, test))  # as if they had been made
     return bench
 
@@ -36,3 +40,12 @@ def blobs(count: int, seed: int, classes: int = 5, dim: int = 16, noise: float =
     centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(0))
     vectors = centres[labels] + noise * torch.randn(count, dim, generator=generator)
     return Features(vectors, labels, torch.arange(count))
+
+
+def small_bench(train: int = 100, test: int = 40, name: str = "resnet18", **options: Any) -> Bench:
+    torch.manual_seed(0)
+    keywords: dict[str, Any] = {"channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]} if name == "resnet18" else {}
+    if name.startswith("vit"):
+        keywords = {"patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3}
+    backbone = create_backbone(name, 32, **keywords)
+    return Bench(backbone, "shapes", lambda: (Shapes("train", train), Shapes("test", test)), READY, **options)

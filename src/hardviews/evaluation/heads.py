@@ -1,0 +1,100 @@
+"""Linear classifiers of several learning rates, trained side by side in one pass over the data."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from hardviews.evaluation.splits import stratified
+from hardviews.views.streams import stream
+
+TENTH = 0.1  # of the training images, held out to choose by
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # features [B, D] and labels [B]
+
+
+class Heads(nn.Module):
+    """R linear classifiers on standardised features, as one product. They start from zero, so chance plays no part.
+
+    Args:
+        mean, scale: ``[D]``, of the training features; a classifier could take them into its weights, but one learning
+            rate would then not suit all features.
+        classes: C.
+        count: R.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor, classes: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.weights = nn.ParameterList(torch.zeros(classes, len(mean)) for _ in range(count))
+        self.biases = nn.ParameterList(torch.zeros(classes) for _ in range(count))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, D]`` to logits ``[R, B, C]``."""
+        standard = (features - self.mean) / self.scale
+        logits = F.linear(standard, torch.cat(list(self.weights)), torch.cat(list(self.biases)))
+        return logits.view(len(features), len(self.weights), -1).transpose(0, 1)
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, rows: int = 4096) -> Tensor:
+        """The likeliest class by every classifier, int64 ``[R, N]`` on the CPU."""
+        parts = [self(part.to(self.mean.device)).argmax(2).cpu() for part in torch.split(features, rows)]
+        return torch.cat(parts, 1)
+
+
+def fitted(
+    features: Tensor, classes: int, rates: Iterable[float], batches: Callable[[int], Batches], epochs: int, steps: int
+) -> Heads:
+    """Trains one classifier per learning rate: cross-entropy, SGD of momentum 0.9 without weight decay, half a cosine
+    to 0, as Caron et al. (DINO, ICCV 2021, section 4.1) and Chen and He (SimSiam, CVPR 2021, section 4) do.
+
+    Args:
+        features: ``[N, D]`` of the training images, for their mean and scale; where they are, the work is done.
+        classes: C.
+        rates: peaks.
+        batches: the batches of an epoch, by its number.
+        epochs, steps: of training, and steps in every epoch.
+    """
+    rates = list(rates)
+    scale = features.std(0)
+    heads = Heads(features.mean(0), torch.where(scale > 0, scale, 1.0), classes, len(rates)).to(features.device)
+    groups = [
+        {"params": [weight, bias], "lr": rate}
+        for rate, weight, bias in zip(rates, heads.weights, heads.biases, strict=True)
+    ]
+    optimizer = SGD(groups, momentum=0.9)
+    schedule = CosineAnnealingLR(optimizer, epochs * steps)
+    for epoch in range(epochs):
+        for x, labels in batches(epoch):
+            logits = heads(x).float()
+            # A sum over classifiers, so that each is trained as if it were alone.
+            loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(rates)), reduction="sum") / len(labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return heads
+
+
+def shuffled(features: Tensor, labels: Tensor, batch_size: int, seed: int) -> Callable[[int], Batches]:
+    """Cached features in batches, in another order every epoch; the last batch of an epoch may be smaller."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(labels), generator=stream(seed, "classifier", epoch)).to(features.device)
+        for rows in torch.split(order, batch_size):
+            yield features[rows], labels[rows]
+
+    return batches
+
+
+def tuning_rows(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of the training images to fit on and to choose by: what ``linear`` and ``logistic`` share."""
+    chosen_by, fitted_on = stratified(labels, TENTH, stream(seed, "tuning"))
+    return fitted_on, chosen_by

@@ -1,0 +1,35 @@
+"""How well clusters found without labels agree with the classes."""
+
+import importlib
+from collections.abc import Iterator
+
+from torch.nn import functional as F
+
+from hardviews.errors import InputError
+from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.extras import needs
+
+
+def clusters(bench: Bench, count: int = 0, starts: int = 10) -> Iterator[tuple[str, float]]:
+    """k-means of the test images' features, scaled to length 1, against their labels.
+
+    Args:
+        count: clusters; 0 for as many as there are classes.
+        starts: k-means is run from this many starts, and the tightest result is taken.
+
+    Yields:
+        ``clusters_nmi`` (normalised mutual information), ``clusters_ari`` (adjusted Rand index).
+    """
+    if count < 0 or starts < 1:
+        raise InputError(f"clusters: count {count} and starts {starts} must be at least 0 and 1")
+    needs("clusters", "sklearn", "scikit-learn")
+    cluster, metrics = (importlib.import_module(f"sklearn.{name}") for name in ("cluster", "metrics"))
+    _, test = bench.labelled
+    count = count or bench.classes
+    if count > len(test.labels):
+        raise InputError(f"clusters: {len(test.labels)} test images can't be shared out to {count} clusters")
+    vectors = F.normalize(test.vectors, dim=1).numpy()
+    found = cluster.KMeans(count, n_init=starts, random_state=bench.seed).fit_predict(vectors)
+    labels = test.labels.numpy()
+    yield "clusters_nmi", float(metrics.normalized_mutual_info_score(labels, found))
+    yield "clusters_ari", float(metrics.adjusted_rand_score(labels, found))

@@ -1,0 +1,156 @@
+"""Fine-tuning of the whole network, with all labels or with few."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import Mixup, create_transform  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from hardviews.data.decode import Bounds, UnreadableImage
+from hardviews.data.sources import ImageSource
+from hardviews.data.subset import Subset
+from hardviews.errors import InputError, RunError
+from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.features import extract
+from hardviews.evaluation.seeded import seeded
+from hardviews.evaluation.splits import stratified
+from hardviews.views.streams import stream
+
+
+def finetune(
+    bench: Bench,
+    fractions: float | list[float] = 1.0,
+    epochs: int = 100,
+    lr: float = 1e-3,
+    batch_size: int = 128,
+    layer_decay: float = 0.75,
+    weight_decay: float = 0.05,
+    warmup_epochs: int = 5,
+    mixup: float = 0.8,
+    cutmix: float = 1.0,
+    smoothing: float = 0.1,
+    rand_augment: str = "rand-m9-mstd0.5-inc1",
+) -> Iterator[tuple[str, float]]:
+    """Test accuracy of a copy of the whole network and a new linear layer, trained by AdamW, as BEiT and MAE are
+    (Bao et al., ICLR 2022, arXiv 2106.08254; He et al., CVPR 2022, arXiv 2111.06377, table 9). Nothing is chosen: it is
+    the network after the last epoch.
+
+    Args:
+        fractions: parts of the training labels that are used, one number or several (0.01,0.1,1), of every class alike;
+            a smaller part lies within a larger one.
+        epochs: of training on each part, with half a cosine.
+        lr: peak learning rate per 256 images, of the last layer.
+        batch_size: images a step.
+        layer_decay: factor of the learning rate from a layer to the one before it (timm's).
+        weight_decay: of weights with two or more dimensions.
+        warmup_epochs: of the learning rate; at most half the epochs.
+        mixup, cutmix: their alphas (timm's); 0 for neither.
+        smoothing: of labels.
+        rand_augment: timm's description of RandAugment; empty for none. A quarter of the pictures have a part erased.
+
+    Yields:
+        ``finetune_top1``, of a fraction ``finetune_top1_10%``.
+    """
+    parts = fractions if isinstance(fractions, list) else [fractions]
+    if not parts or not all(0 < part <= 1 for part in parts):
+        raise InputError(f"finetune: fractions {fractions} must be above 0 and at most 1")
+    if min(epochs, lr, layer_decay) <= 0 or layer_decay > 1 or batch_size < 2:
+        raise InputError(
+            f"finetune: epochs {epochs}, lr {lr} and layer_decay {layer_decay} must be above 0, the last at most 1, "
+            f"and batch_size {batch_size} at least 2"
+        )
+
+    def tuned(rows: Tensor) -> nn.Module:
+        """A copy of the network, trained on these training images."""
+        size = min(batch_size, len(rows)) // 2 * 2  # mixup pairs images up
+        if not size:
+            raise InputError(f"finetune: {bench.sources[0].name}: one training image is too few")
+        pictures = Augmented(bench, rows, rand_augment)
+        steps = len(rows) // size
+        order = [
+            [(epoch, int(row)) for row in chunk]
+            for epoch in range(epochs)
+            for chunk in epoch_order(len(rows), bench.seed, epoch)[: steps * size].view(steps, size)
+        ]
+        model: Any = copy.deepcopy(bench.backbone)
+        model.reset_classifier(bench.classes)
+        model = model.to(bench.device).train()
+        optimizer = create_optimizer_v2(
+            model, "adamw", lr=lr * size / 256, weight_decay=weight_decay, layer_decay=layer_decay
+        )
+        schedule, _ = create_scheduler_v2(
+            optimizer, "cosine", num_epochs=epochs, warmup_epochs=min(warmup_epochs, epochs // 2), warmup_lr=0.0,
+            min_lr=0.0, step_on_epochs=False, updates_per_epoch=steps,
+        )  # fmt: skip
+        mixed: Any = Mixup(  # type: ignore[no-untyped-call]
+            mixup, cutmix, prob=float(max(mixup, cutmix) > 0), label_smoothing=smoothing, num_classes=bench.classes
+        )
+        labels = bench.labels[0][rows].to(bench.device)
+        advance = bench.progress("finetune", len(order))
+        for step, (images, index) in enumerate(DataLoader(pictures, batch_sampler=order, num_workers=bench.workers)):
+            schedule.step_update(step)
+            images, targets = mixed(images.to(bench.device), labels[index.to(bench.device)])
+            with bench.autocast():
+                logits = model(images)
+            loss = cross_entropy(logits.float(), targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            advance(1)
+        if not loss.isfinite():
+            raise RunError(f"finetune: the loss ends at {loss.item()}; give a --finetune.lr below {lr:g}")
+        return model  # type: ignore[no-any-return]
+
+    for part in parts:
+        rows, _ = stratified(bench.labels[0], part, stream(bench.seed, "fraction"))
+        with seeded(bench.seed):
+            model = tuned(rows)
+        metric, value = bench.score(*predictions(bench, model, bench.sources[1]))
+        yield f"finetune_{metric}" + ("" if part == 1 else f"_{part * 100:g}%"), value
+
+
+def predictions(bench: Bench, model: nn.Module, test: ImageSource) -> tuple[Tensor, Tensor]:
+    """The likeliest class of every readable test image, and its label."""
+    with bench.autocast():
+        logits = extract(model, test, bench.ready(test), batch_size=bench.batch_size, workers=bench.workers)
+    return logits.vectors.argmax(1), bench.labels[1][logits.rows]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=stream(seed, "finetune", epoch))
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Training pictures by (epoch, place among ``rows``), as timm augments them: the same for the same arguments,
+    whoever asks.
+
+    An unreadable one gives way to the next that can be read.
+    """
+
+    def __init__(self, bench: Bench, rows: Tensor, rand_augment: str) -> None:
+        self.source, self.seed = Subset(bench.sources[0], rows), bench.seed
+        ready = bench.ready(bench.sources[0])
+        self.bounds = Bounds(2 * ready.image_size)
+        self.transform = create_transform(
+            ready.image_size, is_training=True, color_jitter=0.0, auto_augment=rand_augment or None,
+            interpolation="bicubic", mean=ready.mean, std=ready.std, re_prob=0.25, re_mode="pixel",
+        )  # fmt: skip
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, place = key
+        for other in range(len(self.source)):
+            index = (place + other) % len(self.source)
+            try:
+                picture = Image.fromarray(self.source.read(index, self.bounds).numpy())
+            except UnreadableImage:
+                continue
+            with seeded(int(torch.randint(1 << 31, (), generator=stream(self.seed, "augment", epoch, place)))):
+                return self.transform(picture), index
+        raise RunError(f"{self.source.name}: no image can be read")

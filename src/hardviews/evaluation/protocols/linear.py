@@ -1,0 +1,87 @@
+"""Linear classification of frozen features, by stochastic gradient descent."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from hardviews.data.loader import Loader
+from hardviews.data.subset import Subset
+from hardviews.errors import InputError
+from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.features import encode, evaluating
+from hardviews.evaluation.heads import Batches, fitted, shuffled, tuning_rows
+from hardviews.views.draw import draw
+from hardviews.views.plan import Slot, ViewPlan
+from hardviews.views.render import render
+from hardviews.views.streams import stream
+
+# Peak learning rates per 256 images. Features are standardised, so one grid suits backbones of all kinds.
+RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
+
+
+def linear(
+    bench: Bench, rates: list[float] = RATES, epochs: int = 100, batch_size: int = 256, augment: bool = False
+) -> Iterator[tuple[str, float]]:
+    """Test accuracy of a linear layer. One for every learning rate is trained, side by side, on nine tenths of the
+    training images; that which does best on the last tenth is chosen, and trained again on all of them.
+
+    Args:
+        rates: peak learning rates per 256 images that are tried; one alone is taken as it is.
+        epochs: of training, with half a cosine.
+        batch_size: images a step.
+        augment: train on random crops and flips, encoded anew in every epoch, as published (DINO, SimSiam), in place of
+            features of central crops made once. That takes as many forwards as the images times epochs, twice.
+
+    Yields:
+        ``linear_top1``, and the chosen ``linear_rate``.
+    """
+    if min(rates, default=0.0) <= 0 or epochs < 1 or batch_size < 1:
+        raise InputError(f"linear: rates {rates}, epochs {epochs} and batch_size {batch_size} must be above 0")
+    train, test = bench.labelled
+    x, y = train.richest.to(bench.device), train.labels.to(bench.device)
+
+    def trained(rows: Tensor, rates: list[float], what: str) -> Tensor:
+        """Predictions of classifiers trained on some rows, for all training images and all test images."""
+        size = min(batch_size, len(rows))
+        places = rows.to(x.device)
+        if augment:
+            loader = Loader(Subset(bench.sources[0], train.rows[rows]), size, bench.seed, workers=bench.workers)
+            batches, steps = augmented(bench, loader, y[places]), loader.steps_per_epoch
+        else:
+            batches, steps = shuffled(x[places], y[places], size, bench.seed), -(-len(rows) // size)
+        advance = bench.progress(what, epochs)
+
+        def counted(epoch: int) -> Batches:
+            yield from batches(epoch)
+            advance(1)
+
+        heads = fitted(x[places], bench.classes, [rate * size / 256 for rate in rates], counted, epochs, steps)
+        return heads.predict(torch.cat([train.richest, test.richest]))
+
+    best = rates[0]
+    if len(rates) > 1:
+        fit, choose = tuning_rows(train.labels, bench.seed)
+        right = trained(fit, rates, "linear, choosing the rate")[:, choose] == train.labels[choose]
+        best = rates[int(right.double().mean(1).argmax())]
+    (predictions,) = trained(torch.arange(len(train.labels)), [best], "linear")
+    metric, value = bench.score(predictions[len(train.labels) :], test.labels)
+    yield f"linear_{metric}", value
+    yield "linear_rate", best
+
+
+def augmented(bench: Bench, loader: Loader, labels: Tensor) -> Callable[[int], Batches]:
+    """Batches of an epoch: features of random crops, and labels."""
+    ready = bench.ready(bench.sources[0])
+    plan = ViewPlan((Slot("crop", ready.image_size, (0.08, 1.0), draw=1, keep=1),), ready.mean, ready.std)
+    images = loader.batches()
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(loader.steps_per_epoch):
+            batch = next(images).to(bench.device)
+            views = draw(plan, batch.size, stream(bench.seed, "linear", epoch, step)).to(bench.device)
+            with torch.no_grad(), evaluating(bench.backbone), bench.autocast():
+                vectors, tokens = encode(bench.backbone, render(batch, views, plan)[0], bench.blocks)
+            yield (vectors if tokens is None else tokens).float(), labels[batch.index.to(labels.device)]
+
+    return batches

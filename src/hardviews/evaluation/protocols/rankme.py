@@ -1,0 +1,68 @@
+"""What embeddings tell without labels: their rank, and how they lie on the sphere."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardviews.data.loader import in_order
+from hardviews.data.subset import Subset
+from hardviews.errors import InputError
+from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.features import evaluating
+from hardviews.evaluation.rank import effective_rank
+from hardviews.views.draw import draw
+from hardviews.views.plan import Photometric, Slot, ViewPlan
+from hardviews.views.render import render
+from hardviews.views.streams import stream
+
+
+def rankme(bench: Bench, images: int = 2048) -> Iterator[tuple[str, float]]:
+    """RankMe (Garrido et al., ICML 2023) of the test images, and uniformity and alignment (Wang and Isola, ICML 2020,
+    arXiv 2005.10242). No labels are needed.
+
+    Alignment is of two views of an image: SimSiam's crops, flips and colours, without blur.
+
+    Args:
+        images: test images, drawn at random, that uniformity and alignment are measured on.
+
+    Yields:
+        ``rank`` (1 to D, higher is richer), ``uniformity`` and ``alignment`` (both lower is better).
+    """
+    if images < 2:
+        raise InputError(f"rankme: images {images} must be at least 2")
+    _, test = bench.features
+    yield "rank", effective_rank(test.vectors)
+    some = torch.randperm(len(test.rows), generator=stream(bench.seed, "rankme"))[:images]
+    yield "uniformity", uniformity(test.vectors[some])
+    yield "alignment", alignment(*two_views(bench, test.rows[some]))
+
+
+def uniformity(vectors: Tensor) -> float:
+    """log E exp(-2 |x - y|²) over pairs of different vectors, scaled to length 1 (equation 7, t = 2)."""
+    distances = torch.pdist(F.normalize(vectors.double(), dim=1))
+    return (distances.square() * -2).exp().mean().log().item()
+
+
+def alignment(a: Tensor, b: Tensor) -> float:
+    """E |x - y|² over pairs, scaled to length 1 (equation 6, α = 2)."""
+    return (F.normalize(a.double(), dim=1) - F.normalize(b.double(), dim=1)).square().sum(1).mean().item()
+
+
+def two_views(bench: Bench, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of two random views of every image, ``[N, D]`` each."""
+    source = bench.sources[1]
+    ready = bench.ready(source)
+    look = Photometric(0.4, 0.4, 0.4, 0.1, grey_p=0.2)
+    plan = ViewPlan((Slot("view", ready.image_size, draw=2, keep=2, photometric=look),), ready.mean, ready.std)
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    advance = bench.progress("two views", len(rows))
+    with evaluating(bench.backbone), torch.no_grad(), bench.autocast():
+        batches = in_order(Subset(source, rows), bench.batch_size, workers=bench.workers)
+        for number, images in enumerate(batches):
+            views = draw(plan, images.size, stream(bench.seed, "two views", number)).to(bench.device)
+            for part, batch in zip(found, render(images.to(bench.device), views, plan), strict=True):
+                part.append(bench.backbone(batch).float().cpu())
+            advance(len(images))
+    return torch.cat(found[0]), torch.cat(found[1])

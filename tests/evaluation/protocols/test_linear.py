@@ -1,0 +1,159 @@
+"""Linear and logistic classification: against scikit-learn, and blind to the test labels."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from hardviews.errors import InputError
+from hardviews.evaluation import protocols
+from hardviews.evaluation.heads import fitted, shuffled, tuning_rows
+from hardviews.evaluation.protocols.linear import linear
+from hardviews.evaluation.protocols.logistic import logistic
+from tests.evaluation.protocols.given import bench_of, blobs, small_bench
+
+
+def by_hand(strengths: list[float], seed: int) -> tuple[float, float]:
+    """scikit-learn on the same blobs and the same held-out part."""
+    train, test = blobs(900, 1), blobs(400, 2)
+    fit, choose = tuning_rows(train.labels, seed)
+    x, y = train.vectors.numpy(), train.labels.numpy()
+
+    def score(strength: float, rows: Any, tx: Any, ty: Any) -> float:
+        scaler = StandardScaler().fit(x[rows])
+        model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(x[rows]), y[rows])
+        return float(model.score(scaler.transform(tx), ty))
+
+    best = max(strengths, key=lambda c: score(c, fit.numpy(), x[choose.numpy()], y[choose.numpy()]))
+    return best, score(best, slice(None), test.vectors.numpy(), test.labels.numpy())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_logistic_equals_scikit_learn_by_hand(seed: int) -> None:
+    strengths = [1e-4, 1e-2, 1.0]
+    figures = dict(logistic(bench_of(blobs(900, 1), blobs(400, 2), seed=seed), strengths))
+    best, score = by_hand(strengths, seed)
+    assert figures == {"logistic_top1": pytest.approx(score), "logistic_c": best}
+    assert 0.4 < score < 0.95
+
+
+def test_linear_comes_close_to_logistic() -> None:
+    bench = bench_of(blobs(900, 1), blobs(2000, 2))
+    found = dict(linear(bench, epochs=50)) | dict(logistic(bench))
+    assert abs(found["linear_top1"] - found["logistic_top1"]) < 0.02
+    assert found["linear_top1"] > 0.6
+
+
+def test_classifiers_side_by_side_are_those_trained_alone() -> None:
+    train = blobs(300, 1)
+    batches = shuffled(train.vectors, train.labels, 64, 0)
+    rates = [1e-3, 1e-2, 1e-1]
+    together = fitted(train.vectors, 5, rates, batches, 5, 5)
+    for number, rate in enumerate(rates):
+        alone = fitted(train.vectors, 5, [rate], batches, 5, 5)
+        torch.testing.assert_close(together.weights[number], alone.weights[0])
+        torch.testing.assert_close(together.biases[number], alone.biases[0])
+    assert not torch.equal(together.weights[0], together.weights[1])
+
+
+def test_one_classifier_is_torchs_own_recipe() -> None:
+    train = blobs(200, 1)
+    x = (train.vectors - train.vectors.mean(0)) / train.vectors.std(0)
+    layer = torch.nn.Linear(16, 5)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
+    batches = shuffled(x, train.labels, 50, 3)
+    for epoch in range(3):
+        for part, labels in batches(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(layer(part), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    ours = fitted(train.vectors, 5, [0.1], shuffled(train.vectors, train.labels, 50, 3), 3, 4)
+    torch.testing.assert_close(ours.weights[0], layer.weight, atol=1e-5, rtol=1e-4)
+
+
+def test_a_feature_that_never_changes_is_no_fault() -> None:
+    train, test = (replace(b, vectors=torch.cat([b.vectors, torch.ones(len(b.labels), 1)], 1)) for b in
+                   (blobs(300, 1), blobs(200, 2)))  # fmt: skip
+    assert dict(linear(bench_of(train, test), epochs=10))["linear_top1"] > 0.5
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "knn": {},
+    "linear": {"epochs": 3},
+    "linear augmented": {"epochs": 2, "augment": True, "rates": [1e-3, 1e-1], "batch_size": 32},
+    "logistic": {"strengths": [1e-3, 1.0], "iterations": 50},
+    "finetune": {"epochs": 2, "batch_size": 32, "fractions": [0.5, 1.0]},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_shuffled_test_labels_change_nothing_but_the_score(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome(shuffle: bool) -> tuple[list[torch.Tensor], dict[str, float]]:
+        bench, seen = small_bench(), []
+        if shuffle:
+            labels = bench.sources[1].labels
+            assert labels is not None
+            bench.sources[1].labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
+        score = bench.score
+
+        def scored(predictions: torch.Tensor, labels: torch.Tensor) -> tuple[str, float]:
+            seen.append(predictions)
+            return score(predictions, labels)
+
+        monkeypatch.setattr(bench, "score", scored)
+        return seen, dict(protocols.find(name.partition(" ")[0])(bench, **SETTINGS[name]))
+
+    (predictions, figures), (again, shuffled_figures) = outcome(False), outcome(True)
+    assert len(predictions) == (2 if name == "finetune" else 1)
+    for one, other in zip(predictions, again, strict=True):
+        assert torch.equal(one, other)
+    chosen = {key for key in figures if not key.startswith(tuple(f"{name.partition(' ')[0]}_top1" for _ in "x"))}
+    assert {key: figures[key] for key in chosen} == {key: shuffled_figures[key] for key in chosen}
+    assert figures != shuffled_figures
+
+
+def test_a_single_rate_is_taken_as_it_is() -> None:
+    figures = dict(linear(bench_of(blobs(200, 1), blobs(100, 2)), rates=[0.02], epochs=2))
+    assert figures["linear_rate"] == 0.02
+
+
+def test_augmented_crops_differ_from_epoch_to_epoch_and_not_by_workers() -> None:
+    from hardviews.data.loader import Loader
+    from hardviews.evaluation.protocols.linear import augmented
+
+    def epochs(workers: int) -> Iterator[torch.Tensor]:
+        bench = small_bench(train=64)
+        source = bench.sources[0]
+        loader = Loader(source, 32, 0, workers=workers, in_memory=False)
+        batches = augmented(bench, loader, bench.labels[0])
+        for epoch in range(2):
+            parts = list(batches(epoch))
+            assert sorted(torch.cat([labels for _, labels in parts]).tolist()) == sorted(bench.labels[0].tolist())
+            yield torch.cat([features for features, _ in parts])
+
+    first, second = epochs(0)
+    assert not torch.allclose(first.mean(0), second.mean(0), atol=1e-4)
+    for ours, theirs in zip((first, second), epochs(1), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("wrong", [{"rates": []}, {"rates": [0.0]}, {"epochs": 0}, {"batch_size": 0}])
+def test_wrong_settings_of_linear_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        list(linear(bench_of(blobs(20, 1), blobs(20, 2)), **wrong))
+
+
+def test_data_without_labels_is_named() -> None:
+    bench = small_bench()
+    bench.sources[0].labels = None
+    with pytest.raises(InputError, match="has no labels"):
+        list(linear(bench))
