@@ -222,13 +222,15 @@ def test_cifar_pack_equals_pillow() -> None:
         np.testing.assert_array_equal(source.read(k).numpy(), want)
 
 
-def fake_cifar(root: Path) -> None:
+def fake_cifar(root: Path, images: int = 4) -> None:
+    """Batches of so many images each, as the official files hold them."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
-        data = random.integers(0, 256, (4, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": [k, 1, 2, 3]}))
+        data = random.integers(0, 256, (images, 3072), dtype=np.uint8)
+        labels = [k, *(row % 10 for row in range(1, images))]
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": labels}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {k}" for k in range(10)]}))
 
 

@@ -1,0 +1,110 @@
+"""``hardviews evaluate`` from the command line: several protocols, several data sets, what is kept and written down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hardviews.cli import main
+from hardviews.commands import measuring
+from hardviews.evaluation import bench, features
+from tests.commands.test_pretrain import SIMSIAM, VIT, pretrain
+from tests.data.test_sources import fake_cifar
+
+RESNET = "resnet18 --pretrained false --image-size 32 --workers 0"
+
+
+def measured(line: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert main(["evaluate", *line.split(), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what features are made of, as they are."""
+    made: list[str] = []
+    extract = features.extract
+
+    def counting(backbone: Any, source: Any, *args: Any, **options: Any) -> Any:
+        made.append(source.name)
+        return extract(backbone, source, *args, **options)
+
+    monkeypatch.setattr(bench, "extract", counting)
+    return made
+
+
+def test_several_protocols_share_features_which_a_run_keeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:40 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    made = counted(monkeypatch)
+    line = f"{run} --data shapes:100 --workers 0 --linear.epochs 2"
+    found = measured(f"{line} --protocol knn,linear,logistic,retrieval,clusters,rankme", capsys)
+    assert len(made) == 2  # training and test images, once each
+    assert {"knn_top1", "linear_top1", "logistic_top1", "retrieval_map", "clusters_nmi", "rank"} <= found.keys()
+    assert measured(f"{line} --protocol linear", capsys)["linear_top1"] == found["linear_top1"]
+    assert len(made) == 2  # found again
+    written = [json.loads(text) for text in (run / measuring.RESULTS).read_text().splitlines()]
+    assert len(written) == 2
+    assert written[0] == found
+    # Once the weights are others, so are the features.
+    assert pretrain(f"--data shapes:40 {SIMSIAM} --seed 1 --epochs 1 --knn-epochs 0 --out {tmp_path / 'other'}") == 0
+    measured(f"{tmp_path / 'other'} --data shapes:100 --workers 0 --cache {run / 'features'}", capsys)
+    assert len(made) == 4
+    measured(f"{run} --data shapes:100 --workers 0 --cache off", capsys)
+    assert len(made) == 6
+
+
+def test_linear_sees_the_last_blocks_of_a_vit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["pretrain", *VIT.split(), "--knn-epochs", "0", "--out", str(run)]) == 0
+    line = f"{run} --data shapes:60 --workers 0 --protocol linear --linear.epochs 2"
+    widths = []
+    for blocks in (0, 1, 2):
+        measured(f"{line} --blocks {blocks}", capsys)
+        kept = (run / "features").glob("*/tokens.npy")
+        widths.append({int(np.load(file).shape[1]) for file in kept})
+    assert widths == [set(), {48}, {48, 72}]  # a width of 24: the class tokens, and the patches' mean
+
+
+def test_transfer_to_several_data_sets_leaves_out_what_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    fake_cifar(tmp_path, 20)
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    line = f"{RESNET} --protocol knn,linear --linear.epochs 1 --data-root {tmp_path} --on flowers102,cifar10,pets"
+    (found,) = measured(line, capsys)
+    assert (found["data"], found["train_images"], found["test_images"]) == ("cifar10", 100, 20)
+    assert {"knn_top1", "linear_top1"} <= found.keys()
+    assert main(["evaluate", *line.split()]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("left out: ") == 2
+    assert "flowers102: torchvision finds no Flowers102" in shown
+    assert "linear_top1" in shown
+    assert main(["evaluate", *line.split(), "--on", "pets,dtd"]) == 2
+    assert "none of pets,dtd" in capsys.readouterr().err
+    assert main(["evaluate", *line.split(), "--on", "cifar10,flowers"]) == 2
+    assert "did you mean flowers102" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (f"{RESNET} --data shapes:20 --protocol knn,lineer", "did you mean linear"),
+        (f"{RESNET} --data shapes:20 --protocol linear --linear.epochs 0", "epochs 0"),
+        (f"{RESNET} --data shapes:20 --protocol knn --linear.epochs 1", "unknown option --linear.epochs"),
+        (f"{RESNET} --data shapes:20 --on cifar10", "--data"),
+        (f"{RESNET} --data shapes:20 --blocks -1", "blocks"),
+    ],
+)
+def test_bad_input_is_one_line(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *line.split()]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
