@@ -1,6 +1,6 @@
 """Linear classifiers of several learning rates, trained side by side in one pass over the data."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,19 +50,18 @@ class Heads(nn.Module):
 
 
 def fitted(
-    features: Tensor, classes: int, rates: Iterable[float], batches: Callable[[int], Batches], epochs: int, steps: int
+    features: Tensor, classes: int, rates: Sequence[float], batches: Callable[[int], Batches], epochs: int, steps: int
 ) -> Heads:
     """Trains one classifier per learning rate: cross-entropy, SGD of momentum 0.9 without weight decay, half a cosine
     to 0, as Caron et al. (DINO, ICCV 2021, section 4.1) and Chen and He (SimSiam, CVPR 2021, section 4) do.
 
     Args:
-        features: ``[N, D]`` of the training images, for their mean and scale; where they are, the work is done.
+        features: ``[N, D]``, for their mean and scale; where they are, the work is done.
         classes: C.
         rates: peaks.
         batches: the batches of an epoch, by its number.
         epochs, steps: of training, and steps in every epoch.
     """
-    rates = list(rates)
     scale = features.std(0)
     heads = Heads(features.mean(0), torch.where(scale > 0, scale, 1.0), classes, len(rates)).to(features.device)
     groups = [
@@ -83,13 +82,13 @@ def fitted(
     return heads
 
 
-def shuffled(features: Tensor, labels: Tensor, batch_size: int, seed: int) -> Callable[[int], Batches]:
-    """Cached features in batches, in another order every epoch; the last batch of an epoch may be smaller."""
+def shuffled(features: Tensor, labels: Tensor, rows: Tensor, batch_size: int, seed: int) -> Callable[[int], Batches]:
+    """Some rows of features in batches, in another order every epoch; the last batch of an epoch may be smaller."""
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(labels), generator=stream(seed, "classifier", epoch)).to(features.device)
-        for rows in torch.split(order, batch_size):
-            yield features[rows], labels[rows]
+        order = rows[torch.randperm(len(rows), generator=stream(seed, "classifier", epoch))]
+        for some in torch.split(order.to(features.device), batch_size):
+            yield features[some], labels[some]
 
     return batches
 

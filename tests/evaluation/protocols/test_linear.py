@@ -51,7 +51,7 @@ def test_linear_comes_close_to_logistic() -> None:
 
 def test_classifiers_side_by_side_are_those_trained_alone() -> None:
     train = blobs(300, 1)
-    batches = shuffled(train.vectors, train.labels, 64, 0)
+    batches = shuffled(train.vectors, train.labels, train.rows, 64, 0)
     rates = [1e-3, 1e-2, 1e-1]
     together = fitted(train.vectors, 5, rates, batches, 5, 5)
     for number, rate in enumerate(rates):
@@ -69,14 +69,14 @@ def test_one_classifier_is_torchs_own_recipe() -> None:
     torch.nn.init.zeros_(layer.bias)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
-    batches = shuffled(x, train.labels, 50, 3)
+    batches = shuffled(x, train.labels, train.rows, 50, 3)
     for epoch in range(3):
         for part, labels in batches(epoch):
             optimizer.zero_grad()
             F.cross_entropy(layer(part), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    ours = fitted(train.vectors, 5, [0.1], shuffled(train.vectors, train.labels, 50, 3), 3, 4)
+    ours = fitted(train.vectors, 5, [0.1], shuffled(train.vectors, train.labels, train.rows, 50, 3), 3, 4)
     torch.testing.assert_close(ours.weights[0], layer.weight, atol=1e-5, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ from hardviews.data.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import encode, evaluating
-from hardviews.evaluation.heads import Batches, fitted, shuffled, tuning_rows
+from hardviews.evaluation.heads import Batches, Heads, fitted, shuffled, tuning_rows
 from hardviews.views.draw import draw
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.views.render import render
@@ -41,31 +41,29 @@ def linear(
     train, test = bench.labelled
     x, y = train.richest.to(bench.device), train.labels.to(bench.device)
 
-    def trained(rows: Tensor, rates: list[float], what: str) -> Tensor:
-        """Predictions of classifiers trained on some rows, for all training images and all test images."""
+    def trained(rows: Tensor, rates: list[float], what: str) -> Heads:
+        """Classifiers of these training images."""
         size = min(batch_size, len(rows))
-        places = rows.to(x.device)
         if augment:
             loader = Loader(Subset(bench.sources[0], train.rows[rows]), size, bench.seed, workers=bench.workers)
-            batches, steps = augmented(bench, loader, y[places]), loader.steps_per_epoch
+            batches, steps = augmented(bench, loader, y[rows.to(y.device)]), loader.steps_per_epoch
         else:
-            batches, steps = shuffled(x[places], y[places], size, bench.seed), -(-len(rows) // size)
+            batches, steps = shuffled(x, y, rows, size, bench.seed), -(-len(rows) // size)
         advance = bench.progress(what, epochs)
 
         def counted(epoch: int) -> Batches:
             yield from batches(epoch)
             advance(1)
 
-        heads = fitted(x[places], bench.classes, [rate * size / 256 for rate in rates], counted, epochs, steps)
-        return heads.predict(torch.cat([train.richest, test.richest]))
+        return fitted(x, bench.classes, [rate * size / 256 for rate in rates], counted, epochs, steps)
 
     best = rates[0]
     if len(rates) > 1:
         fit, choose = tuning_rows(train.labels, bench.seed)
-        right = trained(fit, rates, "linear, choosing the rate")[:, choose] == train.labels[choose]
-        best = rates[int(right.double().mean(1).argmax())]
-    (predictions,) = trained(torch.arange(len(train.labels)), [best], "linear")
-    metric, value = bench.score(predictions[len(train.labels) :], test.labels)
+        predicted = trained(fit, rates, "linear, choosing the rate").predict(train.richest[choose])
+        best = rates[int((predicted == train.labels[choose]).double().mean(1).argmax())]
+    (predictions,) = trained(torch.arange(len(train.labels)), [best], "linear").predict(test.richest)
+    metric, value = bench.score(predictions, test.labels)
     yield f"linear_{metric}", value
     yield "linear_rate", best
 
