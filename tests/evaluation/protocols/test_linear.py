@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
+from hardviews.data.subset import Subset
+from hardviews.data.table import Table
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
+from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.heads import fitted, shuffled, tuning_rows
 from hardviews.evaluation.protocols.linear import linear
 from hardviews.evaluation.protocols.logistic import logistic
-from tests.evaluation.protocols.given import bench_of, blobs, small_bench
+from hardviews.networks.backbones import create_backbone
+from tests.evaluation.protocols.given import READY, bench_of, blobs, small_bench
+
+PACK = Path(__file__).parents[4] / "shared" / "data" / "cifar10"
 
 
 def by_hand(strengths: list[float], seed: int) -> tuple[float, float]:
@@ -157,3 +164,18 @@ def test_data_without_labels_is_named() -> None:
     bench.sources[0].labels = None
     with pytest.raises(InputError, match="has no labels"):
         list(linear(bench))
+
+
+@pytest.mark.skipif(not PACK.exists(), reason="the CIFAR-10 pack is not here")
+def test_linear_is_at_most_a_point_below_logistic_on_photographs() -> None:
+    """Of a network with random weights; of trained ones see RESULTS.md."""
+    torch.manual_seed(0)
+    backbone = create_backbone("resnet18", 32, channels=[16, 32, 64, 64], layers=[1, 1, 1, 1])
+    parts = [
+        Subset(Table([PACK / f"cifar10-jpeg-{split}.parquet"], split), torch.arange(0, 10000, step))
+        for split, step in (("train", 3), ("test", 4))
+    ]
+    bench = Bench(backbone, "cifar", lambda: (parts[0], parts[1]), READY)
+    found = dict(linear(bench)) | dict(logistic(bench))
+    assert found["linear_top1"] > found["logistic_top1"] - 0.01
+    assert found["logistic_top1"] > 0.25

@@ -17,7 +17,7 @@ from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.extras import needs
 from hardviews.evaluation.heads import tuning_rows
 
-STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
 
 
 def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int = 1000) -> Iterator[tuple[str, float]]:
