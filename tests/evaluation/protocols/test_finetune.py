@@ -108,3 +108,20 @@ def test_layers_near_the_input_learn_more_slowly() -> None:
         patch.setattr(module, "predictions", spied)
         list(finetune(bench, epochs=1, batch_size=50, layer_decay=0.1, weight_decay=0.0, **PLAIN))
     assert moved["blocks.0.mlp.fc1.weight"] < 0.2 * moved["blocks.1.mlp.fc1.weight"]
+
+
+def test_every_picture_survives_its_augmentation() -> None:
+    pictures = Augmented(small_bench(train=100), torch.arange(100), module.RAND_AUGMENT)
+    shapes = {tuple(pictures[epoch, place][0].shape) for epoch in range(10) for place in range(100)}
+    assert shapes == {(3, 32, 32)}
+
+
+def test_an_augmentation_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = Augmented(small_bench(), torch.arange(100), "rand-m10-inc1")
+
+    def fails(picture: Any) -> Any:
+        raise ValueError("bits must be between or equal to 1 and 8")
+
+    monkeypatch.setattr(pictures, "transform", fails)
+    with pytest.raises(InputError, match="'rand-m10-inc1' fails: bits"):
+        pictures[0, 0]

@@ -23,6 +23,9 @@ from hardviews.evaluation.seeded import seeded
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
 
+# That of BEiT and MAE, but of at most magnitude 9: at 10 it would leave a picture no bits, which Pillow 13 refuses.
+RAND_AUGMENT = "rand-m9-mmax9-mstd0.5-inc1"
+
 
 def finetune(
     bench: Bench,
@@ -36,7 +39,7 @@ def finetune(
     mixup: float = 0.8,
     cutmix: float = 1.0,
     smoothing: float = 0.1,
-    rand_augment: str = "rand-m9-mstd0.5-inc1",
+    rand_augment: str = RAND_AUGMENT,
 ) -> Iterator[tuple[str, float]]:
     """Test accuracy of a copy of the whole network and a new linear layer, trained by AdamW, as BEiT and MAE are
     (Bao et al., ICLR 2022, arXiv 2106.08254; He et al., CVPR 2022, arXiv 2111.06377, table 9). Nothing is chosen: it is
@@ -135,7 +138,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, bench: Bench, rows: Tensor, rand_augment: str) -> None:
-        self.source, self.seed = Subset(bench.sources[0], rows), bench.seed
+        self.source, self.seed, self.rand_augment = Subset(bench.sources[0], rows), bench.seed, rand_augment
         ready = bench.ready(bench.sources[0])
         self.bounds = Bounds(2 * ready.image_size)
         self.transform = create_transform(
@@ -152,5 +155,8 @@ class Augmented(Dataset[tuple[Tensor, int]]):
             except UnreadableImage:
                 continue
             with seeded(int(torch.randint(1 << 31, (), generator=stream(self.seed, "augment", epoch, place)))):
-                return self.transform(picture), index
+                try:
+                    return self.transform(picture), index
+                except ValueError as error:
+                    raise InputError(f"finetune: rand_augment {self.rand_augment!r} fails: {error}") from error
         raise RunError(f"{self.source.name}: no image can be read")
