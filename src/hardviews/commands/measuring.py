@@ -12,10 +12,9 @@ from rich.progress import Progress
 
 from hardviews.commands.evaluate import EvaluateOptions
 from hardviews.commands.sources import open_sources
-from hardviews.commands.subjects import Subject, find_subject
+from hardviews.commands.subjects import check, find_subject, preprocessing
 from hardviews.data.sources import ImageSource
-from hardviews.errors import InputError
-from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.features import Features, extract
 from hardviews.evaluation.knn import held_out, knn
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.streams import stream
@@ -36,15 +35,15 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
         InputError: there is nothing to measure, or nothing to measure it on.
     """
     console = Console(stderr=as_json)
-    check(target, options)
+    check(options)
     source, test = open_sources(options)
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
-    backbone = subject.backbone.to(fabric.device)
     ready = preprocessing(subject, options, source)
+    backbone = subject.backbone.to(fabric.device)
 
     def features(of: ImageSource, what: str) -> Features:
         task = progress.add_task(what, total=len(of))
@@ -75,27 +74,6 @@ def evaluate(target: str, options: EvaluateOptions, as_json: bool) -> dict[str, 
     }
     show(figures, facts, console, as_json)
     return figures
-
-
-def check(target: str, options: EvaluateOptions) -> None:
-    """Options that no measurement can work with."""
-    if options.batch_size < 1 or options.workers < 0:
-        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
-    if options.crop is not None and not 0 < options.crop <= 1:
-        raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
-    if options.image_size is not None and options.image_size < 1:
-        raise InputError(f"image-size: {options.image_size} must be at least 1")
-
-
-def preprocessing(subject: Subject, options: EvaluateOptions, source: ImageSource) -> Preprocessing:
-    """The subject's, but for what the user says; small images are not cropped."""
-    ready = subject.preprocessing
-    return Preprocessing(
-        options.image_size or ready.image_size,
-        options.mean or ready.mean,
-        options.std or ready.std,
-        options.crop or (1.0 if source.native_size else ready.crop),
-    )
 
 
 def show(figures: Mapping[str, float], facts: Mapping[str, Any], console: Console, as_json: bool) -> None:

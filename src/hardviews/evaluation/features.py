@@ -1,7 +1,8 @@
 """Frozen features of a data set: what every protocol starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,54 @@ class Preprocessing:
     crop: float = 0.875
 
 
+class Encoded(NamedTuple):
+    """A batch: numbers of its images int64 ``[B]`` and their features float32 ``[B, D]`` on the CPU, and the network's
+    input ``[B, 3, S, S]`` where that is."""
+
+    ids: Tensor
+    vectors: Tensor
+    images: Tensor
+
+
+def encode(
+    backbone: nn.Module,
+    source: ImageSource,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Encoded]:
+    """Features of every readable image in order, batch by batch, by ``backbone`` in eval mode, which is left as it was.
+
+    Args:
+        backbone: images to features ``[B, D]``; where its parameters are, the work is done.
+        source: images.
+        preprocessing: of the run or of the pretrained weights.
+        batch_size, workers: for speed only.
+        process, processes: which of how many parts of the batches, one after the other.
+    """
+    device = next(backbone.parameters()).device
+    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
+    training = [(module, module.training) for module in backbone.modules()]
+    # Twice the network's size is more than any crop of the evaluation needs.
+    batches = in_order(
+        source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size,
+        process=process, processes=processes,
+    )  # fmt: skip
+    backbone.eval()
+    try:
+        for images in batches:
+            with torch.no_grad():
+                (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
+                vectors = backbone(batch).float().cpu()
+            yield Encoded(images.index, vectors, batch)
+    finally:
+        for module, was_training in training:
+            module.training = was_training
+
+
 def extract(
     backbone: nn.Module,
     source: ImageSource,
@@ -76,25 +125,14 @@ def extract(
     """
     if source.labels is None:
         raise InputError(f"{source.name}: has no labels, which kNN needs; give class folders or a label column")
-    device = next(backbone.parameters()).device
     vectors, ids, small = [], [], []
-    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
-    training = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        # Twice the network's size is more than any crop of the evaluation needs.
-        for images in in_order(source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size):
-            with torch.no_grad():
-                (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
-                vectors.append(backbone(batch).float().cpu())
-                if pixels:
-                    small.append(nn.functional.adaptive_avg_pool2d(batch, PIXELS).flatten(1).cpu())
-            ids.append(images.index)
-            if on_batch:
-                on_batch(len(images))
-    finally:
-        for module, was_training in training:
-            module.training = was_training
+    for part in encode(backbone, source, preprocessing, batch_size=batch_size, workers=workers):
+        vectors.append(part.vectors)
+        ids.append(part.ids)
+        if pixels:
+            small.append(nn.functional.adaptive_avg_pool2d(part.images, PIXELS).flatten(1).cpu())
+        if on_batch:
+            on_batch(len(part.ids))
     if not ids:
         raise InputError(f"{source.name}: no image can be read")
     return Features(torch.cat(vectors), source.labels[torch.cat(ids)], torch.cat(small) if pixels else None)
