@@ -12,7 +12,7 @@ from hardviews.commands.runs import run_weights
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing
-from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local
+from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
@@ -74,10 +74,14 @@ def run_subject(folder: Path) -> Subject:
 def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> Subject:
     """A timm model, with its pretrained weights, those of a file, or random ones."""
     weights = None if checkpoint is None else read_weights(Path(checkpoint), "checkpoint")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
-    size = image_size or (config.input_size[-1] if config and config.input_size else 224)
-    if config is None and not is_local(name) and ("/" in name or "." in name):
-        raise InputError(f"{name} is neither a run folder nor a timm model")
+    if is_local(name):
+        trained = read_config(name)[0].get("input_size")
+    else:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
+        trained = config.input_size if config else None
+        if config is None and ("/" in name or "." in name):
+            raise InputError(f"{name} is neither a run folder nor a timm model")
+    size = image_size or (trained[-1] if trained else 224)
     built = build_backbone(name, size, stem="imagenet", pretrained=pretrained and weights is None)
     if weights is not None:
         name = f"checkpoint: {checkpoint}"

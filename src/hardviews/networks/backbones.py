@@ -77,7 +77,7 @@ def build_backbone(
     check_features(name, backbone, whole)
     if not local:
         return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
-    architecture, saved = _read_config(name)
+    _, architecture, saved = read_config(name)
     return Built(backbone, architecture, saved | keywords, cifar_stem)
 
 
@@ -86,12 +86,23 @@ def is_local(name: str) -> bool:
     return name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
 
 
-def _read_config(name: str) -> tuple[str, dict[str, Any]]:
-    """Architecture and arguments that a folder's config.json names; timm has just read it too."""
+def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """What the config.json of a folder says: of its weights, the architecture, and the arguments besides the number of
+    classes.
+
+    Raises:
+        InputError: it can't be read.
+    """
     source, _, place = name.partition(":")
     read = "load_model_config_from_path" if source == "local-dir" else "load_model_config_from_hf"
-    _, architecture, arguments = getattr(timm.models._hub, read)(place)
-    return architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
+    try:
+        config, architecture, arguments = getattr(timm.models._hub, read)(place)
+    except AttributeError as error:
+        raise InputError(f"backbone {name!r}: timm {timm.__version__} does not know {source}:; 1.0.16 does") from error
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"backbone {name!r}: its config.json can't be read: {line or type(error).__name__}") from error
+    return config, architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
 
 
 def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
