@@ -230,6 +230,8 @@ def test_a_vit_under_torchvisions_names_is_the_same() -> None:
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_has_these_under_these_names_and_shapes(name: str) -> None:
+    if name.startswith("vit") and TIMM < (1, 0, 16):
+        pytest.skip("this timm reads numbers while it makes a ViT, and meta tensors have none")
     with torch.device("meta"):
         ours = timm.create_model(name, num_classes=0).state_dict()
         size = {"image_size": int(name[-3:])} if name.startswith("vit") else {}

@@ -259,11 +259,15 @@ def to_onnx(subject: Subject, images: Mapping[str, Any], dimension: int, folder:
     import onnxruntime
 
     write_onnx(subject.backbone, subject.preprocessing.image_size, folder / GRAPH)
-    onnx.checker.check_model(str(folder / GRAPH), full_check=True)
-    session = onnxruntime.InferenceSession(str(folder / GRAPH), providers=["CPUExecutionProvider"])
+    with sound():
+        onnx.checker.check_model(str(folder / GRAPH))
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(str(folder / GRAPH), quiet, providers=["CPUExecutionProvider"])
 
     def encoder(batch: Tensor) -> Tensor:
-        (found,) = session.run(["features"], {"images": batch.numpy()})
+        with sound():
+            (found,) = session.run(["features"], {"images": batch.numpy()})
         return torch.from_numpy(found)
 
     code = (
@@ -281,6 +285,16 @@ def to_onnx(subject: Subject, images: Mapping[str, Any], dimension: int, folder:
         **images,
     }
     return Exported("onnx", config, code, encoder)
+
+
+@contextmanager
+def sound() -> Generator[None, None, None]:
+    """Says in one line what ONNX has against a graph."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's have no common base but Exception
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"format: what torch writes of this backbone is no sound ONNX: {line}") from error
 
 
 FORMATS: dict[str, Callable[[Subject, Mapping[str, Any], int, Path], Exported]] = {

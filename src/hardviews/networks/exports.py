@@ -43,6 +43,7 @@ _VIT_NAMES = {
 }
 
 OPSET = 18
+BATCH = (1 << 31) - 1  # at most: without an end torch 2.6 takes the axis for one of fixed length
 # Protocol buffers end at 2 GiB: larger weights lie in a file beside the graph.
 ONNX_BYTES = 1800 << 20
 
@@ -138,7 +139,7 @@ def write_onnx(backbone: nn.Module, image_size: int, file: Path) -> None:
         with _quiet():
             torch.onnx.export(
                 backbone.eval(), (example,), str(file), input_names=["images"], output_names=["features"],
-                opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", max=BATCH)},),
                 external_data=size > ONNX_BYTES, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter wraps every error in one of its own, with no common base but Exception
