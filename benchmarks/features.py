@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from side_by_side import arguments, ratios, side_by_side, table, write
 
 from hardviews.data.table import Table
-from hardviews.evaluation.features import Preprocessing, extract, prepared
+from hardviews.evaluation.features import Preprocessing, encoded, extract
 from hardviews.training.precision import fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
@@ -41,7 +41,7 @@ def main() -> None:
         for name in args.backbones.split(","):
             backbone: Any = timm.create_model(name, num_classes=0).eval().to(args.device)
             backbone = backbone.to(memory_format=torch.channels_last)
-            batches = [batch for _, batch in prepared(source, ready, args.batch, 0, args.device)]
+            batches = [part.images for part in encoded(backbone, source, ready, batch_size=args.batch)]
 
             def bare(backbone: Any = backbone, batches: list[torch.Tensor] = batches) -> torch.Tensor:
                 with torch.no_grad(), fabric.autocast():

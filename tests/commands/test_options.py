@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hardviews.commands.embed import EmbedOptions
 from hardviews.commands.evaluate import EvaluateOptions
+from hardviews.commands.export import ExportOptions
 from hardviews.commands.parsing import descriptions
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
@@ -116,7 +118,7 @@ def test_wrong_files_are_one_line(tmp_path: Path, text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [PretrainOptions, BackboneOptions, EvaluateOptions])
+@pytest.mark.parametrize("options", [PretrainOptions, BackboneOptions, EvaluateOptions, EmbedOptions, ExportOptions])
 def test_every_option_has_a_help_text(options: type) -> None:
     missing = {field.name for field in dataclasses.fields(options)} - descriptions(options).keys()
     assert not missing
@@ -136,3 +138,16 @@ def test_help_names_every_policy_and_imports_no_torch() -> None:
     for name in policies.names():
         assert name in done.stdout
     assert "--backbone.stem" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "embed", "export"])
+def test_help_of_other_verbs_imports_no_torch(verb: str) -> None:
+    code = (
+        "import sys; from hardviews.cli import main\n"
+        f"try: main(['{verb}', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert f"hardviews {verb} RUN_OR_MODEL" in done.stdout

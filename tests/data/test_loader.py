@@ -171,3 +171,15 @@ def test_in_order_gives_every_readable_image_once(workers: int) -> None:
     for batch in batches:
         for b, index in enumerate(batch.index.tolist()):
             assert torch.equal(batch.image(b), source.read(index).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_processes_take_the_batches_of_one_in_order(processes: int) -> None:
+    source = holed(23, 6)
+    whole = [batch.index.tolist() for batch in in_order(source, 5)]
+    parts = [
+        [batch.index.tolist() for batch in in_order(source, 5, process=process, processes=processes)]
+        for process in range(processes)
+    ]
+    assert [batch for part in parts for batch in part] == whole
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

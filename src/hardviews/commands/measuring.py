@@ -16,7 +16,7 @@ from rich.table import Table
 
 from hardviews.commands.evaluate import EvaluateOptions
 from hardviews.commands.sources import open_sources
-from hardviews.commands.subjects import Subject, find_subject
+from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
 from hardviews.data.torchvision_sets import NAMES
@@ -24,7 +24,6 @@ from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
-from hardviews.evaluation.features import Preprocessing
 from hardviews.training.precision import device_type, fast_precision
 
 RESULTS = "results.jsonl"  # in a run folder: one line for everything measured of it
@@ -52,6 +51,8 @@ def evaluate(
     """
     console = Console(stderr=as_json)
     check(options)
+    if options.blocks < 0:
+        raise InputError(f"blocks: {options.blocks} must be at least 0")
     asked = {name: protocols.find(name) for name in settings}
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
@@ -59,11 +60,12 @@ def evaluate(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
     backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
+    ready = preprocessing(subject, options)
     results = []
     for data, opened in benches(options, console):
         with shown_progress(console) as progress:
             bench = Bench(
-                backbone, data, opened, ready(subject, options), fabric.autocast, options.batch_size, options.workers,
+                backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
                 subject.seed if options.seed is None else options.seed, whole_if_small=options.crop is None,
                 blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(target, options),
                 progress=progress,
@@ -101,29 +103,6 @@ def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, C
             console.print(f"left out: {error}", highlight=False, markup=False, soft_wrap=True)
         else:
             yield name, lambda opened=opened: opened  # type: ignore[misc]
-
-
-def check(options: EvaluateOptions) -> None:
-    """Options that no measurement can work with."""
-    if options.batch_size < 1 or options.workers < 0:
-        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
-    if options.crop is not None and not 0 < options.crop <= 1:
-        raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
-    if options.image_size is not None and options.image_size < 1:
-        raise InputError(f"image-size: {options.image_size} must be at least 1")
-    if options.blocks < 0:
-        raise InputError(f"blocks: {options.blocks} must be at least 0")
-
-
-def ready(subject: Subject, options: EvaluateOptions) -> Preprocessing:
-    """The subject's, but for what the user says."""
-    own = subject.preprocessing
-    return Preprocessing(
-        options.image_size or own.image_size,
-        options.mean or own.mean,
-        options.std or own.std,
-        options.crop or own.crop,
-    )
 
 
 def cache(target: str, options: EvaluateOptions) -> FeatureCache | None:

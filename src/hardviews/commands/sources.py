@@ -8,13 +8,9 @@ from hardviews.data.sources import ImageSource, is_named, open_source
 from hardviews.errors import InputError
 
 
-class DataOptions(Protocol):
-    """What every verb that reads images has."""
+class ReadOptions(Protocol):
+    """How every verb that reads images is told to read them."""
 
-    @property
-    def data(self) -> str | None: ...
-    @property
-    def test_data(self) -> str | None: ...
     @property
     def data_root(self) -> str: ...
     @property
@@ -25,6 +21,31 @@ class DataOptions(Protocol):
     def label_column(self) -> str: ...
 
 
+class DataOptions(ReadOptions, Protocol):
+    """What verbs have that need labels to test on."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def test_data(self) -> str | None: ...
+
+
+def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
+    """One split of the data.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    return open_source(
+        data,
+        split=split,
+        root=options.data_root,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        download=options.download,
+    )
+
+
 def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]:
     """The training data, and the labelled test data where there is any besides, its labels numbered alike.
 
@@ -33,21 +54,10 @@ def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]
     """
     if options.data is None:
         raise InputError("data: none given")
-
-    def opened(data: str, split: str) -> ImageSource:
-        return open_source(
-            data,
-            split=split,
-            root=options.data_root,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            download=options.download,
-        )
-
-    source = opened(options.data, "train")
+    source = opened(options, options.data, "train")
     if options.test_data is None:
-        return source, opened(options.data, "test") if is_named(options.data) else None
-    test = opened(options.test_data, "test")
+        return source, opened(options, options.data, "test") if is_named(options.data) else None
+    test = opened(options, options.test_data, "test")
     for option, data, labels in (
         ("test-data", options.test_data, test.labels),
         ("data", options.data, source.labels),

@@ -1,17 +1,18 @@
 """Backbones that are measured, embedded with and exported: of a run, of timm, or of a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import timm
 from torch import nn
 
 from hardviews.commands.runs import run_weights
+from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing
-from hardviews.networks.backbones import Stem, create_backbone
+from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
@@ -21,9 +22,17 @@ class Subject:
     """A backbone, and how its images are made ready unless the user says otherwise."""
 
     name: str
-    backbone: nn.Module
+    built: Built
     preprocessing: Preprocessing
-    seed: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)  # of a run
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.built.backbone
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
 
 
 def find_subject(
@@ -53,33 +62,83 @@ def run_subject(folder: Path) -> Subject:
     network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
-    backbone = create_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
+    built = build_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
     try:
-        backbone.load_state_dict(weights)
+        built.backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
     ready = Preprocessing(config["image_size"], tuple(config["mean"]), tuple(config["std"]))
-    return Subject(str(folder), backbone, ready, config["seed"])
+    return Subject(str(folder), built, ready, config)
 
 
 def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> Subject:
     """A timm model, with its pretrained weights, those of a file, or random ones."""
     weights = None if checkpoint is None else read_weights(Path(checkpoint), "checkpoint")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
-    size = image_size or (config.input_size[-1] if config and config.input_size else 224)
-    if config is None and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")) and ("/" in name or "." in name):
-        raise InputError(f"{name} is neither a run folder nor a timm model")
-    backbone = create_backbone(name, size, stem="imagenet", pretrained=pretrained and weights is None)
+    if is_local(name):
+        trained = read_config(name)[0].get("input_size")
+    else:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
+        trained = config.input_size if config else None
+        if config is None and ("/" in name or "." in name):
+            raise InputError(f"{name} is neither a run folder nor a timm model")
+    size = image_size or (trained[-1] if trained else 224)
+    built = build_backbone(name, size, stem="imagenet", pretrained=pretrained and weights is None)
     if weights is not None:
         name = f"checkpoint: {checkpoint}"
-        match = load_weights(backbone, weights, name)
+        match = load_weights(built.backbone, weights, name)
         if match.missing:  # half a network would give a figure that means nothing
             raise InputError(f"{name} does not fit: {match}")
-    found: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    found: Mapping[str, Any] = getattr(built.backbone, "pretrained_cfg", {})
     ready = Preprocessing(
         size,
         tuple(found.get("mean", IMAGENET_MEAN)),
         tuple(found.get("std", IMAGENET_STD)),
         float(found.get("crop_pct") or 0.875),
     )
-    return Subject(name, backbone, ready)
+    return Subject(name, built, ready)
+
+
+class EncodeOptions(Protocol):
+    """What verbs have that encode images by a backbone."""
+
+    @property
+    def image_size(self) -> int | None: ...
+    @property
+    def mean(self) -> tuple[float, float, float] | None: ...
+    @property
+    def std(self) -> tuple[float, float, float] | None: ...
+    @property
+    def crop(self) -> float | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+
+
+def check(options: EncodeOptions) -> None:
+    """Raises InputError where no backbone could encode with such options."""
+    if options.batch_size < 1 or options.workers < 0:
+        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
+    if options.crop is not None and not 0 < options.crop <= 1:
+        raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"image-size: {options.image_size} must be at least 1")
+    if options.std is not None and min(options.std) <= 0:
+        raise InputError(f"std: {list(options.std)} must be above 0")
+
+
+def preprocessing(subject: Subject, options: EncodeOptions, source: ImageSource | None = None) -> Preprocessing:
+    """The subject's, but for what the user says; images of a source of small ones are not cropped.
+
+    Raises:
+        InputError: the backbone does not take images of the size that the user asked for.
+    """
+    ready = subject.preprocessing
+    if options.image_size is not None:
+        check_features(subject.name, subject.backbone, options.image_size)
+    return Preprocessing(
+        options.image_size or ready.image_size,
+        options.mean or ready.mean,
+        options.std or ready.std,
+        options.crop or (1.0 if source and source.native_size else ready.crop),
+    )

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from hardviews.commands.processes import started
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.data.loader import Loader
@@ -99,10 +99,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
 
 def create_fabric(options: PretrainOptions) -> Fabric:
     """Launches the processes; the others start again at the command line and come here too."""
-    devices, nodes = options.devices, options.nodes
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has already started the processes and says how many
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    devices, nodes = started(options.devices, options.nodes)
     available = torch.cuda.device_count() if options.accelerator == "cuda" else devices
     if devices > available:
         raise InputError(f"devices: {devices} asked for, {available} available here")

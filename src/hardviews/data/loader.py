@@ -164,6 +164,8 @@ def in_order(
     decode_size: int = 0,
     max_batch_bytes: int = MAX_BATCH_BYTES,
     unreadable: dict[str, str] | None = None,
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
@@ -171,14 +173,13 @@ def in_order(
         source, workers, decode_size, max_batch_bytes: as for ``Loader``.
         batch_size: images per batch; the last one, and those with unreadable images, are shorter.
         unreadable: takes path → reason of the images left out.
+        process, processes: which of how many; each gets as many whole batches as any other, but for one, and they
+            follow one after the other.
     """
     images = Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
     parts = _Parts(images, batch_size)
-    loaded = (
-        _by_workers(parts, range(len(parts)), workers)
-        if workers and len(parts) > 1
-        else (parts[k] for k in range(len(parts)))
-    )
+    own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
+    loaded = _by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
     for batch, faults in loaded:
         if unreadable is not None:
             unreadable.update({source.path(index): reason for index, reason in faults.items()})

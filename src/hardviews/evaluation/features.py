@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -13,7 +13,6 @@ from hardviews.data.loader import in_order
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.centre import centre_plan, centre_views
-from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
 
 # Side to which images are shrunk to be compared pixel by pixel.
@@ -67,6 +66,52 @@ class Preprocessing:
     crop: float = 0.875
 
 
+class Encoded(NamedTuple):
+    """A batch: numbers of its images int64 ``[B]`` and their features float32 ``[B, D]`` on the CPU, tokens where asked
+    for, and the network's input ``[B, 3, S, S]`` where that is."""
+
+    ids: Tensor
+    vectors: Tensor
+    tokens: Tensor | None
+    images: Tensor
+
+
+def encoded(
+    backbone: nn.Module,
+    source: ImageSource,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    blocks: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Encoded]:
+    """Features of every readable image in order, batch by batch, by ``backbone`` in eval mode, which is left as it was.
+
+    Args:
+        backbone: images to features ``[B, D]``; where its parameters are, the work is done.
+        source: images.
+        preprocessing: of the run or of the pretrained weights.
+        batch_size, workers: for speed only.
+        blocks: of a ViT, make tokens of this many of its last blocks.
+        process, processes: which of how many parts of the batches, one after the other.
+    """
+    device = next(backbone.parameters()).device
+    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
+    # Twice the network's size is more than any crop of the evaluation needs.
+    batches = in_order(
+        source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size,
+        process=process, processes=processes,
+    )  # fmt: skip
+    with evaluating(backbone):
+        for images in batches:
+            with torch.no_grad():
+                (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
+                vectors, tokens = encode(backbone, batch, blocks)
+            yield Encoded(images.index, vectors.float().cpu(), None if tokens is None else tokens.float().cpu(), batch)
+
+
 def extract(
     backbone: nn.Module,
     source: ImageSource,
@@ -92,40 +137,26 @@ def extract(
     Raises:
         InputError: no image can be read.
     """
-    device = next(backbone.parameters()).device
     kept: dict[str, Tensor] = {}  # [len(source), ...] each, filled from the start
     done = 0
-    with evaluating(backbone), torch.no_grad():
-        for images, batch in prepared(source, preprocessing, batch_size, workers, device):
-            vectors, tokens = encode(backbone, batch, blocks)
-            made = {"vectors": vectors.float(), "rows": images.index}
-            if tokens is not None:
-                made["tokens"] = tokens.float()
-            if pixels:
-                made["pixels"] = nn.functional.adaptive_avg_pool2d(batch, PIXELS).flatten(1)
-            for name, part in made.items():
-                if name not in kept:
-                    kept[name] = torch.empty(len(source), *part.shape[1:], dtype=part.dtype)
-                kept[name][done : done + len(part)] = part
-            done += len(images)
-            if on_batch:
-                on_batch(len(images))
+    for part in encoded(backbone, source, preprocessing, batch_size=batch_size, workers=workers, blocks=blocks):
+        made = {"vectors": part.vectors, "rows": part.ids}
+        if part.tokens is not None:
+            made["tokens"] = part.tokens
+        if pixels:
+            made["pixels"] = nn.functional.adaptive_avg_pool2d(part.images, PIXELS).flatten(1)
+        for name, rows in made.items():
+            if name not in kept:
+                kept[name] = torch.empty(len(source), *rows.shape[1:], dtype=rows.dtype)
+            kept[name][done : done + len(rows)] = rows
+        done += len(part.ids)
+        if on_batch:
+            on_batch(len(part.ids))
     if not done:
         raise InputError(f"{source.name}: no image can be read")
-    kept = {name: part[:done] for name, part in kept.items()}
+    kept = {name: rows[:done] for name, rows in kept.items()}
     labels = torch.full((done,), -1) if source.labels is None else source.labels[kept["rows"]]
     return Features(labels=labels, **kept)
-
-
-def prepared(
-    source: ImageSource, preprocessing: Preprocessing, batch_size: int, workers: int, device: torch.device
-) -> Iterator[tuple[ImageBatch, Tensor]]:
-    """Every readable image in order, as the network takes it: batches, and their pixels ``[B, 3, S, S]``."""
-    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
-    # Twice the network's size is more than any crop of the evaluation needs.
-    for images in in_order(source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size):
-        (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
-        yield images, batch
 
 
 def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor, Tensor | None]:

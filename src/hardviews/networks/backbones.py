@@ -1,7 +1,7 @@
 """Backbones: any timm model that yields one feature vector per image, and the CIFAR form of ResNets."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -21,9 +21,26 @@ CIFAR_STEM_BELOW = 64
 GRAPHS = 256
 
 
+class Built(NamedTuple):
+    """A backbone, and what makes it again: ``timm.create_model(architecture, num_classes=0, **arguments)``, and then a
+    CIFAR stem where it has one."""
+
+    backbone: nn.Module
+    architecture: str
+    arguments: dict[str, Any]
+    cifar_stem: bool
+
+
 def create_backbone(
     name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
 ) -> nn.Module:
+    """The backbone alone of what ``build_backbone`` builds, by the same arguments."""
+    return build_backbone(name, image_size, stem=stem, pretrained=pretrained, **keywords).backbone
+
+
+def build_backbone(
+    name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+) -> Built:
     """A timm model without its classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
 
     Args:
@@ -38,7 +55,7 @@ def create_backbone(
         InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model
             does not yield one vector per image of this size.
     """
-    local = name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
+    local = is_local(name)
     if not local and not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
     try:
@@ -49,21 +66,49 @@ def create_backbone(
         raise InputError(f"backbone {name!r} has no pretrained weights in timm")
     if tag is not None and tag.fixed_input_size:
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
-    backbone = _create(name, pretrained, keywords)
+    backbone, keywords = _create(name, pretrained, keywords)
     whole = whole_patches(image_size, patch_size(backbone))
     if whole != image_size and keywords.get("img_size") == image_size:
-        backbone = _create(name, pretrained, {**keywords, "img_size": whole})
+        backbone, keywords = _create(name, pretrained, {**keywords, "img_size": whole})
     small = image_size < CIFAR_STEM_BELOW and not pretrained
-    if stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone)):
+    cifar_stem = stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone))
+    if cifar_stem:
         _give_cifar_stem(name, backbone)
     check_features(name, backbone, whole)
-    return backbone
+    if not local:
+        return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
+    _, architecture, saved = read_config(name)
+    return Built(backbone, architecture, saved | keywords, cifar_stem)
 
 
-def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def is_local(name: str) -> bool:
+    """Whether timm takes a name for that of a folder, here or on the hub."""
+    return name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
+
+
+def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """What the config.json of a folder says: of its weights, the architecture, and the arguments besides the number of
+    classes.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    source, _, place = name.partition(":")
+    read = "load_model_config_from_path" if source == "local-dir" else "load_model_config_from_hf"
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
-        return backbone
+        config, architecture, arguments = getattr(timm.models._hub, read)(place)
+    except AttributeError as error:
+        raise InputError(f"backbone {name!r}: timm {timm.__version__} does not know {source}:; 1.0.16 does") from error
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"backbone {name!r}: its config.json can't be read: {line or type(error).__name__}") from error
+    return config, architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
+
+
+def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the keywords that it was made with."""
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords), keywords
     except TypeError as error:
         # Not every model of fixed size can also take other sizes as it runs (Swin can't).
         if "dynamic_img_size" in str(error) and "dynamic_img_size" in keywords:

@@ -1,0 +1,215 @@
+"""Writes the features of a data set, alone or as one of several processes."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from rich.console import Console
+from rich.progress import Progress
+
+from hardviews.commands.embed import EmbedOptions
+from hardviews.commands.processes import started
+from hardviews.commands.sources import opened
+from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
+from hardviews.data.decode import printable
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError, RunError
+from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
+from hardviews.evaluation.features import Preprocessing, encoded
+from hardviews.training.precision import device_type, fast_precision
+
+PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
+
+
+def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
+    """Embeds and prints.
+
+    Args:
+        target: a run folder or a timm model's name; an existing folder wins.
+        options: as parsed.
+        as_json: print JSON on standard output, and everything else on standard error.
+
+    Returns:
+        What was written, by name; of the first process only.
+
+    Raises:
+        InputError: there is nothing to embed with, nothing to embed, or nowhere to write to.
+        RunError: the file could not be written to its end, or another process stopped.
+    """
+    console = Console(stderr=as_json)
+    check(options)
+    out = check_out(options)
+    source = opened(options, options.data, options.split)
+    subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
+    ready = preprocessing(subject, options, source)
+    fabric = create_fabric(options)
+    # Process 0 writes what becomes the file; the others' rows are added to it.
+    beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
+    try:
+        schema = schema_of(dimension(subject, ready), source.labels is not None, facts_of(subject, ready, source))
+        bar = Progress(console=console, transient=True, disable=not fabric.is_global_zero)
+        with spoken(fabric), writing(out), bar:
+            file = EmbeddingFile(beside, schema)
+            write_part(file, subject, source, ready, options, fabric, bar)
+        wait(fabric)
+        if fabric.is_global_zero:
+            with writing(out):
+                for process in range(1, fabric.world_size):
+                    file.append(out.with_name(f"{out.name}.part-{process}"))
+                file.close()
+                if not file.rows:
+                    raise InputError(f"{source.name}: no image can be read")
+                beside.replace(out)
+        wait(fabric)
+    finally:
+        beside.unlink(missing_ok=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if not fabric.is_global_zero:
+        return {}
+    written = {
+        "target": subject.name,
+        "data": source.name,
+        "rows": file.rows,
+        "dimension": schema.field("embedding").type.list_size,
+        "unreadable": len(source) - file.rows,
+        "out": str(out),
+    }
+    show(written, console, as_json)
+    return written
+
+
+def check_out(options: EmbedOptions) -> Path:
+    """Where to write.
+
+    Raises:
+        InputError: it is a folder, or in none, or the data itself.
+    """
+    out = Path(options.out)
+    if out.is_dir():
+        raise InputError(f"out: {out} is a folder; give a file, such as {out / 'embeddings.parquet'}")
+    if not out.parent.is_dir():
+        raise InputError(f"out: there is no folder {out.parent}; make it first")
+    if out.exists() and Path(options.data).exists() and out.samefile(options.data):
+        raise InputError(f"out: {out} is the data itself; give another file")
+    return out
+
+
+def create_fabric(options: EmbedOptions) -> Fabric:
+    """One process, or those that torchrun has started."""
+    accelerator = device_type(options.accelerator)
+    precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    devices, nodes = started()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,  # type: ignore[arg-type]  # never "auto" here
+        # They only wait for each other, for which GPUs are not needed.
+        strategy=DDPStrategy(process_group_backend="gloo", timeout=PATIENCE) if devices * nodes > 1 else "auto",
+    )
+    fabric.launch()
+    if fabric.world_size > 1:  # torchrun ends all where one fails, and then too nothing may be left half-written
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    return fabric
+
+
+def wait(fabric: Fabric) -> None:
+    """For the other processes.
+
+    Raises:
+        RunError: one of them is gone.
+    """
+    try:
+        fabric.barrier()
+    except RuntimeError as error:
+        raise RunError("another process stopped before its images were done") from error
+
+
+def dimension(subject: Subject, ready: Preprocessing) -> int:
+    """D, as the backbone shows it."""
+    with torch.no_grad():
+        features = subject.backbone.eval()(torch.zeros(1, 3, ready.image_size, ready.image_size))
+    return int(features.shape[1])
+
+
+def facts_of(subject: Subject, ready: Preprocessing, source: ImageSource) -> dict[str, Any]:
+    """What the file's schema says: whose features of what, and how the images were made ready."""
+    facts = {
+        "model": subject.name,
+        "architecture": subject.built.architecture,
+        "data": source.name,
+        "image_size": ready.image_size,
+        "mean": ready.mean,
+        "std": ready.std,
+        "crop": ready.crop,
+    }
+    return facts | ({} if source.class_names is None else {"class_names": source.class_names})
+
+
+def write_part(
+    file: EmbeddingFile, subject: Subject, source: ImageSource, ready: Preprocessing, options: EmbedOptions,
+    fabric: Fabric, progress: Progress,
+) -> None:  # fmt: skip
+    """Encodes this process's part of the images."""
+    task = progress.add_task("embeddings", total=-(-len(source) // fabric.world_size))
+    batches = encoded(
+        subject.backbone.to(fabric.device), source, ready, batch_size=options.batch_size, workers=options.workers,
+        process=fabric.global_rank, processes=fabric.world_size,
+    )  # fmt: skip
+    exactly = options.precision == "32-true" and fabric.device.type == "cuda"
+    with fabric.autocast(), all_bits() if exactly else nullcontext():
+        for part in batches:
+            paths = [printable(source.path(index)) for index in part.ids.tolist()]
+            file.write(paths, None if source.labels is None else source.labels[part.ids], part.vectors)
+            progress.advance(task, len(paths))
+    if fabric.global_rank:
+        file.close()
+
+
+def all_bits() -> AbstractContextManager[None]:
+    """Convolutions in all bits of float32, of which NVIDIA's GPUs else leave out half."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
+
+
+@contextmanager
+def spoken(fabric: Fabric) -> Generator[None, None, None]:
+    """Says what went wrong in one process alone: the command line speaks for the first only."""
+    try:
+        yield
+    except RunError as error:
+        if fabric.local_rank:
+            print(f"hardviews: process {fabric.global_rank}: {error}", file=sys.stderr)
+        raise
+
+
+@contextmanager
+def writing(out: Path) -> Generator[None, None, None]:
+    """Says of a full disk, and of a folder that must not be written to, what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"out: {out} can't be written: {error.strerror or ' '.join(str(error).split())}") from error
+
+
+def show(written: Mapping[str, Any], console: Console, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(written, indent=2))
+        return
+    lines = [f"{written['target']}: {written['dimension']} features of {written['rows']:,} images of {written['data']}"]
+    if written["unreadable"]:
+        lines.append(f"  {written['unreadable']:,} images could not be read and were left out")
+    lines.append(f"  in {written['out']}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

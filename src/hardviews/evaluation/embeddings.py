@@ -1,0 +1,81 @@
+"""Features of a data set as a Parquet file, written while they come."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+# Rows are held until they make a row group of so many bytes: small ones are slow to read, large ones fill the memory.
+GROUP_BYTES = 32 << 20
+
+
+def schema_of(dimension: int, labelled: bool, facts: Mapping[str, Any]) -> Any:
+    """Columns ``path``, ``label`` where there are labels, and ``embedding``, a list of ``dimension`` float32.
+
+    Args:
+        dimension: D.
+        labelled: whether the data has labels.
+        facts: what the file says of itself: texts as they are, anything else as JSON.
+    """
+    columns = [pa.field("path", pa.string(), nullable=False)]
+    columns += [pa.field("label", pa.int64(), nullable=False)] if labelled else []
+    columns += [pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False)]
+    texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+    return pa.schema(columns, metadata=texts)
+
+
+class EmbeddingFile:
+    """A Parquet file that grows by batches, in memory of a row group and a batch.
+
+    Args:
+        path: where it is written, whole only after ``close``.
+        schema: of ``schema_of``.
+    """
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self.schema = schema
+        self.rows = 0
+        # Floats hardly repeat and hardly compress.
+        self._writer = pq.ParquetWriter(path, schema, use_dictionary=False, compression="snappy")
+        self._held: list[Any] = []
+        self._bytes = 0
+
+    def write(self, paths: Sequence[str], labels: Tensor | None, vectors: Tensor) -> None:
+        """Adds the rows of a batch.
+
+        Args:
+            paths: B of them.
+            labels: int64 ``[B]``, or None where the data has none.
+            vectors: float32 ``[B, D]`` on the CPU.
+        """
+        columns = [pa.array(paths, pa.string())]
+        columns += [] if labels is None else [pa.array(labels.numpy())]
+        columns += [pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1).numpy()), vectors.shape[1])]
+        self._add(pa.record_batch(columns, schema=self.schema))
+
+    def append(self, part: Path) -> None:
+        """Adds the rows of another such file, a row group at a time."""
+        with pq.ParquetFile(part) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.read_row_group(group).to_batches():
+                    self._add(batch)
+
+    def _add(self, batch: Any) -> None:
+        self.rows += batch.num_rows
+        self._held.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held, self.schema))
+        self._held, self._bytes = [], 0
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()

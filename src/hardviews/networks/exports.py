@@ -1,0 +1,162 @@
+"""A backbone in the words of others: timm's config.json, torchvision's names of weights, ONNX's graph."""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hardviews.errors import InputError
+from hardviews.networks.backbones import Built, patch_size
+
+_RESNETS = (
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+)
+# timm's architecture: torchvision's model of the same structure.
+TORCHVISION = {name: name for name in _RESNETS} | {
+    f"vit_{size}_patch{patch}_{pixels}": f"vit_{size[0]}_{patch}"
+    for size, patch, pixels in (
+        *(("base", 16, 224), ("base", 16, 384), ("base", 32, 224), ("base", 32, 384)),
+        *(("large", 16, 224), ("large", 16, 384), ("large", 32, 224), ("large", 32, 384), ("huge", 14, 224)),
+    )
+}
+
+# timm's names of a ViT's weights: torchvision's. Both keep queries, keys and values in one matrix, in this order.
+_VIT_NAMES = {
+    r"^cls_token$": "class_token",
+    r"^pos_embed$": "encoder.pos_embedding",
+    r"^patch_embed\.proj\.": "conv_proj.",
+    r"^norm\.": "encoder.ln.",
+    r"^blocks\.(\d+)\.": r"encoder.layers.encoder_layer_\1.",
+    r"\.norm([12])\.": r".ln_\1.",
+    r"\.attn\.qkv\.": ".self_attention.in_proj_",
+    r"\.attn\.proj\.": ".self_attention.out_proj.",
+    r"\.mlp\.fc1\.": ".mlp.0.",
+    r"\.mlp\.fc2\.": ".mlp.3.",
+}
+
+OPSET = 18
+BATCH = (1 << 31) - 1  # at most: without an end torch 2.6 takes the axis for one of fixed length
+# Protocol buffers end at 2 GiB: larger weights lie in a file beside the graph.
+ONNX_BYTES = 1800 << 20
+
+
+def weights_of(backbone: nn.Module) -> dict[str, Tensor]:
+    """Its weights and buffers, none sharing memory with another, in the plain memory layout."""
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in backbone.state_dict().items()
+    }
+
+
+def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[str, Any]:
+    """What timm reads in ``config.json``.
+
+    Args:
+        built: the backbone.
+        images: ``input_size``, ``mean``, ``std``, ``crop_pct`` and ``interpolation``.
+        features: D.
+    """
+    found: Mapping[str, Any] = getattr(built.backbone, "pretrained_cfg", {})
+    pool = getattr(built.backbone, "global_pool", "")
+    pool = pool if isinstance(pool, str) else getattr(pool, "pool_type", "")
+    any_size = bool(built.arguments.get("dynamic_img_size"))
+    return {
+        "architecture": built.architecture,
+        "num_classes": 0,
+        "num_features": features,
+        **({"global_pool": pool} if pool else {}),
+        "model_args": built.arguments,
+        "pretrained_cfg": {
+            **images,
+            "crop_mode": "center",
+            "fixed_input_size": bool(found.get("fixed_input_size")) and not any_size,
+            "custom_load": False,
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": found.get("first_conv"),
+            "classifier": found.get("classifier"),
+        },
+    }
+
+
+class ForTorchvision(NamedTuple):
+    """``torchvision.models.<name>(**arguments)``, its ``classifier`` replaced by the identity, takes these weights."""
+
+    name: str
+    arguments: dict[str, Any]
+    classifier: str
+    weights: dict[str, Tensor]
+
+
+def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
+    """A backbone by torchvision's names.
+
+    Raises:
+        InputError: torchvision has no model of this architecture, or none that takes images of this size.
+    """
+    name = TORCHVISION.get(built.architecture)
+    if name is None:
+        raise InputError(
+            f"format: torchvision has no {built.architecture} of timm's structure; it has "
+            f"{', '.join(sorted(TORCHVISION))}; timm, safetensors and onnx take any backbone"
+        )
+    weights = weights_of(built.backbone)
+    if not name.startswith("vit"):
+        return ForTorchvision(name, {}, "fc", weights)
+    tokens, patch = weights["pos_embed"].shape[1] - 1, patch_size(built.backbone)
+    pixels = round(tokens**0.5) * patch
+    if pixels != image_size:
+        raise InputError(f"image-size: torchvision's {name} takes images of one size, here {pixels}, not {image_size}")
+    arguments = {} if pixels == 224 else {"image_size": pixels}
+    return ForTorchvision(name, arguments, "heads", {vit_name(key): value for key, value in weights.items()})
+
+
+def vit_name(name: str) -> str:
+    """timm's name of a weight of a ViT as torchvision's."""
+    for timms, torchvisions in _VIT_NAMES.items():
+        name = re.sub(timms, torchvisions, name)
+    return name
+
+
+def write_onnx(backbone: nn.Module, image_size: int, file: Path) -> None:
+    """Writes ``images`` float32 ``[batch, 3, S, S]`` to ``features`` ``[batch, D]`` as an ONNX graph of ``OPSET``.
+
+    Raises:
+        InputError: torch's exporter does not know an operation of the backbone.
+    """
+    # Batches of one would be taken for all that ever come.
+    example = torch.zeros(2, 3, image_size, image_size)
+    size = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
+    try:
+        with _quiet():
+            torch.onnx.export(
+                backbone.eval(), (example,), str(file), input_names=["images"], output_names=["features"],
+                opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", max=BATCH)},),
+                external_data=size > ONNX_BYTES, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the exporter wraps every error in one of its own, with no common base but Exception
+        cause = error.__cause__ or error
+        line = " ".join(str(cause).split())[:200]
+        raise InputError(f"format: torch can't write this backbone as ONNX: {line or type(cause).__name__}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter tells its progress in several ways."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        silence = io.StringIO()
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
