@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hardviews.cli import main
-from hardviews.commands import exporting
+from hardviews.commands import exporting, formats
 from hardviews.commands.export import ExportOptions
 from hardviews.commands.subjects import find_subject
 from hardviews.data.sources import open_source
@@ -302,8 +302,8 @@ def test_a_folder_of_other_features_never_appears(
         other.load_state_dict(spoilt(backbone))
         write_onnx(other, image_size, file)
 
-    monkeypatch.setattr(exporting, "weights_of", spoilt)
-    monkeypatch.setattr(exporting, "write_onnx", spoil)
+    monkeypatch.setattr(formats, "weights_of", spoilt)
+    monkeypatch.setattr(formats, "write_onnx", spoil)
     assert main(["export", str(root / "runs" / "small"), "--format", kind, "--out", str(tmp_path / "o")]) == 2
     assert "gives other features" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
