@@ -8,7 +8,6 @@ thirds and eight ninths of it.
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,14 +23,12 @@ from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.detector import detector, target
 from hardviews.evaluation.features import evaluating
 from hardviews.evaluation.pyramid import Pyramid
-from hardviews.views.streams import stream
+from hardviews.evaluation.short_training import decay_rate, seeded, shuffled
 
 MIN_SIZE = 800  # pixels of the shorter side of photographs
 BATCH = 16  # what default rates are for
 RATES = {"sgd": 0.02, "adamw": 1e-4}  # of a batch of 16
 DECAYS = {"sgd": 1e-4, "adamw": 0.1}
-WARMUP = 1000  # steps, or a tenth where that is fewer
-MILESTONES = (2 / 3, 8 / 9)
 
 
 @dataclass(frozen=True)
@@ -132,19 +129,6 @@ def check(train: Scenes, test: Scenes, masks: bool | None) -> None:
             raise InputError(f"{scenes.name}: not all objects have masks; give --detection.masks false")
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it torch's global generators start from a seed; afterwards they are as they were.
-
-    torchvision draws from them which anchors and proposals it trains on.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        yield
-
-
 def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) -> None:
     """Trains a detector, with random mirroring, and nothing else that is random about the pictures.
 
@@ -156,13 +140,13 @@ def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) ->
         half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     scaler = torch.amp.GradScaler(kind, enabled=half)
     optimizer = optimizer_of(network, training)
-    order, flips = shuffled(len(scenes), training.steps * training.batch_size, bench.seed)
+    order, flips = shuffled(len(scenes), training.steps * training.batch_size, bench.seed, "detection")
     mirrored = iter(flips)
     advance = bench.progress("detection", training.steps)
     network.train()
     for step, part in enumerate(batches(scenes.read, order, training.batch_size, bench.workers)):
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * rate(step, training.steps)
+            group["lr"] = training.lr * decay_rate(step, training.steps)
         made = [target(scene, flip, training.masks) for scene, flip in zip(part, mirrored, strict=False)]
         images = [image.to(bench.device) for image, _ in made]
         targets = [{name: value.to(bench.device) for name, value in found.items()} for _, found in made]
@@ -175,23 +159,6 @@ def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) ->
         scaler.step(optimizer)
         scaler.update()
         advance(1)
-
-
-def shuffled(count: int, wanted: int, seed: int) -> tuple[list[int], list[bool]]:
-    """As many numbers below ``count`` as are wanted, one epoch after the other, and whether each is mirrored."""
-    order: list[int] = []
-    for epoch in range(math.ceil(wanted / count)):
-        order += torch.randperm(count, generator=stream(seed, "detection order", epoch)).tolist()
-    flips = torch.rand(wanted, generator=stream(seed, "detection flips")) < 0.5
-    return order[:wanted], flips.tolist()
-
-
-def rate(step: int, steps: int) -> float:
-    """The part of the peak rate at a step: a linear warm-up, then ten times less after every milestone."""
-    warmup = min(WARMUP, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return float(0.1 ** sum(step >= part * steps for part in MILESTONES))
 
 
 def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimizer:
