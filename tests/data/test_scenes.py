@@ -141,11 +141,15 @@ def test_the_real_layout() -> None:
     assert train.category_ids[int(scene.labels[0]) - 1] == first["category_id"]
 
 
+def read_all(root: Path, split: str) -> None:
+    scenes = open_scenes(str(root), split)
+    for index in range(len(scenes)):
+        scenes.read(index)
+
+
 def said(root: Path, split: str = "train") -> str:
     with pytest.raises(InputError) as caught:
-        scenes = open_scenes(str(root), split)
-        for index in range(len(scenes)):
-            scenes.read(index)
+        read_all(root, split)
     message = str(caught.value)
     assert "\n" not in message
     return message

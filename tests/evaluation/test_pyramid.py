@@ -1,6 +1,7 @@
 """Feature maps and pyramids: levels, strides, and what is trained."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def vit(patch: int, **keywords: Any) -> Any:
     return create_backbone("vit_tiny_patch16_224", 8 * patch, patch_size=patch, **keywords).eval()
 
 
-BACKBONES = {
+BACKBONES: dict[str, tuple[Callable[[], Any], list[float], int]] = {
     "resnet18": (lambda: resnet(), [4, 8, 16, 32], 32),
     "cifar stem": (lambda: resnet(size=32), [1, 2, 4, 8], 8),
     "convnext": (lambda: create_backbone("convnext_atto", 64), [4, 8, 16, 32], 32),
@@ -110,7 +111,7 @@ def test_backbones_that_show_no_maps_are_refused() -> None:
 
     with pytest.raises(InputError, match="Plain shows no feature maps"):
         Stages(Plain())
-    with pytest.raises(InputError, match="shows no feature maps of 128 pixels: [^\n]+$"):
+    with pytest.raises(InputError, match=r"shows no feature maps of 128 pixels: [^\n]+$"):
         Stages(create_backbone("mixer_s16_224", 224))
 
 

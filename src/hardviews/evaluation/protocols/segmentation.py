@@ -95,7 +95,9 @@ class Head(nn.Module):
         self.mean, self.std = mean.to(bench.device), std.to(bench.device)
         self.norm = nn.BatchNorm2d(sum(self.stages.channels))
         # Starts from zero, as linear classifiers may: nothing is drawn.
-        self.linear = nn.utils.skip_init(nn.Conv2d, sum(self.stages.channels), classes, 1)
+        self.linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Conv2d, sum(self.stages.channels), classes, 1
+        )
         self.own = nn.ModuleList([self.norm, self.linear]).to(bench.device)
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter)
@@ -191,7 +193,8 @@ def confusion(head: Head, scenes: SegmentedScenes, side: int) -> Tensor:
 
 def best_class(logits: Tensor, size: list[int]) -> Tensor:
     """The class of the largest logit, int64 ``[B, *size]``, after enlarging; some classes at once."""
-    best = [F.interpolate(part, size, mode="bilinear").max(1) for part in logits.split(CLASSES_AT_ONCE, 1)]
+    parts = torch.split(logits, CLASSES_AT_ONCE, 1)
+    best = [F.interpolate(part, size, mode="bilinear").max(1) for part in parts]
     part = torch.stack([values for values, _ in best]).argmax(0, keepdim=True)
     inside = torch.stack([numbers for _, numbers in best]).gather(0, part)
     return (part * CLASSES_AT_ONCE + inside)[0]
