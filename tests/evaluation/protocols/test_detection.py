@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
@@ -151,17 +152,48 @@ def test_coco_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(error.strip().splitlines()) == 1
 
 
-def test_training_raises_the_average_precision_of_boxes_and_masks() -> None:
+def blocks(root: Path, split: str, count: int, seed: int) -> None:
+    """Pictures of two coloured blocks each, red or blue, left and right."""
+    random = np.random.default_rng(seed)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (root / split).mkdir(parents=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    for number in range(count):
+        image = random.integers(100, 150, (48, 48, 3)).astype(np.uint8)
+        for half in (0, 24):
+            width, height, kind = int(random.integers(10, 22)), int(random.integers(10, 22)), int(random.integers(2))
+            x, y = half + int(random.integers(0, 24 - width)), int(random.integers(0, 48 - height))
+            image[y : y + height, x : x + width] = (230, 40, 40) if kind else (40, 40, 230)
+            annotations.append(annotation(len(annotations) + 1, number, (3, 90)[kind], [x, y, width, height]))
+        Image.fromarray(image).save(root / split / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 48})
+    categories = [{"id": 3, "name": "blue"}, {"id": 90, "name": "red"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def test_finds_what_is_easy_to_find(tmp_path: Path) -> None:
+    blocks(tmp_path, "train2017", 60, 0)
+    blocks(tmp_path, "val2017", 20, 1)
+    settings: dict[str, Any] = {"min_size": 48, "batch_size": 2, "width": 16, "optimizer": "adamw", "lr": 2e-3}
+    figures = dict(detection(bench_on(tmp_path, workers=1), steps=120, **settings))
+    # Seeds 0 to 2 gave 0.42 to 0.48 for boxes and 0.49 to 0.53 for masks.
+    assert figures["box_ap"] > 0.25
+    assert figures["mask_ap"] > 0.25
+
+
+def test_training_raises_the_average_precision_on_shapes() -> None:
     bench = bench_on("shapes:120", workers=1)
     settings: dict[str, Any] = {"min_size": 48, "batch_size": 2, "width": 16, "optimizer": "adamw", "lr": 2e-3}
     untrained = dict(detection(bench, steps=0, **settings))
     trained = dict(detection(bench, steps=200, **settings))
     names = ["box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"]
     assert list(trained) == list(untrained) == names
-    # With ten classes and 200 steps from random weights that is all: seeds 0 and 1 gave 2.5 and 4.4 % for boxes, 0.9
-    # and 1.8 % for masks, and 0.3 to 0.7 % and nothing untrained.
+    # Ten classes, 200 steps, random weights: seeds 0 to 2 gave 0.024 to 0.050, and untrained at most 0.002. Masks take
+    # longer: 0.009, 0.018 and 0.
     assert trained["box_ap"] > untrained["box_ap"] + 0.01
-    assert trained["mask_ap"] > untrained["mask_ap"] + 0.003
+    assert trained["mask_ap"] >= untrained["mask_ap"]
 
 
 @pytest.mark.parametrize("frozen", [False, True])
