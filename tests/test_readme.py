@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.test_scenes import write
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
@@ -36,8 +38,13 @@ def test_commands_run(tmp_path: Path) -> None:
     assert len(commands) >= 5
     for name in ("PICTURES", "LABELLED", "LABELLED_TEST"):
         pictures(tmp_path / name)
-    # The reader's run takes hours; here it is cut short.
-    short = {"hardviews pretrain --data PICTURES": " --image-size 32 --epochs 1 --batch-size 16 --workers 0"}
+    for split in ("train2017", "val2017"):
+        write(tmp_path / "COCO", split)
+    # What takes the reader hours is cut short here.
+    short = {
+        "hardviews pretrain --data PICTURES": " --image-size 32 --epochs 1 --batch-size 16 --workers 0",
+        "hardviews evaluate RUN --protocol detection": " --detection.steps 1 --detection.min-size 64",
+    }
     for command in commands:
         extra = next((more for start, more in short.items() if command.startswith(start)), "")
         line = [sys.executable, "-m", "hardviews.cli", *shlex.split(command + extra)[1:]]

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from hardviews.cli import main
 from hardviews.commands import measuring
 from hardviews.evaluation import bench, features
+from tests.commands.test_export import TIMM
 from tests.commands.test_pretrain import SIMSIAM, VIT, pretrain
 from tests.data.test_sources import fake_cifar
 
+COCO = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
 RESNET = "resnet18 --pretrained false --image-size 32 --workers 0"
 
 
@@ -108,3 +111,29 @@ def test_bad_input_is_one_line(line: str, says: str, capsys: pytest.CaptureFixtu
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(TIMM < (1, 0, 16), reason="this timm does not know local-dir:")
+def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pretrained, measured four ways, exported to timm and back, and embedded: all of the same weights."""
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    assert pretrain(f"--data shapes:80 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    protocols = "knn,linear,finetune --linear.epochs 2 --finetune.fractions 0.1 --finetune.epochs 1"
+    found = measured(f"{run} --data shapes:200 --workers 0 --protocol {protocols}", capsys)
+    assert {"knn_top1", "linear_top1", "finetune_top1_10%"} <= found.keys()
+    if COCO.exists():
+        small = "--detection.steps 1 --detection.batch_size 2 --detection.min_size 64 --detection.width 16"
+        precision = measured(f"{run} --data {COCO} --workers 0 --protocol detection {small}", capsys)
+        assert 0 <= precision["box_ap"] <= precision["box_ap50"] < 1
+    for target in (run, exported):
+        if target == exported:
+            assert main(f"export {run} --format timm --out {exported}".split()) == 0
+        place = f"local-dir:{exported}" if target == exported else run
+        line = f"embed {place} --data shapes:20 --crop 1 --workers 0 --out {tmp_path / target.name}.parquet"
+        assert main(line.split()) == 0
+    tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("run", "exported")]
+    ours, theirs = (np.stack(table["embedding"].to_numpy()) for table in tables)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert tables[0]["label"].to_pylist() == [row % 10 for row in range(20)]
+    again = f"local-dir:{exported} --data shapes:200 --workers 0 --crop 1"
+    assert measured(again, capsys)["knn_top1"] == pytest.approx(found["knn_top1"])

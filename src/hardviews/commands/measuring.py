@@ -28,6 +28,7 @@ from hardviews.training.precision import device_type, fast_precision
 
 RESULTS = "results.jsonl"  # in a run folder: one line for everything measured of it
 SPREADING = ("linear", "logistic")  # what sees a ViT's last blocks
+SCENES = ("detection", "segmentation")  # whose data has its own test split
 
 Opened = tuple[ImageSource, ImageSource | None]
 
@@ -54,6 +55,9 @@ def evaluate(
     if options.blocks < 0:
         raise InputError(f"blocks: {options.blocks} must be at least 0")
     asked = {name: protocols.find(name) for name in settings}
+    for name in sorted(set(SCENES) & set(asked)):
+        if options.test_data is not None or options.on is not None:
+            raise InputError(f"{name}: takes --data alone, in which its test split lies too")
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision

@@ -113,7 +113,7 @@ def finetune(
 
     for part in parts:
         rows, _ = stratified(bench.labels[0], part, stream(bench.seed, "fraction"))
-        with seeded(bench.seed):
+        with seeded(bench.seed, bench.device):
             model = tuned(rows)
         metric, value = bench.score(*predictions(bench, model, bench.sources[1]))
         yield f"finetune_{metric}" + ("" if part == 1 else f"_{part * 100:g}%"), value
