@@ -70,7 +70,8 @@ def detection(
         optimizer: auto is sgd for networks of several stages and adamw for plain Vision Transformers, as published.
         lr: peak rate; by default 0.02 (sgd) or 1e-4 (adamw) for 16 pictures, in proportion for others.
         weight_decay: of all but norms and biases; by default 1e-4 (sgd) or 0.1 (adamw).
-        min_size: what the shorter side of pictures becomes; by default 800, and shapes are drawn at 128.
+        min_size: what the shorter side of pictures becomes; by default 800, and shapes are drawn at 128. Anchors are 8
+            strides wide, so 32 to 512 pixels, but 8 to 128 with a ResNet's CIFAR stem, which wants smaller pictures.
         max_size: what the longer side becomes at most.
         width: channels of the feature pyramid, and of the heads in proportion.
         frozen: train the detector alone, not the backbone. Batch norms of the backbone are never trained.
