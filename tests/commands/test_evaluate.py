@@ -113,6 +113,17 @@ def test_bad_input_is_one_line(line: str, says: str, capsys: pytest.CaptureFixtu
     assert error.count("\n") == 1
 
 
+def test_what_was_found_before_a_protocol_fails_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:40 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
+    line = f"evaluate {run} --data shapes:100 --workers 0 --protocol knn,clusters --clusters.count 21"
+    assert main(line.split()) == 2
+    shown = capsys.readouterr()
+    assert "knn_top1" in shown.out
+    assert "21 clusters" in shown.err
+    assert "knn_top1" in json.loads((run / measuring.RESULTS).read_text())
+
+
 @pytest.mark.skipif(TIMM < (1, 0, 16), reason="this timm does not know local-dir:")
 def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pretrained, measured four ways, exported to timm and back, and embedded: all of the same weights."""

@@ -65,8 +65,9 @@ def evaluate(
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
     backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
     ready = preprocessing(subject, options)
-    results = []
+    results: list[dict[str, Any]] = []
     for data, opened in benches(options, console):
+        figures: dict[str, float] = {}
         with shown_progress(console) as progress:
             bench = Bench(
                 backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
@@ -74,14 +75,16 @@ def evaluate(
                 blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(target, options),
                 progress=progress,
             )  # fmt: skip
-            figures: dict[str, float] = {}
-            for name, protocol in asked.items():
-                figures |= dict(protocol(bench, **settings[name]))
-        results.append(figures | facts(subject, bench, options))
-        if Path(target).is_dir():
-            write_down(Path(target), results[-1], console)
-        if not as_json and options.on is None:
-            show(figures, results[-1], console)
+            try:
+                for name, protocol in asked.items():
+                    figures |= dict(protocol(bench, **settings[name]))
+            finally:  # where a protocol fails, what those before it found is not lost
+                if figures:
+                    results.append(figures | facts(subject, bench, options))
+                    if Path(target).is_dir():
+                        write_down(Path(target), results[-1], console)
+                    if not as_json and options.on is None:
+                        show(figures, results[-1], console)
     if not results:
         raise InputError(f"on: none of {options.on} is under {options.data_root}")
     if as_json:
