@@ -1,6 +1,7 @@
 """``hardviews evaluate`` from the command line: several protocols, several data sets, what is kept and written down."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hardviews.cli import main
-from hardviews.commands import measuring
+from hardviews.commands import measuring, sources
 from hardviews.evaluation import bench, features
 from tests.commands.test_export import TIMM
 from tests.commands.test_pretrain import SIMSIAM, VIT, pretrain
@@ -49,10 +50,14 @@ def test_several_protocols_share_features_which_a_run_keeps(
     assert len(made) == 2  # training and test images, once each
     assert {"knn_top1", "linear_top1", "logistic_top1", "retrieval_map", "clusters_nmi", "rank"} <= found.keys()
     assert measured(f"{line} --protocol linear", capsys)["linear_top1"] == found["linear_top1"]
-    assert len(made) == 2  # found again
-    written = [json.loads(text) for text in (run / measuring.RESULTS).read_text().splitlines()]
-    assert len(written) == 2
+    line = line.replace(" --linear.epochs 2", "")
+    assert measured(f"{line} --protocol knn", capsys)["knn_top1"] == found["knn_top1"]
+    assert len(made) == 2  # found again, by whatever asks for them
+    written = [json.loads(text) for text in (run / "results.jsonl").read_text().splitlines()]
+    assert len(written) == 3
     assert written[0] == found
+    assert found["settings"]["linear"]["epochs"] == 2
+    assert (found["step"], found["image_size"], found["crop"]) == (2, 32, 1.0)
     # Once the weights are others, so are the features.
     assert pretrain(f"--data shapes:40 {SIMSIAM} --seed 1 --epochs 1 --knn-epochs 0 --out {tmp_path / 'other'}") == 0
     measured(f"{tmp_path / 'other'} --data shapes:100 --workers 0 --cache {run / 'features'}", capsys)
@@ -68,9 +73,9 @@ def test_linear_sees_the_last_blocks_of_a_vit(tmp_path: Path, capsys: pytest.Cap
     widths = []
     for blocks in (0, 1, 2):
         measured(f"{line} --blocks {blocks}", capsys)
-        kept = (run / "features").glob("*/tokens.npy")
+        kept = (run / "features").glob("*/tokens-*.npy")
         widths.append({int(np.load(file).shape[1]) for file in kept})
-    assert widths == [set(), {48}, {48, 72}]  # a width of 24: the class tokens, and the patches' mean
+    assert widths == [set(), {48}, {72}]  # a width of 24: the class tokens, and the patches' mean
 
 
 def test_transfer_to_several_data_sets_leaves_out_what_is_not_there(
@@ -89,7 +94,28 @@ def test_transfer_to_several_data_sets_leaves_out_what_is_not_there(
     shown = capsys.readouterr().out
     assert shown.count("left out: ") == 2
     assert "flowers102: torchvision finds no Flowers102" in shown
-    assert "linear_top1" in shown
+    assert [word for word in shown.split() if word in ("metric", "knn", "linear", "top1")] == [
+        "metric",
+        "knn",
+        "linear",
+        "top1",
+    ]
+    assert "--download true fetches it" in shown
+    # One that is there and can't be measured takes nothing from the others.
+    real = sources.open_sources
+
+    def unlabelled(options: Any, **more: Any) -> Any:
+        source, test = real(replace(options, data="cifar10"), **more)
+        if options.data == "svhn":
+            source.labels = None
+        return source, test
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "open_sources", unlabelled)
+        assert main(["evaluate", *line.replace("flowers102,cifar10,pets", "svhn,cifar10,cifar10").split()]) == 0
+    shown = capsys.readouterr().out
+    assert "left out: svhn: cifar10: has no labels" in shown
+    assert shown.count("│ cifar10") == 1
     assert main(["evaluate", *line.split(), "--on", "pets,dtd"]) == 2
     assert "none of pets,dtd" in capsys.readouterr().err
     assert main(["evaluate", *line.split(), "--on", "cifar10,flowers"]) == 2
@@ -121,7 +147,7 @@ def test_what_was_found_before_a_protocol_fails_is_not_lost(tmp_path: Path, caps
     shown = capsys.readouterr()
     assert "knn_top1" in shown.out
     assert "21 clusters" in shown.err
-    assert "knn_top1" in json.loads((run / measuring.RESULTS).read_text())
+    assert "knn_top1" in json.loads((run / "results.jsonl").read_text())
 
 
 @pytest.mark.skipif(TIMM < (1, 0, 16), reason="this timm does not know local-dir:")

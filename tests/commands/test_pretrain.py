@@ -349,7 +349,7 @@ def test_evaluate_gives_the_runs_own_figure(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert main(f"evaluate {run} --data shapes:200 --knn.k 5,3 --workers 0 --json".split()) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["knn_top1"] == pytest.approx(summary["knn_top1"], abs=1e-6)
+    assert figures["knn_top1_k5"] == pytest.approx(summary["knn_top1"], abs=1e-6)
     assert {"knn_top1_k3", "train_images", "test_images"} <= figures.keys()
 
 
@@ -432,7 +432,7 @@ def test_classes_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     test = solid(tmp_path / "test", {"a": red, "c": blue})  # numbered 0, 1; in the training data 0, 2
     line = f"evaluate resnet18 --pretrained false --image-size 32 --workers 0 --knn.k 3 --data {train} --json"
     assert main([*line.split(), "--test-data", str(test)]) == 0
-    assert json.loads(capsys.readouterr().out)["knn_top1"] == 1.0
+    assert json.loads(capsys.readouterr().out)["knn_top1_k3"] == 1.0
     strange = solid(tmp_path / "strange", {"a": red, "d": blue})
     assert main([*line.split(), "--test-data", str(strange)]) == 2
     assert "has a class 'd'" in capsys.readouterr().err

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from hardviews.data.shapes import Shapes
 from hardviews.data.subset import Subset
+from hardviews.data.torchvision_sets import TorchvisionSet
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.features import encode, extract
@@ -62,20 +65,54 @@ def test_whatever_features_depend_on_makes_them_anew(tmp_path: Path) -> None:
     bench = small_bench(name="vit_tiny_patch16_224")
     source = Shapes("train", 50)
 
-    def key(network: nn.Module = bench.backbone, data: object = source, **changes: object) -> str:
-        given = {"preprocessing": READY, "blocks": 0, "precision": "float32"} | changes
-        return FeatureCache.key(network, data, *given.values())  # type: ignore[arg-type]
+    def key(network: nn.Module = bench.backbone, data: object = source, name: str = "vit", **changes: object) -> str:
+        given = {"preprocessing": READY, "precision": "float32"} | changes
+        return FeatureCache(tmp_path, name).key(network, data, *given.values())  # type: ignore[arg-type]
 
     with torch.no_grad():
         other = small_bench(name="vit_tiny_patch16_224").backbone
         next(other.parameters()).add_(1e-3)
     keys = [
-        key(), key(other), key(data=Shapes("train", 51)), key(data=Shapes("test", 50)), key(blocks=1),
+        key(), key(other), key(data=Shapes("train", 51)), key(data=Shapes("test", 50)), key(name="vit of 3 heads"),
         key(data=Subset(source, torch.arange(50))), key(data=Subset(source, torch.arange(1, 50))),
         key(preprocessing=replace(READY, crop=0.875)), key(precision="bfloat16"),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     assert key() == key(small_bench(name="vit_tiny_patch16_224").backbone)
+
+
+def test_tokens_serve_those_who_want_none_and_not_the_other_way_round(tmp_path: Path) -> None:
+    made = []
+    for blocks in (0, 2, 0, 2, 1):
+        bench = small_bench(name="vit_tiny_patch16_224", cache=FeatureCache(tmp_path), blocks=blocks)
+        calls: list[int] = []
+        bench.backbone.blocks[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))  # type: ignore[index,union-attr]
+        tokens = bench.features[0].tokens
+        assert (tokens is None) == (blocks == 0)
+        assert tokens is None or tokens.shape[1] == 24 * (blocks + 1)
+        made.append(bool(calls))
+    assert made == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords"),
+    [
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"reg_tokens": 2}),
+        ("deit3_small_patch16_224", {}),
+        ("beit_base_patch16_224", {}),
+        ("eva02_tiny_patch14_224", {}),
+    ],
+)
+def test_tokens_of_every_kind_of_vit_leave_its_features_as_they_are(name: str, keywords: dict[str, Any]) -> None:
+    vit = timm.create_model(name, num_classes=0, depth=2, embed_dim=48, num_heads=3, **keywords).eval()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        vectors, tokens = encode(vit, images, 2)
+        torch.testing.assert_close(vectors, vit(images))
+    assert tokens is not None
+    assert tokens.shape == (2, 48 * (2 if keywords.get("class_token") is False else 3))
 
 
 @pytest.mark.parametrize("fault", ["truncated", "garbage", "missing"])
@@ -118,12 +155,19 @@ def test_a_held_out_tenth_is_shared_out() -> None:
     assert torch.equal(test.labels, whole.labels[rows])
 
 
-def test_sets_of_uneven_classes_are_scored_by_class() -> None:
+def test_sets_of_uneven_classes_are_scored_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = small_bench()
     predictions, labels = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
     assert bench.score(predictions, labels) == ("top1", 0.75)
-    uneven = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
-    bench.sources[0].name = "pets"
-    metric, value = bench.score(*uneven)
+    for name, expected in (("pets", "mean_per_class"), ("cifar10", "top1")):
+        pets = TorchvisionSet.__new__(TorchvisionSet)
+        pets.name, pets.labels = name, torch.tensor([0, 1])
+        uneven = small_bench()
+        uneven.open = lambda pets=pets: (pets, pets)  # type: ignore[misc]
+        assert uneven.metric == expected
+    bench.sources[0].name = "pets"  # a folder that is called so is none
+    assert bench.metric == "top1"
+    monkeypatch.setattr(Bench, "metric", "mean_per_class")
+    metric, value = bench.score(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1]))
     assert metric == "mean_per_class"
     assert value == pytest.approx((1 + 1 / 3) / 2)

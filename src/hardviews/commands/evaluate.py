@@ -67,6 +67,11 @@ class EvaluateOptions:
     seed: int | None = None
 
 
+def listed(names: str) -> list[str]:
+    """Names between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
 def run(argv: list[str]) -> None:
     """Parses a command line and measures."""
     wanted = value_before_parsing(argv, "--protocol")
@@ -79,7 +84,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     # Protocols import torch, which a general help need not wait for.
-    names = [] if helps and not wanted else (wanted or EvaluateOptions.protocol).split(",")
+    names = [] if helps and not wanted else listed(wanted or EvaluateOptions.protocol)
     for name in names:
         parser.add_signature(protocols.find(name), name, skip={"bench"})
     parser.add_options(EvaluateOptions)

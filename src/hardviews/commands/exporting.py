@@ -21,13 +21,12 @@ from hardviews.commands.formats import FORMATS, Encoder, Exported, images_of
 from hardviews.commands.model_card import model_card
 from hardviews.commands.subjects import Subject, find_subject
 from hardviews.errors import InputError, RunError
+from hardviews.evaluation import protocols
 from hardviews.networks.backbones import check_features
 from hardviews.networks.exports import OPSET
 from hardviews.training.run_folder import RunFolder
 from hardviews.views.streams import stream
 
-# Runs on sets of small pictures, of at most so many pixels, look at the whole of them.
-SMALL = 96
 # Of the largest feature; rounding is a hundredth of it.
 TOLERANCE = 1e-4
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -107,8 +106,7 @@ def at_size(subject: Subject, options: ExportOptions) -> Subject:
     ready = subject.preprocessing
     size = options.image_size or ready.image_size
     check_features(subject.name, subject.backbone, size)
-    usual = 1.0 if subject.config and size <= SMALL else ready.crop
-    return replace(subject, preprocessing=replace(ready, image_size=size, crop=options.crop or usual))
+    return replace(subject, preprocessing=replace(ready, image_size=size, crop=options.crop or ready.crop))
 
 
 def example(subject: Subject) -> tuple[Tensor, Tensor]:
@@ -176,7 +174,22 @@ def card(subject: Subject, exported: Exported, dimension: int) -> str:
     return model_card(
         f"{built.architecture} by {name}" if run else name,
         exported.library, facts, images_of(subject), subject.config, figures, exported.code, notes,
+        measured(run, subject.step) if run else {},
     )  # fmt: skip
+
+
+def measured(run: RunFolder, step: int) -> dict[str, str]:
+    """What ``hardviews evaluate`` found of the weights as they are, the latest of every figure on every data set."""
+    found: dict[str, str] = {}
+    for result in run.results():
+        if result.get("step") == step:
+            data = Path(str(result["data"])).name
+            found |= {
+                f"{name} on {data}": protocols.as_text(name, value)
+                for name, value in result.items()
+                if isinstance(value, float) and name != "crop" and not name.endswith(protocols.CHOSEN)
+            }
+    return found
 
 
 def show(written: Mapping[str, Any], console: Console, as_json: bool) -> None:

@@ -39,7 +39,7 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
         return Start(None, config, config["backbone"].get("stem", stem) if stem == "auto" else stem)
     known: Mapping[str, Any] = {}
     if Path(init).is_dir():
-        known, weights = run_weights(Path(init))
+        known, weights, _ = run_weights(Path(init))
     elif Path(init).exists():
         weights = read_weights(Path(init), "init")
     elif timm.is_model(init):

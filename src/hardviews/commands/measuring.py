@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hardviews.commands.evaluate import EvaluateOptions
+from hardviews.commands.evaluate import EvaluateOptions, listed
 from hardviews.commands.sources import open_sources
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.sources import ImageSource
@@ -24,9 +24,10 @@ from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
+from hardviews.evaluation.seeded import seeded
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.training.run_folder import RunFolder
 
-RESULTS = "results.jsonl"  # in a run folder: one line for everything measured of it
 SPREADING = ("linear", "logistic")  # what sees a ViT's last blocks
 SCENES = ("detection", "segmentation")  # whose data has its own test split
 
@@ -55,10 +56,12 @@ def evaluate(
     if options.blocks < 0:
         raise InputError(f"blocks: {options.blocks} must be at least 0")
     asked = {name: protocols.find(name) for name in settings}
+    seed = 0 if options.seed is None else options.seed
     for name in sorted(set(SCENES) & set(asked)):
         if options.test_data is not None or options.on is not None:
             raise InputError(f"{name}: takes --data alone, in which its test split lies too")
-    subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
+    with seeded(seed):  # of weights that are random
+        subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -68,21 +71,25 @@ def evaluate(
     results: list[dict[str, Any]] = []
     for data, opened in benches(options, console):
         figures: dict[str, float] = {}
-        with shown_progress(console) as progress:
+        with shown_progress() as progress:
             bench = Bench(
                 backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
                 subject.seed if options.seed is None else options.seed, whole_if_small=options.crop is None,
-                blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(target, options),
+                blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
                 progress=progress,
             )  # fmt: skip
             try:
                 for name, protocol in asked.items():
                     figures |= dict(protocol(bench, **settings[name]))
+            except InputError as error:
+                if options.on is None:
+                    raise
+                say(console, f"left out: {data}: {error}")
             finally:  # where a protocol fails, what those before it found is not lost
                 if figures:
-                    results.append(figures | facts(subject, bench, options))
-                    if Path(target).is_dir():
-                        write_down(Path(target), results[-1], console)
+                    results.append(figures | facts(subject, bench, options, settings, precision))
+                    if subject.config:
+                        write_down(RunFolder(Path(target)), results[-1], console)
                     if not as_json and options.on is None:
                         show(figures, results[-1], console)
     if not results:
@@ -97,31 +104,34 @@ def evaluate(
 def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, Callable[[], Opened]]]:
     """The data that is measured on, and what opens it: of ``--on``, all that is there."""
     if options.on is None:
-        yield str(options.data), lambda: open_sources(options)
+        yield str(options.data), lambda: open_sources(options, must_be_labelled=False)
         return
-    names = [name.strip().lower() for name in options.on.split(",")]
+    names = listed(options.on.lower())
     for name in names:
         if name not in NAMES:
             raise unknown("data set", name, NAMES)
     for name in names:
         try:
-            opened = open_sources(replace(options, data=name, test_data=None))
+            opened = open_sources(replace(options, data=name, test_data=None), must_be_labelled=False)
         except InputError as error:
-            console.print(f"left out: {error}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"left out: {error}")
         else:
             yield name, lambda opened=opened: opened  # type: ignore[misc]
 
 
-def cache(target: str, options: EvaluateOptions) -> FeatureCache | None:
-    if options.cache == "off" or (options.cache is None and not Path(target).is_dir()):
+def cache(subject: Subject, options: EvaluateOptions) -> FeatureCache | None:
+    if options.cache == "off" or (options.cache is None and not subject.config):
         return None
-    return FeatureCache(Path(options.cache or Path(target) / "features"))
+    built = subject.built
+    network = repr((built.architecture, sorted(built.arguments.items()), built.cifar_stem))
+    return FeatureCache(Path(options.cache or Path(subject.name) / "features"), network)
 
 
 @contextmanager
-def shown_progress(console: Console) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def shown_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """A bar for every task that a protocol names."""
-    with Progress(console=console, transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
 
         def started(name: str, length: int) -> Callable[[int], None]:
             task = bars.add_task(name, total=length)
@@ -130,13 +140,20 @@ def shown_progress(console: Console) -> Iterator[Callable[[str, int], Callable[[
         yield started
 
 
-def facts(subject: Subject, bench: Bench, options: EvaluateOptions) -> dict[str, Any]:
-    """What figures are of."""
-    found: dict[str, Any] = {"target": subject.name, "data": bench.data}
+def facts(
+    subject: Subject, bench: Bench, options: EvaluateOptions, settings: Mapping[str, Mapping[str, Any]], precision: str
+) -> dict[str, Any]:
+    """What figures are of, and how they were made."""
+    found: dict[str, Any] = {"target": subject.name, "data": bench.data, "settings": settings, "seed": bench.seed}
+    found |= {"step": subject.step} if subject.config else {}
+    found |= {"precision": precision, "image_size": bench.preprocessing.image_size}
     if "sources" in vars(bench):
         train, test = bench.sources
         beside = test.name if options.test_data else f"the test split of {test.name}"
         found |= {
+            "crop": bench.ready(train).crop,
+            "blocks": bench.blocks,
+            "metric": bench.metric,
             "test_data": "a held-out tenth" if isinstance(test, Subset) else beside,
             "train_images": len(train),
             "test_images": len(test),
@@ -145,37 +162,39 @@ def facts(subject: Subject, bench: Bench, options: EvaluateOptions) -> dict[str,
     return found
 
 
-def write_down(run: Path, result: Mapping[str, Any], console: Console) -> None:
+def write_down(run: RunFolder, result: Mapping[str, Any], console: Console) -> None:
     try:
-        with (run / RESULTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        run.append_result(result)
     except OSError as error:
-        console.print(f"{run / RESULTS}: can't be written: {error.strerror}", highlight=False, markup=False)
+        say(console, f"{run.results_file}: can't be written: {error.strerror}")
 
 
-def text(name: str, value: float) -> str:
-    return f"{value:.4g}" if name.endswith(protocols.PLAIN) else f"{value:.2%}"
+def say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show(figures: Mapping[str, float], result: Mapping[str, Any], console: Console) -> None:
     of = f"{result['target']} on {result['data']}"
     if "test_images" in result:
-        of += f": {result['train_images']:,} training images, {result['test_images']:,} of {result['test_data']}"
+        of += f": {result['train_images']:,} training and {result['test_images']:,} test images ({result['test_data']})"
     width = max(map(len, figures))
-    lines = [of, *(f"  {name:{width}}  {text(name, value)}" for name, value in figures.items())]
+    say(console, of)
+    for name, value in figures.items():
+        say(console, f"  {name:{width}}  {protocols.as_text(name, value)}")
     if result.get("unreadable"):
-        lines.append(f"  {result['unreadable']:,} images could not be read and were left out")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {result['unreadable']:,} images could not be read and were left out")
 
 
 def show_table(name: str, results: list[dict[str, Any]], console: Console) -> None:
-    """One row for every data set."""
-    figures = list(dict.fromkeys(key for row in results for key, value in row.items() if isinstance(value, float)))
-    table = Table("data", "train", "test", *figures, title=name, title_justify="left")
-    for row in results:
+    """One row for every data set, one column for every figure but those that were chosen on the way."""
+    rows = [{key.replace(f"_{row['metric']}", ""): value for key, value in row.items()} for row in results]
+    figures = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float))
+    columns = [key for key in figures if not key.endswith(protocols.CHOSEN) and key != "crop"]
+    table = Table("data", "train", "test", "metric", *columns, title=name, title_justify="left")
+    for row in rows:
         table.add_row(
-            row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}",
-            *(text(key, row[key]) if key in row else "" for key in figures),
+            row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}", row["metric"].replace("_", " "),
+            *(protocols.as_text(key, row[key]) if key in row else "" for key in columns),
         )  # fmt: skip
-    console.print(table)
+    # A pipe has no width that the table would have to be squeezed into.
+    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)

@@ -16,7 +16,7 @@ LABELS = {
 
 def model_card(
     title: str, library: str, facts: Mapping[str, Any], images: Mapping[str, Any], config: Mapping[str, Any],
-    figures: Mapping[str, float], code: str, notes: Sequence[str],
+    figures: Mapping[str, float], code: str, notes: Sequence[str], measured: Mapping[str, str],
 ) -> str:  # fmt: skip
     """A model card as the Hugging Face Hub shows it.
 
@@ -29,6 +29,7 @@ def model_card(
         figures: that the run measured.
         code: that loads it, run in its folder.
         notes: what else one must know.
+        measured: of the backbone afterwards, name to value.
     """
     method = [config["method"]["name"].rpartition(".")[2]] if config else []
     head = {
@@ -54,6 +55,8 @@ def model_card(
     if figures.keys() & LABELS.keys():
         shown = {LABELS[name]: _figure(name, value) for name, value in figures.items() if name in LABELS}
         sections.append(f"## Measured by the run\n\n{_table(('measure', ''), shown)}")
+    if measured:
+        sections.append(f"## Measured by hardviews evaluate\n\n{_table(('measure', ''), measured)}")
     sections.append(
         "## Licence\n\nNone is stated. Whoever shares this model chooses one, with the licence of the training data in "
         "mind, and adds `license:` to the head of this file."

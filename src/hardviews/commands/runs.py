@@ -10,9 +10,9 @@ from hardviews.errors import InputError
 from hardviews.training.run_folder import RunFolder
 
 
-def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A run's configuration, and what its last checkpoint holds of the backbone: of a method with a teacher, the
-    teacher's.
+def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], int]:
+    """A run's configuration, and what its last checkpoint holds of the backbone (of a method with a teacher, the
+    teacher's), and the step that it is of.
 
     Raises:
         InputError: there is no run, or no checkpoint yet.
@@ -23,4 +23,4 @@ def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
     prefix = f"{methods.find(config['method']['name']).evaluated}."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
-    return config, weights
+    return config, weights, int(state["step"])

@@ -95,6 +95,7 @@ def settle(
     return replace(
         options, **settled, backbone=network, image_size=image_size, mean=plan.mean, std=plan.std,
         accelerator=accelerator, precision=precision, channels_last="on" if channels_last else "off",
+        crop=options.crop or (1.0 if source.native_size else 0.875),
         views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
     ), method  # fmt: skip
 

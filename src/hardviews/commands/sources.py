@@ -46,8 +46,8 @@ def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
     )
 
 
-def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]:
-    """The training data, and the labelled test data where there is any besides, its labels numbered alike.
+def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[ImageSource, ImageSource | None]:
+    """The training data, and the test data where there is any besides, its labels numbered alike.
 
     Raises:
         InputError: either can't be opened, or test data was named and the labels don't go together.
@@ -62,7 +62,7 @@ def open_sources(options: DataOptions) -> tuple[ImageSource, ImageSource | None]
         ("test-data", options.test_data, test.labels),
         ("data", options.data, source.labels),
     ):
-        if labels is None:
+        if labels is None and must_be_labelled:
             raise InputError(
                 f"{option}: {data} has no labels, and kNN needs them on both sides; give class folders or a label "
                 "column, or leave test-data out"
@@ -75,14 +75,19 @@ def match_classes(source: ImageSource, test: ImageSource) -> None:
     """Numbers the labels of ``test`` as those of ``source``: every source numbers its own classes from 0.
 
     Raises:
-        InputError: a class of the test data is not one of the training data's.
+        InputError: a class of the test data is not one of the training data's, or only one of them names its classes.
     """
-    if source.class_names is None or test.class_names is None or source.class_names == test.class_names:
+    if source.class_names == test.class_names or source.labels is None or test.labels is None:
         return
+    if source.class_names is None or test.class_names is None:
+        named, bare = (source, test) if test.class_names is None else (test, source)
+        raise InputError(
+            f"test-data: {named.name} names its classes and {bare.name} numbers them, so nobody knows which is which; "
+            "give both names, or neither"
+        )
     numbers = {name: number for number, name in enumerate(source.class_names)}
     strange = sorted(set(test.class_names) - numbers.keys())
     if strange:
         raise InputError(f"test-data: {test.name} has a class {strange[0]!r} that {source.name} has not")
-    if test.labels is not None:
-        test.labels = torch.tensor([numbers[name] for name in test.class_names])[test.labels]
-        test.class_names = source.class_names
+    test.labels = torch.tensor([numbers[name] for name in test.class_names])[test.labels]
+    test.class_names = source.class_names

@@ -25,6 +25,7 @@ class Subject:
     built: Built
     preprocessing: Preprocessing
     config: Mapping[str, Any] = field(default_factory=dict)  # of a run
+    step: int = 0  # that it has come to
 
     @property
     def backbone(self) -> nn.Module:
@@ -58,7 +59,7 @@ def find_subject(
 
 def run_subject(folder: Path) -> Subject:
     """The backbone of a run, from its last checkpoint."""
-    config, weights = run_weights(folder)
+    config, weights, step = run_weights(folder)
     network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
@@ -67,8 +68,10 @@ def run_subject(folder: Path) -> Subject:
         built.backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
-    ready = Preprocessing(config["image_size"], tuple(config["mean"]), tuple(config["std"]))
-    return Subject(str(folder), built, ready, config)
+    ready = Preprocessing(
+        config["image_size"], tuple(config["mean"]), tuple(config["std"]), config.get("crop") or 0.875
+    )
+    return Subject(str(folder), built, ready, config, step)
 
 
 def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> Subject:

@@ -205,8 +205,7 @@ def create_evaluate(
     labelled."""
     if source.labels is None:
         return None
-    crop = 1.0 if source.native_size else 0.875
-    preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, crop)
+    preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
 
     def features(backbone: nn.Module, of: ImageSource, pixels: bool) -> Features:
         with fabric.autocast():

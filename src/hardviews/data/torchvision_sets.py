@@ -6,17 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from hardviews.data.decode import MAX_PIXELS, UNBOUNDED, Bounds, UnreadableImage, to_rgb
 from hardviews.errors import InputError
 
-# name: (torchvision's class, arguments of the training split, of the test split, side of the images if all are alike)
+# name: (torchvision's class, arguments of the training split or of its parts, of the test split, side of the images if
+# all are alike). Training splits are those that published transfer trains on, with what is there to validate on.
 _Split = dict[str, Any]
 _TRAIN_FLAG: tuple[_Split, _Split] = ({"train": True}, {"train": False})
 _SPLIT: tuple[_Split, _Split] = ({"split": "train"}, {"split": "test"})
+_BOTH: tuple[list[_Split], _Split] = ([{"split": "train"}, {"split": "val"}], {"split": "test"})
 _TRAINVAL: tuple[_Split, _Split] = ({"split": "trainval"}, {"split": "test"})
 
-NAMES: dict[str, tuple[str, tuple[_Split, _Split], int | None]] = {
+NAMES: dict[str, tuple[str, tuple[_Split | list[_Split], _Split], int | None]] = {
     "cifar10": ("CIFAR10", _TRAIN_FLAG, 32),
     "cifar100": ("CIFAR100", _TRAIN_FLAG, 32),
     "mnist": ("MNIST", _TRAIN_FLAG, 28),
@@ -24,9 +27,9 @@ NAMES: dict[str, tuple[str, tuple[_Split, _Split], int | None]] = {
     "svhn": ("SVHN", _SPLIT, 32),
     "stl10": ("STL10", _SPLIT, 96),  # the 5,000 labelled training images
     "stl10-unlabeled": ("STL10", ({"split": "train+unlabeled"}, {"split": "test"}), 96),  # 105,000, for pretraining
-    "flowers102": ("Flowers102", _SPLIT, None),
+    "flowers102": ("Flowers102", _BOTH, None),
     "food101": ("Food101", _SPLIT, None),
-    "dtd": ("DTD", _SPLIT, None),
+    "dtd": ("DTD", _BOTH, None),
     "pets": ("OxfordIIITPet", _TRAINVAL, None),
     "oxfordiiitpet": ("OxfordIIITPet", _TRAINVAL, None),
     "aircraft": ("FGVCAircraft", _TRAINVAL, None),
@@ -56,17 +59,23 @@ class TorchvisionSet:
             raise InputError(f"{name}: no split {split!r}; known: train, test")
         # named at run time, as torchvision takes a second to import and few runs need it
         datasets: Any = importlib.import_module("torchvision.datasets")
+        chosen = train if split == "train" else test
         try:
-            self._set: Any = getattr(datasets, kind)(
-                root=str(root), download=download, **(train if split == "train" else test)
-            )
+            parts = [
+                getattr(datasets, kind)(root=str(root), download=download, **part)
+                for part in (chosen if isinstance(chosen, list) else [chosen])
+            ]
         except Exception as error:  # torchvision says RuntimeError, FileNotFoundError, ... and in several lines
             why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = why.replace("You can use download=True to download it", "--download true fetches it")
             raise InputError(f"{name}: torchvision finds no {kind} in {Path(root).resolve()} ({why})") from None
         self.name = name
         self.split, self.root = split, Path(root).resolve()
-        self.labels: Tensor | None = _labels(self._set)
-        self.class_names: list[str] | None = getattr(self._set, "classes", None)
+        self._set = parts[0] if len(parts) == 1 else ConcatDataset[Any](parts)
+        labels = [_labels(part) for part in parts]
+        known = [part for part in labels if part is not None]
+        self.labels: Tensor | None = torch.cat(known) if len(known) == len(parts) else None
+        self.class_names: list[str] | None = getattr(parts[0], "classes", None)
 
     def __len__(self) -> int:
         return len(self._set)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
-from hardviews.data.torchvision_sets import MEAN_PER_CLASS
+from hardviews.data.torchvision_sets import MEAN_PER_CLASS, TorchvisionSet
 from hardviews.errors import InputError
 from hardviews.evaluation.cache import FeatureCache
-from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.features import Features, Preprocessing, extract, has_tokens
 from hardviews.evaluation.splits import held_out
 from hardviews.views.streams import stream
 
@@ -56,7 +56,7 @@ class Bench:
     blocks: int = 0
     cache: FeatureCache | None = None
     progress: Progress = silent
-    unreadable: int = field(default=0, init=False)  # images left out so far
+    _left_out: dict[str, int] = field(default_factory=dict, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -101,47 +101,73 @@ class Bench:
     @cached_property
     def features(self) -> tuple[Features, Features]:
         """Of the training and of the test images, with labels where there are any."""
-        train, test = (self._features(source, what) for source, what in zip(self.sources, ("", "test "), strict=True))
-        return train, test
+        train, test = self.sources
+        return self.features_of(train, "features"), self.features_of(test, "test features")
 
     @property
     def labelled(self) -> tuple[Features, Features]:
         """``features``, of data that has labels."""
-        made = zip(self.features, self.labels, strict=True)
-        train, test = (replace(features, labels=labels[features.rows]) for features, labels in made)
+        labels = self.labels  # before anything is encoded
+        train, test = (
+            replace(features, labels=numbers[features.rows])
+            for features, numbers in zip(self.features, labels, strict=True)
+        )
         return train, test
 
-    def score(self, predictions: Tensor, labels: Tensor) -> tuple[str, float]:
-        """How often predictions are right, as is the custom with this data: of all images (``top1``), or the mean over
+    @property
+    def metric(self) -> str:
+        """What is the custom with this data: how often predictions are right of all images (``top1``), or the mean over
         classes of how often (``mean_per_class``), for sets whose classes are of different sizes."""
+        source = self.sources[0].source if isinstance(self.sources[0], Subset) else self.sources[0]
+        uneven = isinstance(source, TorchvisionSet) and source.name in MEAN_PER_CLASS
+        return "mean_per_class" if uneven else "top1"
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps gradients in range where ``autocast`` is to fp16; elsewhere it does nothing."""
+        kind = self.device.type
+        with self.autocast():
+            half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+        return torch.amp.GradScaler(kind, enabled=half)
+
+    def score(self, predictions: Tensor, labels: Tensor) -> tuple[str, float]:
+        """``metric``, and its value."""
         right = (predictions == labels).double()
-        if self.sources[0].name not in MEAN_PER_CLASS:
-            return "top1", right.mean().item()
+        if self.metric == "top1":
+            return self.metric, right.mean().item()
         found, counts = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         per_class = torch.zeros(len(found), dtype=torch.float64).index_add_(0, counts, right)
-        return "mean_per_class", (per_class / counts.bincount()).mean().item()
+        return self.metric, (per_class / counts.bincount()).mean().item()
 
     def ready(self, source: ImageSource) -> Preprocessing:
         """How the images of a source become the backbone's input."""
         whole = self.whole_if_small and source.native_size
         return replace(self.preprocessing, crop=1.0) if whole else self.preprocessing
 
-    def _features(self, source: ImageSource, what: str) -> Features:
-        def make() -> Features:
-            advance = self.progress(f"{what}features", len(source))
-            with self.autocast():
-                return extract(
-                    self.backbone, source, self.ready(source), batch_size=self.batch_size, workers=self.workers,
-                    blocks=self.blocks, on_batch=advance,
-                )  # fmt: skip
-
+    def features_of(self, source: ImageSource, what: str) -> Features:
+        """Features of a source by the backbone, from the cache if they are there."""
+        blocks = self.blocks if has_tokens(self.backbone) else 0
         if self.cache is None:
-            found = make()
-        else:
-            with self.autocast():
-                kind = self.device.type
-                precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "as it is"
-            key = self.cache.key(self.backbone, source, self.ready(source), self.blocks, precision)
-            found = self.cache.get(key, make)
-        self.unreadable += len(source) - len(found.rows)
+            return self.encode(self.backbone, source, what, blocks)
+        with self.autocast():
+            kind = self.device.type
+            precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "as it is"
+        key = self.cache.key(self.backbone, source, self.ready(source), precision)
+        found = self.cache.get(key, blocks, lambda: self.encode(self.backbone, source, what, blocks))
+        self._left_out[what] = len(source) - len(found.rows)
         return found
+
+    def encode(self, network: nn.Module, source: ImageSource, what: str, blocks: int = 0) -> Features:
+        """What a network, which may be another than the backbone, makes of a source's central crops."""
+        advance = self.progress(what, len(source))
+        with self.autocast():
+            found = extract(
+                network, source, self.ready(source), batch_size=self.batch_size, workers=self.workers, blocks=blocks,
+                on_batch=advance,
+            )  # fmt: skip
+        self._left_out[what] = len(source) - len(found.rows)
+        return found
+
+    @property
+    def unreadable(self) -> int:
+        """Training and test images left out so far."""
+        return sum(self._left_out.values())

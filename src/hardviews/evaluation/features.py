@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from hardviews.data.loader import in_order
@@ -27,8 +26,8 @@ class Features:
         vectors: float32 ``[N, D]``, on the CPU: what the backbone yields.
         labels: int64 ``[N]``; -1 where the data has none.
         rows: int64 ``[N]``, the image's number in the data set.
-        tokens: of ViTs, where asked for, float32 ``[N, (n + 1) D]``: the class tokens of the last n blocks, normed, and
-            the mean of the last block's patches.
+        tokens: of ViTs, where asked for, float32: the class tokens of the last blocks, normed, and the mean of the last
+            block's patches, as ``encode`` has them.
         pixels: float32 ``[N, 3·32·32]`` of the shrunk image, where asked for.
     """
 
@@ -159,21 +158,33 @@ def extract(
     return Features(labels=labels, **kept)
 
 
+def has_tokens(backbone: nn.Module) -> bool:
+    """Whether it is a plain Vision Transformer of timm's, of which the last blocks can be had."""
+    wanted = ("forward_intermediates", "forward_head", "num_prefix_tokens", "blocks")
+    return all(hasattr(backbone, name) for name in wanted)
+
+
 def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor, Tensor | None]:
-    """What a backbone yields, and of a ViT with a class token what linear classifiers are given besides (Caron et al.,
-    "DINO", ICCV 2021, section 4.1 and appendix F.2).
+    """What a backbone yields, and of a ViT what linear classifiers are given besides (Caron et al., "DINO", ICCV 2021,
+    section 4.1 and appendix F.2).
 
     Returns:
-        Features ``[B, D]``, and tokens ``[B, (blocks + 1) D]`` or None.
+        Features ``[B, D]``, and of a ViT tokens ``[B, (n + 1) D]``: the class tokens of the last n = ``blocks`` blocks,
+        or of all it has, and the mean of the last block's patches. Without class tokens: the means of the patches of
+        the n blocks, ``[B, n D]``.
     """
-    if not blocks or not isinstance(backbone, VisionTransformer) or backbone.cls_token is None:
+    if not blocks or not has_tokens(backbone):
         features: Tensor = backbone(images)
         return features, None
     vit: Any = backbone
     last, layers = vit.forward_intermediates(
         images, indices=min(blocks, len(vit.blocks)), norm=True, return_prefix_tokens=True, output_fmt="NLC"
     )
-    tokens = [prefix[:, 0] for _, prefix in layers] + [layers[-1][0].mean(1)]
+    if vit.num_prefix_tokens:
+        tokens = [prefix[:, 0] for _, prefix in layers] + [layers[-1][0].mean(1)]
+    else:
+        # timm gives no prefix where there is none
+        tokens = [(layer if isinstance(layer, Tensor) else layer[0]).mean(1) for layer in layers]
     return vit.forward_head(last), torch.cat(tokens, 1)
 
 

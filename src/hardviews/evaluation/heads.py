@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from hardviews.errors import InputError
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
 
@@ -94,6 +95,15 @@ def shuffled(features: Tensor, labels: Tensor, rows: Tensor, batch_size: int, se
 
 
 def tuning_rows(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of the training images to fit on and to choose by: what ``linear`` and ``logistic`` share."""
-    chosen_by, fitted_on = stratified(labels, TENTH, stream(seed, "tuning"))
+    """Rows of the training images to fit on, some of every class, and to choose by: what ``linear`` and ``logistic``
+    share.
+
+    Raises:
+        InputError: they are too few.
+    """
+    fitted_on, chosen_by = stratified(labels, 1 - TENTH, stream(seed, "tuning"))
+    if not len(chosen_by) or len(labels[fitted_on].unique()) < 2:  # type: ignore[no-untyped-call]
+        raise InputError(
+            "linear and logistic need training images of two classes or more, and two of one of them to choose by"
+        )
     return fitted_on, chosen_by

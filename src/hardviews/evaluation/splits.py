@@ -22,11 +22,12 @@ def stratified(labels: Tensor, part: float, generator: torch.Generator) -> tuple
         part: above 0, at most 1.
     """
     order = torch.randperm(len(labels), generator=generator)
+    _, label, counts = labels.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+    wanted = (counts * part).round().long().clamp(min=1)
+    if part < 1:
+        wanted = torch.where(counts > 1, wanted.minimum(counts - 1), wanted)
+    by_class = order[label[order].argsort(stable=True)]  # class after class, at random within
+    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[label[by_class]]
     inside = torch.zeros(len(labels), dtype=torch.bool)
-    for label in set(labels.tolist()):
-        rows = order[labels[order] == label]
-        count = max(1, round(part * len(rows)))
-        if part < 1 and len(rows) > 1:
-            count = min(count, len(rows) - 1)
-        inside[rows[:count]] = True
+    inside[by_class[place < wanted[label[by_class]]]] = True
     return inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]

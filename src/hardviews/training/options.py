@@ -92,6 +92,8 @@ class PretrainOptions:
         in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
         checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
+        crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
+            images, else 0.875.
         knn_k: neighbours that vote.
         knn_temperature: of the votes.
         log_steps: write metrics every so many steps (each step has its row).
@@ -150,6 +152,7 @@ class PretrainOptions:
     in_memory: Literal["auto", "on", "off"] = "auto"
     checkpoint_steps: int = 0
     knn_epochs: int = 10
+    crop: float | None = None
     knn_k: int = 20
     knn_temperature: float = 0.07
     log_steps: int = 10

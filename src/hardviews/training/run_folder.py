@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ METRICS = (
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "checkpoint_steps", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
+    "checkpoint_steps", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
 }  # fmt: skip
 
 
 class RunFolder:
     """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``summary.json``,
-    ``checkpoints/last.pt``. Nothing is written before ``open``.
+    ``results.jsonl``, ``checkpoints/last.pt``. Nothing is written before ``open``.
 
     Args:
         path: the folder; it may exist.
@@ -42,6 +43,7 @@ class RunFolder:
         self.evaluation_file = path / "evaluation.csv"
         self.checkpoint_file = path / "checkpoints" / "last.pt"
         self.summary_file = path / "summary.json"
+        self.results_file = path / "results.jsonl"
 
     def check(self, config: Mapping[str, Any], bytes_needed: int) -> None:
         """Whether a run of this configuration can live here.
@@ -167,6 +169,21 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._write(self.summary_file, summary)
+
+    def append_result(self, result: Mapping[str, Any]) -> None:
+        """One line for what was measured of the run afterwards: figures, what they are of, and how they were made."""
+        with self.results_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(result)) + "\n")
+
+    def results(self) -> list[dict[str, Any]]:
+        """All that was measured afterwards, oldest first; lines that were cut off are passed over."""
+        if not self.results_file.exists():
+            return []
+        found = []
+        for line in self.results_file.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def write_init(self, match: Mapping[str, Any]) -> None:
         """Every tensor of ``--init``: ``matched``, ``missing`` and ``left``."""

@@ -56,9 +56,9 @@ def test_workers_change_nothing() -> None:
         seen: list[Any] = []
         original = module.predictions
 
-        def spied(bench: Any, model: Any, test: Any) -> Any:
+        def spied(bench: Any, model: Any) -> Any:
             seen.append(model.state_dict())
-            return original(bench, model, test)
+            return original(bench, model)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "predictions", spied)
@@ -97,11 +97,11 @@ def test_layers_near_the_input_learn_more_slowly() -> None:
     moved = {}
     original = module.predictions
 
-    def spied(bench: Any, model: Any, test: Any) -> Any:
+    def spied(bench: Any, model: Any) -> Any:
         before = bench.backbone.state_dict()
         for key in ("blocks.0.mlp.fc1.weight", "blocks.1.mlp.fc1.weight"):
             moved[key] = float((model.state_dict()[key] - before[key]).abs().mean())
-        return original(bench, model, test)
+        return original(bench, model)
 
     bench = small_bench(name="vit_tiny_patch16_224")
     with pytest.MonkeyPatch.context() as patch:
@@ -125,3 +125,18 @@ def test_an_augmentation_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pictures, "transform", fails)
     with pytest.raises(InputError, match="'rand-m10-inc1' fails: bits"):
         pictures[0, 0]
+
+
+def test_pictures_that_can_not_be_read_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = small_bench(train=20, test=20)
+    test = bench.sources[1]
+    read = test.read
+
+    def broken(index: int, bounds: Bounds) -> torch.Tensor:
+        if index in (4, 8):
+            raise UnreadableImage(str(index), "broken")
+        return read(index, bounds)
+
+    monkeypatch.setattr(test, "read", broken)
+    list(finetune(bench, fractions=[0.5, 1.0], epochs=1, batch_size=4))
+    assert bench.unreadable == 2

@@ -30,7 +30,7 @@ def test_equals_scikit_learn(k: int, temperature: float) -> None:
 
     theirs = KNeighborsClassifier(k, weights=weights, metric="cosine", algorithm="brute")
     theirs.fit(bank.vectors.numpy(), bank.labels.numpy())
-    votes = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, k, temperature)
+    (votes,) = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [k], temperature)
     probabilities = torch.from_numpy(theirs.predict_proba(queries.vectors.numpy())).float()
     torch.testing.assert_close(votes / votes.sum(1, keepdim=True), probabilities, atol=1e-5, rtol=1e-4)
     accuracy = knn_accuracy(bank, queries, k, temperature)
@@ -40,18 +40,19 @@ def test_equals_scikit_learn(k: int, temperature: float) -> None:
 
 def test_parts_of_the_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, queries = features(600, 1), features(150, 2)
-    whole = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, 20, 0.07)
+    whole = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07)
     monkeypatch.setattr(knn_module, "SIMILARITIES_AT_ONCE", 600 * 7 + 1)
-    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, 20, 0.07), whole)
+    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
     monkeypatch.setattr(knn_module, "SIMILARITIES_AT_ONCE", 1)
-    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, 20, 0.07), whole)
+    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
 
 
 def test_several_k_and_small_banks() -> None:
     bank, queries = features(12, 1), features(30, 2)
-    figures = dict(knn(bench_of(bank, queries), [20, 5]))
-    assert list(figures) == ["knn_top1", "knn_top1_k5"]
-    assert figures["knn_top1_k5"] == knn_accuracy(bank, queries, 5)
+    figures = dict(knn(bench_of(bank, queries), [5, 20, 1]))
+    assert list(figures) == ["knn_top1_k5", "knn_top1", "knn_top1_k1"]
+    for name, k in (("knn_top1_k5", 5), ("knn_top1", 20), ("knn_top1_k1", 1)):
+        assert figures[name] == knn_accuracy(bank, queries, k)
 
 
 def test_tiny_temperature_is_the_nearest_neighbour() -> None:

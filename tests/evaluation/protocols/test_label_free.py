@@ -7,6 +7,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, average_precision_score, normalized_mutual_info_score
 from torch.nn import functional as F
 
+from hardviews.data.shapes import Shapes
+from hardviews.data.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features
 from hardviews.evaluation.protocols import retrieval as retrieval_module
@@ -35,7 +37,8 @@ def test_a_query_of_a_class_of_its_own_is_left_out() -> None:
     rows = queries.labels < 3
     known = Features(queries.vectors[rows], queries.labels[rows], torch.arange(int(rows.sum())))
     assert len(known.labels) < 30
-    assert dict(retrieval(bench_of(gallery, queries))) == dict(retrieval(bench_of(gallery, known)))
+    expected = dict(retrieval(bench_of(gallery, known)))["retrieval_map"]
+    assert dict(retrieval(bench_of(gallery, queries))) == {"retrieval_map": pytest.approx(expected)}
 
 
 def test_clusters_equal_scikit_learn() -> None:
@@ -68,12 +71,32 @@ def test_rankme_needs_no_labels_and_two_views_are_of_the_same_image() -> None:
     figures = dict(rankme(bench, images=50))
     assert 1 <= figures["rank"] <= 16
     assert figures["uniformity"] < 0
-    rows = torch.tensor([5, 3, 40])
-    a, b = two_views(bench, rows)
+    source = bench.sources[1]
+    some = Subset(source, torch.tensor([5, 3, 40]))
+    a, b = two_views(bench, some)
     assert a.shape == b.shape == (3, 16)
     assert not torch.allclose(a, b)
-    torch.testing.assert_close(two_views(bench, rows)[0], a)  # the same again
+    torch.testing.assert_close(two_views(bench, some)[0], a)  # the same again
     assert [module.training for module in bench.backbone.modules()] == training
     # Views of an image are nearer to each other than those of different images.
-    a, b = two_views(bench, torch.arange(60))
+    a, b = two_views(bench, source)
     assert alignment(a, b) < alignment(a, b.roll(1, 0))
+
+
+def test_rankme_of_data_without_a_test_split_is_of_all_images() -> None:
+    bench = small_bench()
+    bench.open = lambda: (Shapes("train", 80), None)
+    seen = []
+    bench.progress = lambda name, length: seen.append((name, length)) or (lambda _: None)  # type: ignore[func-returns-value]
+    list(rankme(bench))
+    assert ("features", 80) in seen
+    bench.open = lambda: (Shapes("train", 1), None)
+    with pytest.raises(InputError, match="two images"):
+        list(rankme(bench))
+
+
+def test_nothing_to_retrieve_is_named() -> None:
+    gallery, queries = blobs(10, 1), blobs(10, 2)
+    strangers = Features(queries.vectors, queries.labels + 50, queries.rows)
+    with pytest.raises(InputError, match="retrieval"):
+        list(retrieval(bench_of(gallery, strangers)))

@@ -179,3 +179,17 @@ def test_linear_is_at_most_a_point_below_logistic_on_photographs() -> None:
     found = dict(linear(bench)) | dict(logistic(bench))
     assert found["linear_top1"] > found["logistic_top1"] - 0.01
     assert found["logistic_top1"] > 0.25
+
+
+@pytest.mark.parametrize("protocol", [linear, logistic])
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]])
+def test_too_little_to_choose_by_is_named(protocol: Any, labels: list[int]) -> None:
+    train = replace(blobs(4, 1), labels=torch.tensor(labels))
+    with pytest.raises(InputError, match="two classes or more"):
+        list(protocol(bench_of(train, train)))
+
+
+def test_a_class_of_one_image_is_fitted_on() -> None:
+    fit, choose = tuning_rows(torch.tensor([0] * 10 + [1]), 0)
+    assert 10 in fit.tolist()
+    assert len(choose) == 1

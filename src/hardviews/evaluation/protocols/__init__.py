@@ -4,7 +4,6 @@ It takes a ``Bench`` and settings of its own, which are options of the command l
 value). A value is a part of one, shown as a percentage, unless its name ends as one of ``PLAIN``.
 """
 
-import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -13,7 +12,8 @@ from hardviews.errors import unknown
 
 Protocol = Callable[..., Iterator[tuple[str, float]]]
 
-PLAIN = ("_rate", "_c", "rank", "uniformity", "alignment")
+CHOSEN = ("_rate", "_c")  # what protocols have chosen on the way
+PLAIN = (*CHOSEN, "rank", "uniformity", "alignment")
 
 
 def names() -> list[str]:
@@ -32,6 +32,6 @@ def find(name: str) -> Protocol:
     return protocol
 
 
-def settings(protocol: Protocol) -> list[str]:
-    """The names of what a protocol can be told."""
-    return [name for name in inspect.signature(protocol).parameters if name != "bench"]
+def as_text(name: str, value: float) -> str:
+    """A value as it is shown."""
+    return f"{value:.4g}" if name.endswith(PLAIN) else f"{value:.2%}"

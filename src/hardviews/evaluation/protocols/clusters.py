@@ -25,7 +25,7 @@ def clusters(bench: Bench, count: int = 0, starts: int = 10) -> Iterator[tuple[s
     needs("clusters", "sklearn", "scikit-learn")
     cluster, metrics = (importlib.import_module(f"sklearn.{name}") for name in ("cluster", "metrics"))
     _, test = bench.labelled
-    count = count or bench.classes
+    count = count or len(test.labels.unique())  # type: ignore[no-untyped-call]
     if count > len(test.labels):
         raise InputError(f"clusters: {len(test.labels)} test images can't be shared out to {count} clusters")
     vectors = F.normalize(test.vectors, dim=1).numpy()

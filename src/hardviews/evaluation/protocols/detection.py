@@ -137,10 +137,7 @@ def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) ->
     Raises:
         RunError: the loss is no longer finite.
     """
-    with bench.autocast():
-        kind = bench.device.type
-        half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-    scaler = torch.amp.GradScaler(kind, enabled=half)
+    scaler = bench.scaler()
     optimizer = optimizer_of(network, training)
     order, flips = shuffled(len(scenes), training.steps * training.batch_size, bench.seed, "detection")
     mirrored = iter(flips)

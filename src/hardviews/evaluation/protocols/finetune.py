@@ -11,14 +11,12 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hardviews.data.decode import Bounds, UnreadableImage
-from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.features import extract
 from hardviews.evaluation.seeded import seeded
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
@@ -77,11 +75,7 @@ def finetune(
             raise InputError(f"finetune: {bench.sources[0].name}: one training image is too few")
         pictures = Augmented(bench, rows, rand_augment)
         steps = len(rows) // size
-        order = [
-            [(epoch, int(row)) for row in chunk]
-            for epoch in range(epochs)
-            for chunk in epoch_order(len(rows), bench.seed, epoch)[: steps * size].view(steps, size)
-        ]
+        order = Order(len(rows), size, epochs, bench.seed)
         model: Any = copy.deepcopy(bench.backbone)
         model.reset_classifier(bench.classes)
         model = model.to(bench.device).train()
@@ -96,6 +90,7 @@ def finetune(
             mixup, cutmix, prob=float(max(mixup, cutmix) > 0), label_smoothing=smoothing, num_classes=bench.classes
         )
         labels = bench.labels[0][rows].to(bench.device)
+        scaler = bench.scaler()
         advance = bench.progress("finetune", len(order))
         for step, (images, index) in enumerate(DataLoader(pictures, batch_sampler=order, num_workers=bench.workers)):
             schedule.step_update(step)
@@ -104,8 +99,9 @@ def finetune(
                 logits = model(images)
             loss = cross_entropy(logits.float(), targets)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
             advance(1)
         if not loss.isfinite():
             raise RunError(f"finetune: the loss ends at {loss.item()}; give a --finetune.lr below {lr:g}")
@@ -115,19 +111,30 @@ def finetune(
         rows, _ = stratified(bench.labels[0], part, stream(bench.seed, "fraction"))
         with seeded(bench.seed, bench.device):
             model = tuned(rows)
-        metric, value = bench.score(*predictions(bench, model, bench.sources[1]))
+        metric, value = bench.score(*predictions(bench, model))
         yield f"finetune_{metric}" + ("" if part == 1 else f"_{part * 100:g}%"), value
 
 
-def predictions(bench: Bench, model: nn.Module, test: ImageSource) -> tuple[Tensor, Tensor]:
+def predictions(bench: Bench, model: nn.Module) -> tuple[Tensor, Tensor]:
     """The likeliest class of every readable test image, and its label."""
-    with bench.autocast():
-        logits = extract(model, test, bench.ready(test), batch_size=bench.batch_size, workers=bench.workers)
+    logits = bench.encode(model, bench.sources[1], "test features")
     return logits.vectors.argmax(1), bench.labels[1][logits.rows]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=stream(seed, "finetune", epoch))
+class Order(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, place), each epoch in another order; what is left of an epoch is dropped."""
+
+    def __init__(self, count: int, size: int, epochs: int, seed: int) -> None:
+        self.count, self.size, self.epochs, self.seed = count, size, epochs, seed
+
+    def __len__(self) -> int:
+        return self.count // self.size * self.epochs
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in range(self.epochs):
+            order = torch.randperm(self.count, generator=stream(self.seed, "finetune", epoch))
+            for start in range(0, self.count - self.size + 1, self.size):
+                yield [(epoch, place) for place in order[start : start + self.size].tolist()]
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):

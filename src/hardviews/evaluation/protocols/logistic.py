@@ -33,6 +33,7 @@ def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int =
     """
     if min(strengths, default=0.0) <= 0 or iterations < 1:
         raise InputError(f"logistic: strengths {strengths} and iterations {iterations} must be above 0")
+    needs("logistic", "sklearn", "scikit-learn")
     train, test = bench.labelled
     x, y = train.richest, train.labels
     fit, choose = tuning_rows(y, bench.seed)
@@ -52,7 +53,6 @@ def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int =
 
 def regression(x: Tensor, y: Tensor, strength: float, iterations: int) -> Any:
     """A pipeline that standardises features and classifies them."""
-    needs("logistic", "sklearn", "scikit-learn")
     linear, pipeline, scaling = (
         importlib.import_module(f"sklearn.{name}") for name in ("linear_model", "pipeline", "preprocessing")
     )

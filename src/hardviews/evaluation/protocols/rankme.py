@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardviews.data.loader import in_order
+from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
@@ -19,24 +20,28 @@ from hardviews.views.streams import stream
 
 
 def rankme(bench: Bench, images: int = 2048) -> Iterator[tuple[str, float]]:
-    """RankMe (Garrido et al., ICML 2023) of the test images, and uniformity and alignment (Wang and Isola, ICML 2020,
-    arXiv 2005.10242). No labels are needed.
+    """RankMe (Garrido et al., ICML 2023) of the test images, or where there are none of all, and uniformity and
+    alignment (Wang and Isola, ICML 2020, arXiv 2005.10242). No labels are needed.
 
     Alignment is of two views of an image: SimSiam's crops, flips and colours, without blur.
 
     Args:
-        images: test images, drawn at random, that uniformity and alignment are measured on.
+        images: so many, drawn at random, that uniformity and alignment are measured on.
 
     Yields:
         ``rank`` (1 to D, higher is richer), ``uniformity`` and ``alignment`` (both lower is better).
     """
     if images < 2:
         raise InputError(f"rankme: images {images} must be at least 2")
-    _, test = bench.features
-    yield "rank", effective_rank(test.vectors)
-    some = torch.randperm(len(test.rows), generator=stream(bench.seed, "rankme"))[:images]
-    yield "uniformity", uniformity(test.vectors[some])
-    yield "alignment", alignment(*two_views(bench, test.rows[some]))
+    source, test = bench.open()
+    source = test or source
+    features = bench.features_of(source, "features" if test is None else "test features")
+    if len(features.rows) < 2:
+        raise InputError(f"rankme: {source.name}: needs two images or more")
+    yield "rank", effective_rank(features.vectors)
+    some = torch.randperm(len(features.rows), generator=stream(bench.seed, "rankme"))[:images]
+    yield "uniformity", uniformity(features.vectors[some])
+    yield "alignment", alignment(*two_views(bench, Subset(source, features.rows[some])))
 
 
 def uniformity(vectors: Tensor) -> float:
@@ -50,16 +55,15 @@ def alignment(a: Tensor, b: Tensor) -> float:
     return (F.normalize(a.double(), dim=1) - F.normalize(b.double(), dim=1)).square().sum(1).mean().item()
 
 
-def two_views(bench: Bench, rows: Tensor) -> tuple[Tensor, Tensor]:
+def two_views(bench: Bench, source: ImageSource) -> tuple[Tensor, Tensor]:
     """Features of two random views of every image, ``[N, D]`` each."""
-    source = bench.sources[1]
     ready = bench.ready(source)
     look = Photometric(0.4, 0.4, 0.4, 0.1, grey_p=0.2)
     plan = ViewPlan((Slot("view", ready.image_size, draw=2, keep=2, photometric=look),), ready.mean, ready.std)
     found: tuple[list[Tensor], list[Tensor]] = [], []
-    advance = bench.progress("two views", len(rows))
+    advance = bench.progress("two views", len(source))
     with evaluating(bench.backbone), torch.no_grad(), bench.autocast():
-        batches = in_order(Subset(source, rows), bench.batch_size, workers=bench.workers)
+        batches = in_order(source, bench.batch_size, workers=bench.workers)
         for number, images in enumerate(batches):
             views = draw(plan, images.size, stream(bench.seed, "two views", number)).to(bench.device)
             for part, batch in zip(found, render(images.to(bench.device), views, plan), strict=True):

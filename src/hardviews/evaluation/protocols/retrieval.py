@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 
 SIMILARITIES_AT_ONCE = 1 << 24
@@ -20,7 +21,9 @@ def retrieval(bench: Bench) -> Iterator[tuple[str, float]]:
     """
     gallery, queries = bench.labelled
     precisions = average_precisions(gallery.vectors, gallery.labels, queries.vectors, queries.labels)
-    yield "retrieval_map", precisions[~precisions.isnan()].mean().item()
+    if precisions.isnan().all():
+        raise InputError("retrieval: no training image is of the class of any test image")
+    yield "retrieval_map", precisions.nanmean().item()
 
 
 def average_precisions(gallery: Tensor, gallery_labels: Tensor, queries: Tensor, labels: Tensor) -> Tensor:
