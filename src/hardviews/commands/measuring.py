@@ -22,7 +22,7 @@ from hardviews.data.subset import Subset
 from hardviews.data.torchvision_sets import NAMES
 from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
-from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.bench import Bench, silent
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.seeded import seeded
 from hardviews.training.precision import device_type, fast_precision
@@ -131,7 +131,10 @@ def cache(subject: Subject, options: EvaluateOptions) -> FeatureCache | None:
 def shown_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """A bar for every task that a protocol names."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    if not console.is_terminal:
+        yield silent
+        return
+    with Progress(console=console, transient=True) as bars:
 
         def started(name: str, length: int) -> Callable[[int], None]:
             task = bars.add_task(name, total=length)

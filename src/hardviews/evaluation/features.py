@@ -177,14 +177,14 @@ def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor
         features: Tensor = backbone(images)
         return features, None
     vit: Any = backbone
+    prefixed = vit.num_prefix_tokens > 0
     last, layers = vit.forward_intermediates(
-        images, indices=min(blocks, len(vit.blocks)), norm=True, return_prefix_tokens=True, output_fmt="NLC"
+        images, indices=min(blocks, len(vit.blocks)), norm=True, return_prefix_tokens=prefixed, output_fmt="NLC"
     )
-    if vit.num_prefix_tokens:
+    if prefixed:
         tokens = [prefix[:, 0] for _, prefix in layers] + [layers[-1][0].mean(1)]
     else:
-        # timm gives no prefix where there is none
-        tokens = [(layer if isinstance(layer, Tensor) else layer[0]).mean(1) for layer in layers]
+        tokens = [layer.mean(1) for layer in layers]
     return vit.forward_head(last), torch.cat(tokens, 1)
 
 
