@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,22 @@ def load(file: Path) -> Rows:
 
 def packed(rows: Rows) -> bytes:
     whole = BytesIO()
-    np.savez_compressed(whole, **rows)  # type: ignore[arg-type]
+    # As np.savez_compressed, in half its time: numbers drawn at random get hardly smaller by trying harder.
+    with ZipFile(whole, "w", ZIP_DEFLATED, compresslevel=1) as file:
+        for name, array in rows.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     return whole.getvalue()
 
 
 def together(parts: Sequence[Rows]) -> Rows:
-    """The rows of several parts of an epoch, without what is constant."""
+    """The rows of several parts of an epoch, in the order of steps and images, without what is constant."""
     names = [name for name in parts[0] if name not in CONSTANT] if parts else []
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    if not rows:
+        return rows
+    order = np.lexsort((rows["image"], rows["step"]))
+    return {name: x[order] for name, x in rows.items()}
 
 
 def before(rows: Rows, step: int) -> Rows:

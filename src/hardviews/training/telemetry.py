@@ -136,37 +136,40 @@ class Telemetry:
     def fetch(self) -> None:
         """Brings here what was noted; waits for the device."""
         noted, self._noted = self._noted, []
-        if not noted:
-            return
-        ids = _picked([note.ids for note in noted], [note.rows for note in noted])
-        known = [note for note in noted if note.costs is not None]
-        costs = iter(_costs_of(known))
-        for note, kept in zip(noted, ids, strict=True):
-            self._epoch.append(self._rows(note, kept, next(costs) if note.costs is not None else None))
+        for known in (True, False):
+            together = [note for note in noted if (note.costs is not None) == known]
+            if together:
+                self._epoch.append(self._rows(together))
 
-    def _rows(self, note: _Noted, kept: Tensor, costs: Costs | None) -> Rows:
-        views, n = note.views, len(note.rows)
-        masked = torch.zeros(len(views), n) if views.mask is None else views.mask.float().mean((2, 3))
+    def _rows(self, noted: list[_Noted]) -> Rows:
+        """The rows of steps that all know what their candidates cost, or none of them."""
+
+        def drawn(name: str) -> Tensor:
+            return torch.cat([getattr(note.views, name) for note in noted], 1).transpose(0, 1)
+
+        kept = _picked([note.ids for note in noted], noted)
+        index = torch.cat([note.index for note in noted])
+        counts = torch.tensor([len(note.rows) for note in noted])
+        step = torch.tensor([note.step for note in noted], dtype=torch.int32).repeat_interleave(counts)
+        boxes = drawn("box")
         rows: dict[str, Tensor] = {
-            "epoch": torch.full((n,), note.step // self.followed.steps_per_epoch, dtype=torch.int32),
-            "step": torch.full((n,), note.step, dtype=torch.int32),
-            "image": note.index,
-            "size": note.size.int(),
-            "box": views.box.float().transpose(0, 1),
-            "flip": views.flip.T,
-            "jitter": views.jitter.transpose(0, 1),
-            "order": views.order.byte().transpose(0, 1),
-            "grey": views.grey.T,
-            "blur": views.blur.T,
-            "solarize": views.solarize.T,
-            "masked": masked.T,
-            "chosen": torch.full((n,), self.plan.selects and note.step % self.followed.every == 0),
-            "scored": torch.full((n,), note.scored),
+            "epoch": step // self.followed.steps_per_epoch,
+            "step": step,
+            "image": index,
+            "size": torch.cat([note.size for note in noted]).int(),
+            "box": boxes.float(),
+            **{name: drawn(name) for name in ("flip", "jitter", "grey", "blur", "solarize")},
+            "order": drawn("order").byte(),
+            "masked": torch.zeros(boxes.shape[:2])
+            if noted[0].views.mask is None
+            else drawn("mask").float().mean((2, 3)),
+            "chosen": (step % self.followed.every == 0) & self.plan.selects,
+            "scored": torch.tensor([note.scored for note in noted]).repeat_interleave(counts),
             "kept": kept.T.short(),
-        } | self._costs(kept, costs)
-        for row, image in enumerate(note.index.tolist()):
+        } | self._costs(kept, _costs_of(noted))
+        for row, image in enumerate(index.tolist()):
             if image in self._shown:
-                self._newest[image] = (views.box[:, row].tolist(), kept[:, row].tolist())
+                self._newest[image] = (boxes[row].tolist(), kept[:, row].tolist())
         return {name: numbers.numpy() for name, numbers in rows.items()}
 
     def _costs(self, kept: Tensor, costs: Costs | None) -> dict[str, Tensor]:
@@ -259,20 +262,18 @@ class Telemetry:
         self._said = True
 
 
-def _costs_of(noted: Sequence[_Noted]) -> list[Costs]:
-    """Of the followed images, here."""
-    rows, costs = [note.rows for note in noted], [note.costs for note in noted if note.costs is not None]
-    cross = _picked([cost.cross for cost in costs], rows)
+def _costs_of(noted: Sequence[_Noted]) -> Costs | None:
+    """Of the followed images, here; None where they are not known."""
+    costs = [note.costs for note in noted if note.costs is not None]
     own = [cost.own for cost in costs if cost.own is not None]
-    owns: Sequence[Tensor | None] = _picked(own, rows) if own else [None] * len(cross)
-    return [Costs(x, y) for x, y in zip(cross, owns, strict=True)]
+    return (
+        Costs(_picked([cost.cross for cost in costs], noted), _picked(own, noted) if own else None) if costs else None
+    )
 
 
-def _picked(tensors: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
-    """The rows of each ``[..., B]``, here, by one copy however many they are."""
-    if not tensors:
-        return []
+def _picked(tensors: Sequence[Tensor], noted: Sequence[_Noted]) -> Tensor:
+    """The followed images' rows of each ``[..., B]``, one after the other, here; one copy however many there are."""
     starts = accumulate((tensor.shape[-1] for tensor in tensors[:-1]), initial=0)
-    index = torch.cat([row + start for row, start in zip(rows, starts, strict=True)])
+    index = torch.cat([note.rows + start for note, start in zip(noted, starts, strict=True)])
     whole = torch.cat(list(tensors), -1)
-    return list(whole.index_select(-1, index.to(whole.device)).cpu().split([len(row) for row in rows], -1))  # type: ignore[no-untyped-call]
+    return whole.index_select(-1, index.to(whole.device)).cpu()
