@@ -246,6 +246,14 @@ def test_what_can_not_be_written_stops_nothing_and_is_said_once(
     assert capsys.readouterr().out.count("No space left on device") == 1
     assert_equal(state(tmp_path / "sound"), state(tmp_path / "full"))
 
+    # It can't even be looked into; as root no permission is missing, so it is made up.
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", forbidden)
+        assert Telemetry(tmp_path, simsiam(bn=False).plan, followed(pictures=4)).sheet() is None
+
     # The folder can't be made: a file is in its place.
     (tmp_path / "telemetry").touch()
     said = list[str]()

@@ -145,10 +145,9 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
 def create_telemetry(
     options: PretrainOptions, plan: ViewPlan, fabric: Fabric, loader: Loader, folder: RunFolder, console: Console
 ) -> Telemetry:
-    followed = Followed(
-        len(loader.source), options.telemetry, options.gallery, options.seed, options.policy, options.score_every,
-        loader.steps_per_epoch,
-    )  # fmt: skip
+    images, steps = len(loader.source), loader.steps_per_epoch
+    count = min(options.telemetry, images)
+    followed = Followed(images, count, options.gallery, options.seed, options.policy, options.score_every, steps)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     return Telemetry(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
 

@@ -103,10 +103,11 @@ class Telemetry:
         self._is_followed[indices] = True
         self.gallery: list[int] = indices[: followed.gallery].tolist()
         self._shown = frozenset(self.gallery)
-        self._missing = {index for index in self.gallery if not self._picture(index).exists()}
+        self._missing = {index for index in self.gallery if not _exists(self._picture(index))}
         self._combos = every_combination(plan, MOST_COMBINATIONS)
         self._noted: list[_Noted] = []
-        self._pictures: dict[int, Tensor] = {}
+        self._pictures: dict[int, Tensor] = {}  # as they came by
+        self._small: dict[int, bytes] = {}  # these, shrunk, not written yet
         self._epoch: list[Rows] = []
         self._newest: dict[int, tuple[list[list[float]], list[int]]] = {}  # of the gallery: boxes and kept ids
 
@@ -135,6 +136,8 @@ class Telemetry:
 
     def fetch(self) -> None:
         """Brings here what was noted; waits for the device."""
+        self._small |= {image: gallery.thumbnail(pixels) for image, pixels in self._pictures.items()}
+        self._pictures.clear()
         noted, self._noted = self._noted, []
         for known in (True, False):
             together = [note for note in noted if (note.costs is not None) == known]
@@ -205,10 +208,10 @@ class Telemetry:
                     self._replace(self.folder / "about.json", (json.dumps(self.about(), indent=2) + "\n").encode())
                 file = epoch_files.path_of(self.folder, int(rows["epoch"][0]), self.process)
                 self._replace(file, epoch_files.packed(rows | self._constant()))
-            for image, pixels in list(self._pictures.items()):
+            for image, picture in list(self._small.items()):
                 self._picture(image).parent.mkdir(exist_ok=True)
-                self._replace(self._picture(image), gallery.thumbnail(pixels))
-                del self._pictures[image]
+                self._replace(self._picture(image), picture)
+                del self._small[image]
         except OSError as error:
             self._say_once(error)
 
@@ -234,7 +237,7 @@ class Telemetry:
         """The gallery as it came by last, with the candidates' boxes, uint8 ``[h, w, 3]``; None: nothing came by."""
         shown = []
         for image in self.gallery:
-            if image in self._newest and self._picture(image).exists():
+            if image in self._newest and _exists(self._picture(image)):
                 try:
                     with Image.open(self._picture(image)) as picture:
                         shown.append(gallery.with_boxes(picture, *self._newest[image]))
@@ -260,6 +263,14 @@ class Telemetry:
         if not self._said:
             self._say(f"telemetry: {self.folder}: {error.strerror or error}; training goes on without what is lost")
         self._said = True
+
+
+def _exists(file: Path) -> bool:
+    """As far as one may see."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def _costs_of(noted: Sequence[_Noted]) -> Costs | None:
