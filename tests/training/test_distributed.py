@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,11 @@ def test_the_command_line_starts_two_processes(tmp_path: Path) -> None:
     assert done.stdout.count("the run lies in") == 1
     steps = (run / "metrics.csv").read_text().splitlines()
     assert len(steps) == 1 + 64 // 16  # of the global batch, each logged once
+    files = sorted((run / "telemetry").glob("*.npz"))
+    assert [file.name for file in files] == ["epoch-0000-1.npz", "epoch-0000.npz"]
+    images = np.concatenate([np.load(file)["image"] for file in files])
+    assert sorted(images) == list(range(64))
+    assert len(list((run / "telemetry" / "gallery").iterdir())) == 16  # by whom they came by
 
     refused = subprocess.run(
         [*command, "--epochs", "2"], cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False

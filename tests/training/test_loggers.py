@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -49,11 +50,14 @@ def test_wandb_gets_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     module = ModuleType("wandb")
     monkeypatch.setattr(module, "init", init, raising=False)
+    monkeypatch.setattr(module, "Image", lambda picture: ("image", picture.shape), raising=False)
     monkeypatch.setitem(sys.modules, "wandb", module)
     logger = WeightsAndBiases("project", tmp_path / "run", {"epochs": 3})
     logger.log({"loss": 0.5}, 7)
+    logger.show("gallery", np.zeros((4, 6, 3), np.uint8), 8)
     logger.close()
-    started, logged, finished = calls
+    started, logged, shown, finished = calls
+    assert shown == ({"gallery": ("image", (4, 6, 3))}, 8)
     assert (started["project"], started["id"], started["config"]) == ("project", "run", {"epochs": 3})
     assert (logged, finished) == (({"loss": 0.5}, 7), "finish")
 

@@ -28,6 +28,7 @@ def test_the_same_configuration_may_go_on(tmp_path: Path) -> None:
     folder = opened(tmp_path / "run")
     folder.check(CONFIG, 0)
     folder.check(CONFIG | {"workers": 8}, 0)  # how, not what
+    folder.check(CONFIG | {"telemetry": 10, "gallery": 0}, 0)  # of which older runs did not know
     assert folder.config()["mean"] == [0.1, 0.2, 0.3]
 
 

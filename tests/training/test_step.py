@@ -1,7 +1,10 @@
 """The step against a loop written by hand, and what its options must not change."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +16,7 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.optimizers import Rates, clip_each, create_optimizer, parameter_groups
 from hardviews.training.step import Step
+from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -168,17 +172,19 @@ def test_scoring_small_leaves_training_at_full_size() -> None:
 
 @pytest.mark.parametrize("name", ["simsiam", "dino", "ibot"])
 @pytest.mark.parametrize("scoring", [Scoring(), Scoring(resolution=0.5), Scoring(every=2)])
-def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring) -> None:
+def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
     method: Any = simsiam(bn=True) if name == "simsiam" else dino(tiny_vit) if name == "dino" else ibot()
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
+    count = 8 * STEPS  # every image is followed, and has its picture kept
+    telemetry = Telemetry(tmp_path, method.plan, Followed(count, count, count, 0, "hardest", scoring.every, STEPS))
     step = Step(
         fabric, method, optimizer, Rates(1e-4, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS,
-        scoring=scoring, clip=1.0, parts=2,
+        scoring=scoring, clip=1.0, parts=2, observe=telemetry.note,
     )  # fmt: skip
-    batches = [images(index).to("cuda") for index in range(STEPS)]
+    batches = [replace(images(s), index=torch.arange(8) + 8 * s).to("cuda") for s in range(STEPS)]
     for index, batch in enumerate(batches):
         torch.cuda.set_sync_debug_mode("error" if index > 1 else "default")  # the first steps fill caches
         try:
@@ -186,3 +192,8 @@ def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring) -> None:
             step(batch, index)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    telemetry.fetch()
+    telemetry.write(ended=True)
+    rows = np.load(tmp_path / "epoch-0000.npz")
+    assert sorted(rows["image"]) == list(range(count))
+    assert (rows["rank"][rows["chosen"]] >= 0).all()

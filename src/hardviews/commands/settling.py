@@ -155,7 +155,7 @@ def check(options: PretrainOptions) -> None:
     at_least = {
         1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
         0: "workers checkpoint_steps knn_epochs lr min_lr weight_decay weight_decay_end clip momentum "
-        "warmup_epochs max_unreadable",
+        "warmup_epochs max_unreadable telemetry gallery",
     }
     for least, names in at_least.items():
         for name in names.split():

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.run_folder import RunFolder, provenance
-from hardviews.training.step import Step
+from hardviews.training.step import Observe, Step, look_away
+from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
@@ -67,8 +69,9 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
-    step = create_step(options, method, fabric, loader.steps_per_epoch)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
+    telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
+    step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
     if fabric.is_global_zero:
         folder.open(config)
         for match in matches:
@@ -79,7 +82,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
     loop = Loop(
         fabric, step, loader, folder, options.epochs, evaluate, options.knn_epochs,
-        options.checkpoint_steps, options.log_steps, loggers, console,
+        options.checkpoint_steps, options.log_steps, loggers, telemetry, console,
     )  # fmt: skip
     try:
         loop.run()
@@ -139,7 +142,19 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
     )
 
 
-def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int) -> Step:
+def create_telemetry(
+    options: PretrainOptions, plan: ViewPlan, fabric: Fabric, loader: Loader, folder: RunFolder, console: Console
+) -> Telemetry:
+    images, steps = len(loader.source), loader.steps_per_epoch
+    count = min(options.telemetry, images)
+    followed = Followed(images, count, options.gallery, options.seed, options.policy, options.score_every, steps)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return Telemetry(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
+
+
+def create_step(
+    options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int, observe: Observe = look_away
+) -> Step:
     method = synchronised(method, fabric.device.type, fabric.world_size)
     if options.compile:
         compile_backbones(method)
@@ -159,6 +174,7 @@ def create_step(options: PretrainOptions, method: Method[Any], fabric: Fabric, s
         clip_by=options.clip_by or "parameter",
         parts=options.accumulate,
         scoring=scoring_of(options),
+        observe=observe,
     )
 
 

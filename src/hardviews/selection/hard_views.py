@@ -43,12 +43,14 @@ class Choice:
         kept: ``[B]``, the total cost of the choice; None where nothing was scored, like the next two.
         mean: ``[B]``, the mean total over all combinations the plan allows: what a random choice would cost.
         targets: of the kept target views, if the score function gave them: what training may use again.
+        costs: of all candidates, None where nothing was scored.
     """
 
     ids: Tensor
     kept: Tensor | None = None
     mean: Tensor | None = None
     targets: Targets | None = None
+    costs: Costs | None = None
 
 
 class HardViews:
@@ -159,7 +161,7 @@ class HardViews:
         if costs is None or not scored:
             return Choice(ids)
         taken = None if targets is None else targets.take(ids[: plan.kept_targets])
-        return Choice(ids, costs.total(ids), mean_total(costs, plan), taken)
+        return Choice(ids, costs.total(ids), mean_total(costs, plan), taken, costs)
 
     def _plan_of(self, candidates: Sequence[Tensor] | None) -> ViewPlan:
         return self.plan or ViewPlan((Slot(draw=len(candidates or ()), keep=self.keep),))

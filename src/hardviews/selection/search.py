@@ -78,6 +78,23 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
     return chosen
 
 
+def every_combination(plan: ViewPlan, most: int) -> Tensor | None:
+    """All choices that the plan allows, int64 ``[C, K]`` on the CPU, in lexicographic order; None if more than
+    ``most``."""
+    layout = tuple((draw, keep, True) for draw, keep, _ in layout_of(plan))
+    if prod(comb(draw, keep) for draw, keep, _ in layout) > min(most, MOST_COMBINATIONS):
+        return None
+    return target_combinations(layout, torch.device("cpu"))
+
+
+def totals(costs: Costs, combos: Tensor) -> Tensor:
+    """The total of every combination ``[C, K]`` for every image, ``[C, B]``."""
+    count, batch = len(combos), costs.cross.shape[2]
+    own = None if costs.own is None else costs.own.repeat(1, count)
+    ids = combos.T.repeat_interleave(batch, dim=1)  # [K, C·B]
+    return Costs(costs.cross.repeat(1, 1, count), own).total(ids).view(count, batch)
+
+
 def mean_total(costs: Costs, plan: ViewPlan) -> Tensor:
     """The mean of the total over every combination the plan allows, ``[B]``: exact, from how often terms are kept."""
     cross_weight, own_weight = mean_weights(layout_of(plan), costs.cross.device, costs.cross.dtype)

@@ -1,14 +1,18 @@
 """Where metrics go besides the CSV: TensorBoard, Weights & Biases."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hardviews.errors import InputError
 
 
 class Logger(Protocol):
     def log(self, values: Mapping[str, float], step: float) -> None: ...
+    def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -25,6 +29,9 @@ class TensorBoard:
             if name not in ("step", "epoch"):
                 self._writer.add_scalar(name, value, int(step))
 
+    def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
     def close(self) -> None:
         self._writer.close()
 
@@ -37,10 +44,14 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise InputError("wandb: not installed; pip install 'hardviews[wandb]'") from error
+        self._image: Callable[[Any], Any] = lambda picture: wandb.Image(picture)
         self._run: Any = wandb.init(project=project, id=folder.name, resume="allow", dir=folder, config=dict(config))
 
     def log(self, values: Mapping[str, float], step: float) -> None:
         self._run.log(dict(values), step=int(step))
+
+    def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
+        self._run.log({name: self._image(picture)}, step=step)
 
     def close(self) -> None:
         self._run.finish()

@@ -19,6 +19,7 @@ from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
 from hardviews.training.step import Report, Step
 from hardviews.training.stopwatch import Stopwatch
+from hardviews.training.telemetry import Telemetry
 
 # A backbone, and whether raw pixels are to be measured too.
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
@@ -36,10 +37,11 @@ class Loop:
         epochs: passes over the data.
         evaluate: measures the backbone, or None; called before the first step, every ``evaluate_epochs`` and at the
             end.
-        evaluate_epochs: at least 1.
+        evaluate_epochs: 0 never, and shows no gallery.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
         log_steps: metrics are fetched from the device and written every so many steps.
         loggers: TensorBoard and the like.
+        telemetry: what the step shows it is written at the end of epochs and before checkpoints.
         console: where progress is shown.
     """
 
@@ -53,6 +55,7 @@ class Loop:
     checkpoint_steps: int
     log_steps: int
     loggers: list[Logger]
+    telemetry: Telemetry
     console: Console
 
     def run(self) -> None:
@@ -84,12 +87,17 @@ class Loop:
                 ends_epoch = done % steps_per_epoch == 0
                 saves = ends_epoch or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
                 if saves or len(pending) == self.log_steps:
+                    self.telemetry.fetch()
+                    if saves:
+                        # Before the processes meet: once there is a checkpoint, all of them have written.
+                        self.telemetry.write(ended=ends_epoch)
                     now = time.perf_counter()
                     # Before any save: what is saved is known to be finite.
                     self._write(pending, now - mark, progress)
                     pending, mark = [], now
                 if saves:
                     self._save(done)
+                self._show_gallery_if_due(done)
                 if self._measure_if_due(done, progress):
                     mark = time.perf_counter()
 
@@ -101,6 +109,7 @@ class Loop:
             self.step.optimizer.load_state_dict(state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
             step = int(state["step"])
+        self.telemetry.resume(step)
         if self.fabric.is_global_zero:
             self.folder.forget_after(step)
         return step
@@ -151,11 +160,9 @@ class Loop:
 
     def _measure_if_due(self, done: int, progress: ProgressReport) -> bool:
         """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""
-        if self.evaluate is None:
+        if self.evaluate is None or not self.evaluate_epochs or not self._due(done):
             return False
-        epochs, within = divmod(done, self.loader.steps_per_epoch)
-        if within or (epochs != self.epochs and epochs % self.evaluate_epochs):
-            return False
+        epochs = done // self.loader.steps_per_epoch
         measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
         if self.fabric.is_global_zero and not measured:
             values = self.evaluate(self._evaluated(), done == 0)
@@ -168,6 +175,17 @@ class Loop:
             progress.say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
         return True
+
+    def _due(self, done: int) -> bool:
+        """Whether the run is to be looked at after so many steps: after none, every ``evaluate_epochs``, at the end."""
+        epochs, within = divmod(done, self.loader.steps_per_epoch)
+        return not within and (epochs == self.epochs or epochs % self.evaluate_epochs == 0)
+
+    def _show_gallery_if_due(self, done: int) -> None:
+        picture = self.telemetry.sheet() if self.loggers and self.evaluate_epochs and self._due(done) else None
+        if picture is not None:
+            for logger in self.loggers:
+                logger.show("gallery", picture, done)
 
     def _evaluated(self) -> nn.Module:
         method = self.step.method

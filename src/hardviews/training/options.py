@@ -98,6 +98,9 @@ class PretrainOptions:
         knn_temperature: of the votes.
         log_steps: write metrics every so many steps (each step has its row).
         tensorboard: write TensorBoard events too.
+        telemetry: images that are followed through the run: of each, every time it comes by, what was drawn, what it
+            cost and what was kept (docs/telemetry.md); 0 records nothing.
+        gallery: of these, images whose small pictures are kept with the run, and shown in TensorBoard with their boxes.
         wandb: log to Weights & Biases too, in this project (needs the wandb extra).
     """
 
@@ -157,4 +160,6 @@ class PretrainOptions:
     knn_temperature: float = 0.07
     log_steps: int = 10
     tensorboard: bool = True
+    telemetry: int = 2048
+    gallery: int = 16
     wandb: str | None = None

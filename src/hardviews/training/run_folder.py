@@ -24,13 +24,14 @@ METRICS = (
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "checkpoint_steps", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "wandb",
+    "checkpoint_steps", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "telemetry",
+    "gallery", "wandb",
 }  # fmt: skip
 
 
 class RunFolder:
     """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``summary.json``,
-    ``results.jsonl``, ``checkpoints/last.pt``. Nothing is written before ``open``.
+    ``results.jsonl``, ``checkpoints/last.pt``, ``telemetry/``. Nothing is written before ``open``.
 
     Args:
         path: the folder; it may exist.
@@ -44,6 +45,7 @@ class RunFolder:
         self.checkpoint_file = path / "checkpoints" / "last.pt"
         self.summary_file = path / "summary.json"
         self.results_file = path / "results.jsonl"
+        self.telemetry = path / "telemetry"
 
     def check(self, config: Mapping[str, Any], bytes_needed: int) -> None:
         """Whether a run of this configuration can live here.

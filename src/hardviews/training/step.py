@@ -1,6 +1,7 @@
 """The training step: draw, choose, render, encode, step."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,15 @@ class Report:
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
+# Is shown every part of every step: its number, images, candidates (on the CPU) and choice, whose tensors are on the
+# device. It must wait for no device.
+Observe = Callable[[int, ImageBatch, Views, Choice], None]
+
+
+def look_away(step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
+    pass
+
+
 class Step:
     """One optimizer step on a process's images. The order of its lines is the method of the paper.
 
@@ -51,6 +61,7 @@ class Step:
         clip_by: the norm of every parameter by itself, or of all together.
         parts: micro-batches a process's images are taken in.
         scoring: how candidates are scored.
+        observe: is shown what was drawn and chosen.
 
     Raises:
         InputError: parts would change the method, or it can't be scored so.
@@ -71,6 +82,7 @@ class Step:
         clip_by: ClipBy = "parameter",
         parts: int = 1,
         scoring: Scoring = EXACT,
+        observe: Observe = look_away,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
@@ -80,7 +92,7 @@ class Step:
             )
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
-        self.plan, self.seed, self.parts = method.plan, seed, parts
+        self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.scorer = Scorer(fabric, method, scoring)
         self.hard_views = HardViews(None, self.plan, policy, guard=method)
         self.network, self.optimizer = fabric.setup(method, optimizer)
@@ -91,14 +103,16 @@ class Step:
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
         start, total = fabric.global_rank * len(images), fabric.world_size * len(images)
-        drawn = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
-        drawn = drawn.to(images.device, non_blocking=True)
+        numbers = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
+        drawn = numbers.to(images.device, non_blocking=True)
         encodings, reports = [], []
         for part in range(self.parts):
-            batch, candidates = self._part(images, part), drawn[self._slice(len(images), part)]
+            rows = self._slice(len(images), part)
+            batch, candidates = images[rows], drawn[rows]
             lap("render")
             choice = self._choose(batch, candidates, step, part)
             views = candidates.take(choice.ids, plan.slot_of_kept())
+            self.observe(step, batch, numbers[rows], choice)
             lap("score")
             kept = render(batch, views, plan)
             lap("render")
@@ -125,9 +139,6 @@ class Step:
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)
 
-    def _part(self, images: ImageBatch, part: int) -> ImageBatch:
-        return images[self._slice(len(images), part)]
-
     def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> Choice:
         """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost; in steps
         that do not choose, takes the first of every kind."""
@@ -141,7 +152,9 @@ class Step:
 
         seed = stream(self.seed, "score", step, self.fabric.global_rank, part).initial_seed()
         score = partial(self.scorer, masks=views.mask, seed=seed)
-        return self.hard_views.choose(candidates, views, stream(self.seed, "policy", step, part), score=score)
+        choice = self.hard_views.choose(candidates, views, stream(self.seed, "policy", step, part), score=score)
+        # Of views that were not scored, nothing is known, nor of the combinations they are part of.
+        return replace(choice, costs=None) if self.scorer.scoring.network == "teacher_targets" else choice
 
     def _clip(self) -> None:
         if not self.clip:
@@ -156,8 +169,7 @@ class Step:
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])
         values = {"iou_kept": iou.total(choice.ids).mean(), "iou_random": mean_total(iou, self.plan).mean()}
-        # Of views that were not scored, nothing is known.
-        if choice.kept is not None and choice.mean is not None and self.scorer.scoring.network != "teacher_targets":
+        if choice.kept is not None and choice.mean is not None and choice.costs is not None:
             values |= {"cost_kept": choice.kept.mean(), "cost_mean": choice.mean.mean()}
         return values
 

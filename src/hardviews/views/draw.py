@@ -79,8 +79,8 @@ class Views:
 
         return self._map(gather, kept)
 
-    def __getitem__(self, part: slice) -> Self:
-        """All views of a part of the images, without a copy; as ``ImageBatch[part]``."""
+    def __getitem__(self, part: slice | Tensor) -> Self:
+        """All views of a part of the images: of a slice without a copy, as ``ImageBatch[part]``, or of rows."""
         return self._map(lambda numbers: numbers[:, part], self.slot)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:

@@ -1,0 +1,1 @@
+"""What hard views did: reads run folders, and never models."""

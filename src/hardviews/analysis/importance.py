@@ -1,0 +1,129 @@
+"""Which of the drawn parameters make a pair of views hard: by permutation, on a random forest.
+
+The forest is given one pair of candidates of every image and step, whichever was drawn, never only the kept ones, and
+predicts how much more it cost than the mean pair of that image at that step. So what makes an image hard, and how costs
+fall as training goes on, is not mistaken for what makes views hard.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+from hardviews.analysis.statistics import of_pairs, of_views
+from hardviews.analysis.telemetry import Array, Telemetry
+from hardviews.errors import InputError
+
+# What is permuted together, since it is of one drawn parameter: (name, quantities of the pair, of single views).
+PARAMETERS = {
+    "crop position": (("iou", "overlap", "distance"), ()),
+    "crop size": (("area_difference",), ("area",)),
+    **{
+        name: ((f"{name}_difference",), (name,))
+        for name in ("brightness", "contrast", "saturation", "hue", "grey", "blur", "solarize", "flip")
+    },
+}
+LEAST = 200  # rows below which a forest says nothing
+HELD_OUT = 4  # one image in so many tests the forest
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How well the drawn parameters explain what a pair costs.
+
+    Args:
+        explained: R² out of bag, the part of the variance that the forest explains; below 0 it is worse than the mean.
+        held_out: R² on images that no tree saw.
+        drop: parameter → by how much ``held_out`` falls when its values are shuffled, on average; large first.
+        deviation: the standard deviation over the repeats.
+        rows: pairs the forest was made of and tested on.
+    """
+
+    explained: float
+    held_out: float
+    drop: dict[str, float]
+    deviation: dict[str, float]
+    rows: int
+
+
+def importance(
+    telemetry: Telemetry, *, most: int = 20_000, trees: int = 200, repeats: int = 5, seed: int = 0
+) -> Importance:
+    """Importance of the parameters for the cost of a pair.
+
+    Args:
+        telemetry: with the costs of all combinations, of two views each.
+        most: rows used; more are sampled.
+        trees: of the forest.
+        repeats: shuffles of every parameter.
+        seed: of sample, forest and shuffles.
+
+    Raises:
+        InputError: scikit-learn is missing, or the costs of pairs were not recorded, or of too few images.
+    """
+    if find_spec("sklearn") is None:
+        raise InputError("importance needs scikit-learn: pip install 'hardviews[analysis]'")
+    from sklearn.ensemble import RandomForestRegressor
+
+    if telemetry.combinations.shape[1] != 2 or len(telemetry.combinations) < 2:
+        raise InputError("importance needs the costs of pairs, which are recorded where two views are kept of more")
+    random = np.random.default_rng(seed)
+    known = np.flatnonzero(np.isfinite(telemetry["combination_cost"]).all(1))
+    if len(known) > most:
+        known = np.sort(random.choice(known, most, replace=False))
+    if len(known) < LEAST:
+        raise InputError(f"importance needs costs of at least {LEAST} images and steps; there are {len(known)}")
+    rows = telemetry.where(known)
+    x, y, columns = table(rows, random.integers(len(rows.combinations), size=len(rows)))
+    images = np.unique(rows["image"])
+    held = np.isin(rows["image"], random.permutation(images)[: max(len(images) // HELD_OUT, 1)])
+
+    forest = RandomForestRegressor(
+        trees, min_samples_leaf=5, max_features=1 / 3, oob_score=True, n_jobs=1, random_state=seed
+    )
+    forest.fit(x[~held], y[~held])
+    tested, true = x[held], y[held]
+    whole = _explained(true, forest.predict(tested))
+    drops: dict[str, list[float]] = {}
+    for name, members in columns.items():
+        for _ in range(repeats):
+            shuffled = tested.copy()
+            shuffled[:, members] = tested[random.permutation(len(tested))][:, members]
+            drops.setdefault(name, []).append(whole - _explained(true, forest.predict(shuffled)))
+    drop = {name: float(np.mean(values)) for name, values in drops.items()}
+    drop = dict(sorted(drop.items(), key=lambda item: -item[1]))
+    deviation = {name: float(np.std(drops[name])) for name in drop}
+    return Importance(float(forest.oob_score_), whole, drop, deviation, len(x))
+
+
+def table(telemetry: Telemetry, pair: Array) -> tuple[Array, Array, dict[str, list[int]]]:
+    """What the forest is given.
+
+    Args:
+        telemetry: N rows.
+        pair: which combination of each row, ``[N]``.
+
+    Returns:
+        Values ``[N, columns]``, excess cost ``[N]``, and the columns of every parameter that varies.
+    """
+    views = telemetry.views()
+    a, b = torch.from_numpy(telemetry.combinations[pair]).T
+    row = torch.arange(len(telemetry))
+    pairs = {name: x[a, b, row] for name, x in of_pairs(views).items()}
+    means = {name: (x[a, row] + x[b, row]) / 2 for name, x in of_views(views).items()}
+    values: list[Array] = []
+    columns: dict[str, list[int]] = {}
+    for name, (of_pair, of_one) in PARAMETERS.items():
+        for column in (*(pairs[key] for key in of_pair), *(means[key] for key in of_one)):
+            if column.max() > column.min():  # a parameter that the plan does not draw has no importance
+                columns.setdefault(name, []).append(len(values))
+                values.append(column.numpy())
+    cost = telemetry["combination_cost"].astype(np.float64)
+    excess = cost[np.arange(len(cost)), pair] - cost.mean(1)
+    return np.stack(values, 1), excess, columns
+
+
+def _explained(true: Array, predicted: Array) -> float:
+    """R²."""
+    return float(1 - ((true - predicted) ** 2).sum() / max(((true - true.mean()) ** 2).sum(), 1e-30))

@@ -1,0 +1,123 @@
+"""What the kept views are like, beside what a random choice would have been: exactly, from all combinations.
+
+A quantity of two views (IoU, distance of centres, difference of brightness) is, for a choice, its mean over every kept
+target with every other kept view; one of a single view (size, brightness) is its mean over the kept views. Of a random
+choice both are the mean over all combinations the plan allows. So ``iou`` is what ``metrics.csv`` calls IoU.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardviews.analysis.telemetry import Array, Telemetry
+from hardviews.selection.costs import Costs
+from hardviews.selection.search import hardest_ids, mean_total
+from hardviews.views.boxes import iou, overlap, relative_distance
+from hardviews.views.draw import Views
+
+NEAR = 1e-6  # IoUs as near as this are equal: boxes are written in single precision
+
+
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """A quantity of the kept views of every row, and what a random choice of its candidates has on average, ``[N]``."""
+
+    kept: Array
+    random: Array
+
+
+def of_views(views: Views) -> dict[str, Tensor]:
+    """Quantities of single views, ``[V, N]``; factors of jitter are 1, and shifts of hue 0, where there was none."""
+    sides = views.box[..., 2:] - views.box[..., :2]
+    brightness, contrast, saturation, hue = views.jitter.double().unbind(-1)
+    return {
+        "area": sides.prod(-1),
+        "brightness": brightness,
+        "contrast": contrast,
+        "saturation": saturation,
+        "hue": hue.abs(),
+        "grey": views.grey.double(),
+        "blur": views.blur.double(),
+        "solarize": views.solarize.double(),
+        "flip": views.flip.double(),
+    }
+
+
+def of_pairs(views: Views) -> dict[str, Tensor]:
+    """Quantities of every two views, ``[V, V, N]``; differences are without sign, that of areas of their logarithms."""
+    a, b = views.box[:, None], views.box[None]
+    singles = of_views(views) | {"hue": views.jitter[..., 3].double()}
+    singles["area"] = singles["area"].log()
+    apart = {f"{name}_difference": (x[:, None] - x[None]).abs() for name, x in singles.items()}
+    return {"iou": iou(a, b), "overlap": overlap(a, b), "distance": relative_distance(a, b)} | apart
+
+
+def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
+    """Every quantity of rows of steps that chose; see the module's docstring. Rows of other steps are NaN."""
+    plan, kept, views = telemetry.plan, telemetry.kept(), telemetry.views()
+    chosen = telemetry["chosen"]
+
+    def quantity(of_kept: Tensor, of_random: Tensor) -> Quantity:
+        return Quantity(*(np.where(chosen, x.numpy(), np.nan) for x in (of_kept, of_random)))
+
+    found = {}
+    for name, pairs in of_pairs(views).items():
+        costs = Costs(pairs[: plan.targets])
+        found[name] = quantity(costs.total(kept), mean_total(costs, plan))
+    weight = torch.tensor([plan.slots[slot].keep / plan.slots[slot].draw for slot in plan.slot_of()])
+    for name, singles in of_views(views).items():
+        random = (weight[:, None].double() * singles).sum(0) / plan.keep
+        found[name] = quantity(singles.gather(0, kept).mean(0), random)
+    found["cost"] = Quantity(telemetry["cost"], telemetry["cost_mean"])
+    return found
+
+
+def is_lowest_iou(telemetry: Telemetry) -> Quantity:
+    """Whether no combination overlaps less than the kept one, 1 or 0, and in what part of all combinations that is so,
+    which is known where all are recorded; NaN elsewhere, and where nothing was chosen."""
+    views = telemetry.views()
+    costs = Costs(iou(views.box[:, None], views.box[None])[: telemetry.plan.targets])
+    lowest = costs.total(hardest_ids(Costs(-costs.cross), telemetry.plan))
+    chosen, kept = telemetry["chosen"], costs.total(telemetry.kept()) <= lowest + NEAR
+    totals = [costs.total(torch.from_numpy(ids)[:, None].expand(-1, len(telemetry))) for ids in telemetry.combinations]
+    chance = torch.full((len(telemetry),), torch.nan, dtype=torch.float64)
+    if totals:
+        chance = (torch.stack(totals) <= lowest + NEAR).double().mean(0)
+    return Quantity(np.where(chosen, kept.numpy(), np.nan), np.where(chosen, chance.numpy(), np.nan))
+
+
+def by_epoch(telemetry: Telemetry) -> dict[str, Array]:
+    """A table of means with a row an epoch: ``epoch``, ``images`` (of steps that chose), ``rank`` (of the kept
+    combination, among those where it is known), and of every quantity ``NAME_kept`` and ``NAME_random``; of
+    ``lowest_iou`` these are the part of images whose kept combination is the one of lowest IoU, and chance."""
+    table: dict[str, list[float]] = {}
+    for epoch, rows in telemetry.epochs():
+        ranks = rows["rank"][rows["rank"] >= 0]
+        row = {"epoch": epoch, "images": int(rows["chosen"].sum()), "rank": _mean(ranks)}
+        for name, quantity in (quantities(rows) | {"lowest_iou": is_lowest_iou(rows)}).items():
+            row |= {f"{name}_kept": _mean(quantity.kept), f"{name}_random": _mean(quantity.random)}
+        for name, value in row.items():
+            table.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in table.items()}
+
+
+def by_image(telemetry: Telemetry) -> dict[str, Array]:
+    """Followed images with known costs, the hardest first: ``image``, and ``cost``, the mean over its steps of how much
+    more its combinations cost than those of the others in the same epoch."""
+    known = telemetry.where(np.isfinite(telemetry["cost_mean"]))
+    cost = known["cost_mean"].astype(np.float64)
+    for epoch in np.unique(known["epoch"]):
+        rows = known["epoch"] == epoch
+        cost[rows] -= cost[rows].mean()
+    images, place = np.unique(known["image"], return_inverse=True)
+    mean = np.bincount(place, cost, len(images)) / np.maximum(np.bincount(place, minlength=len(images)), 1)
+    order = np.argsort(-mean, kind="stable")
+    return {"image": images[order], "cost": mean[order]}
+
+
+def _mean(values: Array) -> float:
+    """Of those that are known."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,129 @@
+"""Telemetry as a run left it (``docs/telemetry.md``): all epochs, of all processes, as arrays.
+
+Legend: N rows, each an image at a step; V candidates, K kept views, T target views, C combinations.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardviews.errors import InputError
+from hardviews.views.draw import Views
+from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
+
+FORMAT = 1
+CONSTANT = ("slot", "combinations")  # arrays without a row per image
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Telemetry:
+    """Rows of a run.
+
+    Args:
+        plan: of what was drawn.
+        rows: arrays ``[N, ...]`` by name.
+        combinations: ids ``[C, K]`` of every combination, in the order of ``combination_cost``; C = 0: not recorded.
+        gallery: index of an image → the file of its small picture.
+    """
+
+    plan: ViewPlan
+    rows: dict[str, Array]
+    combinations: Array
+    gallery: dict[int, Path]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.rows["step"])
+
+    def __getitem__(self, name: str) -> Array:
+        return self.rows[name]
+
+    def where(self, rows: Array) -> Self:
+        """Some of the rows, by a mask ``[N]`` or by their numbers."""
+        picked = {name: x[rows] for name, x in self.rows.items()}
+        return type(self)(self.plan, picked, self.combinations, self.gallery)
+
+    def epochs(self) -> Iterator[tuple[int, Self]]:
+        """Every epoch with its rows."""
+        for epoch in np.unique(self["epoch"]).tolist():
+            yield epoch, self.where(self["epoch"] == epoch)
+
+    def views(self) -> Views:
+        """The candidates ``[V, N, ...]`` as they were drawn, but for masks and tickets, to be measured or rendered."""
+
+        def turned(name: str) -> Tensor:
+            return torch.from_numpy(self[name]).transpose(0, 1).contiguous()
+
+        names = ("flip", "jitter", "grey", "blur", "solarize")
+        return Views(
+            slot=torch.tensor(self.plan.slot_of()), box=turned("box").double(), order=turned("order").long(),
+            ticket=torch.zeros(self.plan.draw, len(self)), **{name: turned(name) for name in names},
+        )  # fmt: skip
+
+    def kept(self) -> Tensor:
+        """Ids of the kept candidates, int64 ``[K, N]``."""
+        return torch.from_numpy(self["kept"]).long().T
+
+
+def load(run: Path | str) -> Telemetry:
+    """All telemetry of a run, its rows in the order of steps and images.
+
+    Raises:
+        InputError: there is none, it is of another version, or a file is damaged.
+    """
+    folder = Path(run) / "telemetry"
+    files = sorted(folder.glob("epoch-*.npz"))
+    if not files:
+        raise InputError(f"{run} has no telemetry: it was made with --telemetry 0, or has not come to an epoch's end")
+    about = _about(folder / "about.json")
+    parts = [_arrays(file) for file in files]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in CONSTANT}
+    order = np.lexsort((rows["image"], rows["step"]))
+    gallery = {image: folder / "gallery" / f"{image}.png" for image in about["gallery"]}
+    return Telemetry(
+        plan_of(about["plan"]),
+        {name: x[order] for name, x in rows.items()},
+        parts[0]["combinations"].astype(np.int64),
+        {image: file for image, file in gallery.items() if file.exists()},
+    )
+
+
+def plan_of(written: dict[str, Any]) -> ViewPlan:
+    """A plan from its JSON."""
+
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    slots = []
+    for slot in written["slots"]:
+        mask = None if slot["mask"] is None else Masking(**slot["mask"])
+        slots.append(Slot(**tuples(slot) | {"photometric": Photometric(**tuples(slot["photometric"])), "mask": mask}))
+    return ViewPlan(**tuples(written) | {"slots": tuple(slots)})
+
+
+def _about(file: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} can't be read: {' '.join(str(error).split())[:160]}") from error
+    if about.get("format") != FORMAT:
+        raise InputError(f"{file}: telemetry of another version of hardviews")
+    return about
+
+
+def _arrays(file: Path) -> dict[str, Array]:
+    try:
+        with np.load(file) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error

@@ -1,0 +1,69 @@
+"""The forest finds what a cost was made of, and nothing where it was made of nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from hardviews.analysis.importance import importance, table
+from hardviews.analysis.statistics import of_pairs
+from hardviews.analysis.telemetry import Telemetry
+from hardviews.errors import InputError
+from tests.analysis.test_statistics import synthetic
+from tests.selection.brute_force import plan_of
+
+PLAN = plan_of((4, 2, True))
+
+
+def with_costs(name: str | None, n: int = 900) -> Telemetry:
+    """A cost of every pair that is its IoU or a difference, and some noise; and an image's own, much larger."""
+    telemetry = synthetic(PLAN, n, solarize=np.zeros((n, 4), bool))
+    random = np.random.default_rng(1)
+    cost = 0.1 * random.normal(size=(n, 6)) + 5 * random.normal(size=(n, 1))
+    if name:
+        a, b = torch.from_numpy(telemetry.combinations).T
+        quantity = of_pairs(telemetry.views())[name][a, b].numpy().T
+        cost -= quantity / quantity.std()
+    telemetry.rows["combination_cost"] = cost.astype(np.float32)
+    return telemetry
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [("iou", "crop position"), ("brightness_difference", "brightness"), ("blur_difference", "blur")],
+)
+def test_what_costs_are_made_of_comes_first(name: str, parameter: str) -> None:
+    found = importance(with_costs(name), trees=40, repeats=2)
+    assert next(iter(found.drop)) == parameter
+    others = [drop for key, drop in found.drop.items() if key != parameter]
+    assert found.drop[parameter] > 5 * max(others)
+    assert 0.6 < found.explained <= 1
+    assert found.held_out == pytest.approx(found.explained, abs=0.15)
+    assert "solarize" not in found.drop  # it was not drawn
+    assert importance(with_costs(name), trees=40, repeats=2) == found  # by the seed
+
+
+def test_noise_is_not_explained() -> None:
+    found = importance(with_costs(None), trees=40, repeats=2)
+    assert found.explained < 0.1
+    assert max(found.drop.values()) < 0.1
+
+
+def test_the_table_is_of_the_pairs_asked_for() -> None:
+    telemetry = with_costs("iou", 300)
+    pair = np.arange(300) % 6
+    x, y, columns = table(telemetry, pair)
+    iou = of_pairs(telemetry.views())["iou"]
+    for n in (0, 1, 17, 299):
+        a, b = telemetry.combinations[pair[n]]
+        assert x[n, columns["crop position"][0]] == pytest.approx(float(iou[a, b, n]))
+        jitter = telemetry["jitter"][n, [a, b], 0]
+        assert x[n, columns["brightness"]] == pytest.approx([abs(jitter[0] - jitter[1]), jitter.mean()], abs=1e-6)
+        cost = telemetry["combination_cost"][n]
+        assert y[n] == pytest.approx(cost[pair[n]] - cost.mean(), abs=1e-5)
+
+
+def test_what_can_not_be_asked_is_refused() -> None:
+    with pytest.raises(InputError, match="costs of pairs"):
+        importance(synthetic(plan_of((5, 3, True)), 300))
+    with pytest.raises(InputError, match="at least 200"):
+        importance(with_costs("iou", 100))

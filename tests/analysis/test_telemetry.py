@@ -1,0 +1,76 @@
+"""What a run wrote, read again: the plan, the views, their pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardviews.analysis import telemetry
+from hardviews.errors import InputError
+from hardviews.methods.dino import DINO
+from hardviews.methods.ibot import IBOT
+from hardviews.selection.hard_views import Choice
+from hardviews.selection.search import first_ids
+from hardviews.training.telemetry import Followed, Telemetry
+from hardviews.views.draw import Views, draw
+from hardviews.views.images import ImageBatch
+from hardviews.views.plan import ViewPlan
+from hardviews.views.render import render
+from hardviews.views.streams import stream
+
+CPU = torch.device("cpu")
+
+
+def written(folder: Path, plan: ViewPlan, processes: int = 1) -> tuple[ImageBatch, Views]:
+    """Telemetry of two epochs of one step, by so many processes; the images and what was drawn in the second."""
+    pixels = torch.randint(0, 256, (12, 32, 24, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = ImageBatch.pack(list(pixels))
+    for process in range(processes):
+        kept = Telemetry(
+            folder / "telemetry", plan, Followed(12, 12, 3, 0, "hardest", 1, 1), process, processes, pytest.fail
+        )
+        part = slice(process * 12 // processes, (process + 1) * 12 // processes)
+        for step in range(2):
+            views = draw(plan, images.size, stream(0, "views", step))
+            ids = first_ids(plan, 12, CPU)[:, part]
+            kept.note(step, images[part], views[part], Choice(ids))
+            kept.fetch()
+            kept.write(ended=True)
+    return images, views
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("plan", [DINO.default_plan(32), IBOT.default_plan(32)], ids=["dino", "ibot"])
+def test_files_are_read_as_they_were_written(plan: ViewPlan, processes: int, tmp_path: Path) -> None:
+    images, views = written(tmp_path, plan, processes)
+    loaded = telemetry.load(tmp_path)
+    assert loaded.plan == plan
+    assert loaded["image"].tolist() == [*range(12), *range(12)]
+    assert loaded["step"].tolist() == [0] * 12 + [1] * 12
+    (_, _), (epoch, last) = loaded.epochs()
+    assert epoch == 1
+    again = last.views()
+    for name in ("slot", "flip", "jitter", "order", "grey", "blur", "solarize"):
+        assert torch.equal(getattr(again, name), getattr(views, name)), name
+    # In single precision boxes still are of the same pixels, so views are rendered again bit by bit.
+    for ours, theirs in zip(render(images, again, plan), render(images, views, plan), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(last.kept(), first_ids(plan, 12, CPU))
+    assert len(loaded.gallery) == 3
+    for index, file in loaded.gallery.items():
+        with Image.open(file) as picture:
+            assert np.array_equal(np.asarray(picture), images.image(index).permute(1, 2, 0).numpy())
+
+
+def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no telemetry"):
+        telemetry.load(tmp_path)
+    written(tmp_path, IBOT.default_plan(32))
+    (tmp_path / "telemetry" / "epoch-0001.npz").write_bytes(b"PK half")
+    with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged"):
+        telemetry.load(tmp_path)
+    (tmp_path / "telemetry" / "about.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match="another version"):
+        telemetry.load(tmp_path)
