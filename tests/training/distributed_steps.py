@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from hardviews import methods
+from hardviews.commands.processes import part_ways
 from hardviews.methods.base import Method
 from hardviews.selection import policies
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
@@ -91,7 +92,7 @@ def main(name: str, out: str) -> None:
         )
     if torch.distributed.is_initialized():
         fabric.barrier()
-        torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
+    part_ways()
 
 
 if __name__ == "__main__":

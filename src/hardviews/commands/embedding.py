@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hardviews.commands.embed import EmbedOptions
-from hardviews.commands.processes import started
+from hardviews.commands.processes import part_ways, started
 from hardviews.commands.sources import opened
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.decode import printable
@@ -72,8 +72,7 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
         wait(fabric)
     finally:
         beside.unlink(missing_ok=True)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        part_ways()
     if not fabric.is_global_zero:
         return {}
     written = {
@@ -169,9 +168,9 @@ def write_part(
     )  # fmt: skip
     exactly = options.precision == "32-true" and fabric.device.type == "cuda"
     with fabric.autocast(), all_bits() if exactly else nullcontext():
-        for part in batches:
-            paths = [printable(source.path(index)) for index in part.ids.tolist()]
-            file.write(paths, None if source.labels is None else source.labels[part.ids], part.vectors)
+        for found in batches:
+            paths = [printable(source.path(index)) for index in found.ids.tolist()]
+            file.write(paths, None if source.labels is None else source.labels[found.ids], found.vectors)
             progress.advance(task, len(paths))
     if fabric.global_rank:
         file.close()

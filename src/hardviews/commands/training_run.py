@@ -16,7 +16,7 @@ from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from hardviews.commands.processes import started
+from hardviews.commands.processes import part_ways, started
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.data.loader import Loader
@@ -91,8 +91,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     finally:
         for logger in loggers:
             logger.close()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
+        part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
         summary = finish(options, folder)
