@@ -21,9 +21,10 @@ from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from side_by_side import arguments, table, write
 from torch import nn
 
+from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
-from hardviews.commands.training_run import create_evaluate, create_fabric, create_loader, create_rates, pretrain
+from hardviews.commands.training_run import create_fabric, create_loader, create_rates, pretrain
 from hardviews.networks.backbones import feature_dim
 from hardviews.recipes import find
 from hardviews.training.options import PretrainOptions

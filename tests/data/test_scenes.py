@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.scenes import CocoScenes, ShapesScenes, batches, extents, open_scenes
+from hardviews.data.read_ahead import batches
+from hardviews.data.scenes import CocoScenes, ShapesScenes, extents, open_scenes
 from hardviews.data.shapes import draw_scene
 from hardviews.errors import InputError
 

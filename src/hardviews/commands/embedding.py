@@ -14,8 +14,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
-from rich.progress import Progress
 
+from hardviews.commands.bars import shown_progress
 from hardviews.commands.embed import EmbedOptions
 from hardviews.commands.processes import part_ways, started
 from hardviews.commands.sources import opened
@@ -23,6 +23,7 @@ from hardviews.commands.subjects import Subject, check, find_subject, preprocess
 from hardviews.data.decode import printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError
+from hardviews.evaluation.bench import Progress
 from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
 from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.training.precision import device_type, fast_precision
@@ -56,10 +57,9 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
         schema = schema_of(dimension(subject, ready), source.labels is not None, facts_of(subject, ready, source))
-        bar = Progress(console=console, transient=True, disable=not fabric.is_global_zero)
-        with spoken(fabric), writing(out), bar:
+        with spoken(fabric), writing(out), shown_progress(fabric.is_global_zero) as progress:
             file = EmbeddingFile(beside, schema)
-            write_part(file, subject, source, ready, options, fabric, bar)
+            write_part(file, subject, source, ready, options, fabric, progress)
         wait(fabric)
         if fabric.is_global_zero:
             with writing(out):
@@ -161,7 +161,7 @@ def write_part(
     fabric: Fabric, progress: Progress,
 ) -> None:  # fmt: skip
     """Encodes this process's part of the images."""
-    task = progress.add_task("embeddings", total=-(-len(source) // fabric.world_size))
+    advance = progress("embeddings", -(-len(source) // fabric.world_size))
     batches = encoded(
         subject.backbone.to(fabric.device), source, ready, batch_size=options.batch_size, workers=options.workers,
         process=fabric.global_rank, processes=fabric.world_size,
@@ -171,7 +171,7 @@ def write_part(
         for found in batches:
             paths = [printable(source.path(index)) for index in found.ids.tolist()]
             file.write(paths, None if source.labels is None else source.labels[found.ids], found.vectors)
-            progress.advance(task, len(paths))
+            advance(len(paths))
     if fabric.global_rank:
         file.close()
 

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from hardviews.commands.bars import shown_progress
 from hardviews.commands.evaluate import EvaluateOptions, listed
 from hardviews.commands.sources import open_sources
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
@@ -22,7 +21,7 @@ from hardviews.data.subset import Subset
 from hardviews.data.torchvision_sets import NAMES
 from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
-from hardviews.evaluation.bench import Bench, silent
+from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.seeded import seeded
 from hardviews.training.precision import device_type, fast_precision
@@ -125,22 +124,6 @@ def cache(subject: Subject, options: EvaluateOptions) -> FeatureCache | None:
     built = subject.built
     network = repr((built.architecture, sorted(built.arguments.items()), built.cifar_stem))
     return FeatureCache(Path(options.cache or Path(subject.name) / "features"), network)
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """A bar for every task that a protocol names."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield silent
-        return
-    with Progress(console=console, transient=True) as bars:
-
-        def started(name: str, length: int) -> Callable[[int], None]:
-            task = bars.add_task(name, total=length)
-            return lambda done: bars.advance(task, done)
-
-        yield started
 
 
 def facts(

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,14 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
-from torch import nn
 
+from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.processes import part_ways, started
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
-from hardviews.evaluation.features import Features, Preprocessing, extract
-from hardviews.evaluation.protocols.knn import knn_accuracy
-from hardviews.evaluation.rank import effective_rank
-from hardviews.evaluation.splits import held_out
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -39,7 +35,6 @@ from hardviews.training.run_folder import RunFolder, provenance
 from hardviews.training.step import Observe, Step, look_away
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.plan import ViewPlan
-from hardviews.views.streams import stream
 
 # The weights, as many numbers of the optimizer (twice for AdamW), and the next checkpoint beside the last.
 CHECKPOINT_COPIES = 6
@@ -211,39 +206,6 @@ def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[
         state = folder.checkpoint()
         loggers.append(TensorBoard(folder.path, int(state["step"]) if state else 0))
     return loggers
-
-
-def create_evaluate(
-    options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
-) -> Callable[[nn.Module, bool], Mapping[str, float]] | None:
-    """The kNN accuracy and the rank of a backbone, and once the accuracy of raw pixels; None where nothing is
-    labelled."""
-    if source.labels is None:
-        return None
-    preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
-
-    def features(backbone: nn.Module, of: ImageSource, pixels: bool) -> Features:
-        with fabric.autocast():
-            return extract(backbone, of, preprocessing, pixels=pixels, workers=options.workers)
-
-    def evaluate(backbone: nn.Module, pixels: bool) -> Mapping[str, float]:
-        bank = features(backbone, source, pixels)
-        if test is None:
-            _, query_rows = held_out(len(source), stream(options.seed, "held-out"))
-            asked = torch.isin(bank.rows, query_rows)
-            bank, queries = bank[~asked], bank[asked]
-        else:
-            queries = features(backbone, test, pixels)
-        values = {
-            "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature),
-            "embedding_rank": effective_rank(queries.vectors),
-        }
-        if bank.pixels is not None and queries.pixels is not None:
-            raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
-            values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k)
-        return values
-
-    return evaluate
 
 
 def run_folder_name(options: PretrainOptions, now: str) -> Path:

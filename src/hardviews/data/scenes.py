@@ -1,10 +1,9 @@
 """Pictures with objects: what object detectors are trained on and measured by."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ from hardviews.data.sources import open_source
 from hardviews.errors import InputError
 
 SIZE = 128  # side of the scenes that are drawn
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -286,21 +283,3 @@ def extents(masks: Tensor) -> Tensor:
     first = [columns.argmax(1), rows.argmax(1)]
     last = [side.shape[1] - side.flip(1).argmax(1) for side in (columns, rows)]
     return torch.stack(first + last, 1).float()
-
-
-def batches(read: Callable[[int], Read], order: Sequence[int], size: int, threads: int = 0) -> Iterator[list[Read]]:
-    """What ``read`` gives of the numbers in ``order``, ``size`` at once, the last part smaller.
-
-    Threads read ahead, two batches at most; the order does not depend on them.
-    """
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        ahead = [[pool.submit(read, int(index)) for index in part] for part in parts[:2]]
-        try:
-            for place in range(len(parts)):
-                if place + 2 < len(parts):
-                    ahead.append([pool.submit(read, int(index)) for index in parts[place + 2]])
-                yield [future.result() for future in ahead.pop(0)]
-        finally:
-            for future in (future for part in ahead for future in part):
-                future.cancel()

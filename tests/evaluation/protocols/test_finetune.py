@@ -10,6 +10,7 @@ import torch
 
 from hardviews.data.decode import Bounds, UnreadableImage
 from hardviews.data.shapes import Shapes
+from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.protocols import finetune as module
 from hardviews.evaluation.protocols.finetune import Augmented, finetune
@@ -70,9 +71,8 @@ def test_workers_change_nothing() -> None:
         assert torch.equal(value, there[key]), key
 
 
-def test_an_unreadable_picture_gives_way_to_one_of_the_same_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = small_bench(train=20)
-    source = bench.sources[0]
+def break_two(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures 4 and 8 can't be read."""
     read = source.read
 
     def broken(index: int, bounds: Bounds) -> torch.Tensor:
@@ -81,6 +81,12 @@ def test_an_unreadable_picture_gives_way_to_one_of_the_same_part(monkeypatch: py
         return read(index, bounds)
 
     monkeypatch.setattr(source, "read", broken)
+
+
+def test_an_unreadable_picture_gives_way_to_one_of_the_same_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = small_bench(train=20)
+    source = bench.sources[0]
+    break_two(source, monkeypatch)
     pictures = Augmented(bench, torch.tensor([2, 4, 8, 11]), "")
     assert [pictures[0, place][1] for place in range(4)] == [0, 3, 3, 3]
 
@@ -129,14 +135,6 @@ def test_an_augmentation_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_pictures_that_can_not_be_read_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = small_bench(train=20, test=20)
-    test = bench.sources[1]
-    read = test.read
-
-    def broken(index: int, bounds: Bounds) -> torch.Tensor:
-        if index in (4, 8):
-            raise UnreadableImage(str(index), "broken")
-        return read(index, bounds)
-
-    monkeypatch.setattr(test, "read", broken)
+    break_two(bench.sources[1], monkeypatch)
     list(finetune(bench, fractions=[0.5, 1.0], epochs=1, batch_size=4))
     assert bench.unreadable == 2

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.data.coco import coco_tools, quiet
-from hardviews.data.scenes import SIZE, Scenes, batches, open_scenes
+from hardviews.data.read_ahead import batches
+from hardviews.data.scenes import SIZE, Scenes, open_scenes
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.detector import detector, target

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardviews.data.scenes import SIZE, batches
+from hardviews.data.read_ahead import batches
+from hardviews.data.scenes import SIZE
 from hardviews.data.semantic import IGNORED, Segmented, SegmentedScenes, open_segmented
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
