@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check dist test-oldest constraints clean
+.PHONY: demo test browser check dist test-oldest constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: $(VENV)/.installed-test
@@ -17,6 +17,15 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Reports are looked at in a real browser, the system's. Where there is none and it can't be had, those tests are skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0; \
+	echo "installing chromium, which the tests of reports are shown in"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ timeout 120 apt-get update && timeout 600 apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	|| echo "it can't be installed; those tests are skipped"
 
 # Wheel and sdist, and the wheel in an environment of its own.
 dist: $(VENV)/.installed-test

@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "measure a run's backbone, or any timm model's",
     "embed": "write the features of every image to a Parquet file",
     "export": "write a run's backbone as timm, torchvision or ONNX read it",
+    "report": "show what runs did and which views they kept, as one page",
     "recipes": "list the published runs that come with hardviews",
 }
 

@@ -1,0 +1,288 @@
+"""What the kept views are like beside a random choice: IoU, crops, colours, by epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardviews.analysis.curves import label, said
+from hardviews.analysis.drawing import bars, histogram, lines
+from hardviews.analysis.figure import Bars, Figure, Line, number
+from hardviews.analysis.run import Run
+from hardviews.analysis.statistics import by_epoch, of_pairs, of_views
+from hardviews.analysis.telemetry import Array, Telemetry
+from hardviews.views.plan import ViewPlan
+
+MOST_EPOCHS = 24  # of a long run, so many are looked at: the first, the last, and others evenly between
+MOST_ROWS = 8192  # looked at for what is of all epochs together
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Described:
+    """A quantity in words: a title, the axis' unit, what it is, and whether it is a part of something."""
+
+    title: str
+    unit: str
+    meaning: str
+    percent: bool = False
+
+
+GEOMETRY = {
+    "overlap": Described(
+        "Overlap", "of the smaller crop", "how much of the smaller crop lies within the other", percent=True
+    ),
+    "distance": Described(
+        "Distance of centres", "in crop sides", "how far the crops' centres lie apart, in units of their sides"
+    ),
+    "area": Described("Crop size", "of the picture", "how much of the picture a view shows", percent=True),
+    "area_difference": Described(
+        "Difference in size", "logarithm of areas", "how different in size two crops are (0: equal, 0.7: one twice)"
+    ),
+}
+COLOURS = {
+    "brightness_difference": Described("Brightness", "difference of factors", "how differently bright two views are"),
+    "contrast_difference": Described("Contrast", "difference of factors", "how different in contrast two views are"),
+    "saturation_difference": Described(
+        "Saturation", "difference of factors", "how differently saturated two views are"
+    ),
+    "hue_difference": Described("Hue", "difference, in turns", "how far apart the colours of two views are turned"),
+    "grey_difference": Described(
+        "Grey beside colour", "of pairs", "how often one of two views is grey and the other is not", percent=True
+    ),
+    "grey": Described("Grey", "of views", "how often a view is grey", percent=True),
+    "blur_difference": Described("Blur", "difference, in pixels", "how differently blurred two views are"),
+    "solarize_difference": Described(
+        "Solarized beside not", "of pairs", "how often bright parts of one of two views are inverted", percent=True
+    ),
+    "flip_difference": Described(
+        "Mirrored beside not", "of pairs", "how often one of two views is mirrored and the other is not", percent=True
+    ),
+}
+SHORT = {
+    "iou": "shared part (IoU)", "overlap": "overlap", "distance": "distance", "area": "crop size",
+    "area_difference": "size difference", "brightness_difference": "brightness diff.",
+    "contrast_difference": "contrast diff.", "saturation_difference": "saturation diff.",
+    "hue_difference": "hue diff.", "grey": "grey", "grey_difference": "grey beside colour",
+    "blur_difference": "blur diff.", "solarize_difference": "solarized beside not",
+    "flip_difference": "mirrored beside not",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A run that chose among views and has telemetry.
+
+    Args:
+        place: its number among the runs of the report.
+        run: the run.
+        table: ``statistics.by_epoch``, of at most ``MOST_EPOCHS`` epochs.
+        rows: telemetry of steps that chose, at most ``MOST_ROWS``.
+    """
+
+    place: int
+    run: Run
+    table: dict[str, Array]
+    rows: Telemetry
+
+    def mean(self, name: str) -> float:
+        """A column's mean over the images of all epochs of ``table``."""
+        known = np.isfinite(self.table[name])
+        weight = self.table["images"][known]
+        return float((self.table[name][known] * weight).sum() / weight.sum()) if weight.sum() else float("nan")
+
+
+def chosen(runs: Sequence[Run]) -> list[Chosen]:
+    """Those of the runs that there is something to tell of."""
+    found = []
+    for place, run in enumerate(runs):
+        if run.telemetry is not None and run.telemetry["chosen"].any():
+            epochs = np.unique(run.telemetry["epoch"])
+            some = epochs[np.unique(np.linspace(0, len(epochs) - 1, MOST_EPOCHS).round().astype(int))]
+            table = by_epoch(run.telemetry.where(np.isin(run.telemetry["epoch"], some)))
+            rows = np.flatnonzero(run.telemetry["chosen"])
+            if len(rows) > MOST_ROWS:
+                rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
+            found.append(Chosen(place, run, table, run.telemetry.where(rows)))
+    return found
+
+
+def overlaps(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+    """IoU by epoch, its histogram, and how often the kept combination is that of lowest IoU."""
+    some = [run for run in runs if np.isfinite(run.mean("iou_kept"))]
+    found = [_iou(some, runs)] if some else []
+    return found + ([_histogram(of, runs), _lowest(of, runs)] if of else [])
+
+
+def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
+    drawn = []
+    for place, run in enumerate(runs):
+        if run in some:
+            drawn.append(Line(label(runs, run, "kept"), *run.by_epoch("iou_kept"), place))
+            drawn.append(Line(label(runs, run, "random"), *run.by_epoch("iou_random"), place, True, len(runs) == 1))
+    phrase = said(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
+    caption = (
+        "IoU, intersection over union: the part of the area covered by two crops that both of them cover; 1 is the "
+        f"same crop twice, 0 none shared. Kept views against a random choice, over all steps: {phrase}"
+    )
+    return lines("iou", "How much the views share", caption, drawn, unit="IoU")
+
+
+def chances(plan: ViewPlan) -> Tensor:
+    """How likely a random choice keeps candidates t and v both, ``[T, V]``; 0 where they are the same."""
+    slot = plan.slot_of()
+    both = torch.zeros(plan.targets, plan.draw, dtype=torch.float64)
+    for t in range(plan.targets):
+        for v in range(plan.draw):
+            a, b = plan.slots[slot[t]], plan.slots[slot[v]]
+            other = (b.keep - 1) / max(b.draw - 1, 1) if slot[t] == slot[v] else b.keep / b.draw
+            both[t, v] = 0 if t == v else a.keep / a.draw * other
+    return both
+
+
+def iou_parts(rows: Telemetry, edges: Array) -> tuple[Array, Array]:
+    """Histograms of the IoU of every kept target with every other kept view, and of a random choice, exactly.
+
+    Args:
+        rows: of steps that chose.
+        edges: ``[bins + 1]``.
+
+    Returns:
+        Parts of all ``[bins]``, of the kept and of a random choice.
+    """
+    iou = of_pairs(rows.views())["iou"][: rows.plan.targets]  # [T, V, N]
+    kept = torch.zeros(rows.plan.draw, len(rows), dtype=torch.bool).scatter_(0, rows.kept(), True)
+    both = kept[: rows.plan.targets, None] & kept[None]
+    chance = chances(rows.plan)[..., None].expand_as(iou)
+    both = both & (chance > 0)
+    found = []
+    for weight in (both.double(), chance):
+        counts, _ = np.histogram(iou.clamp(0, 1).flatten().numpy(), edges, weights=weight.flatten().numpy())
+        found.append(counts / max(counts.sum(), 1e-12))
+    return found[0], found[1]
+
+
+def _histogram(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+    edges = np.linspace(0, 1, BINS + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    drawn, low = [], {}
+    for one in of:
+        kept, random = iou_parts(one.rows, edges)
+        low[one.run.name] = kept[: BINS // 4].sum(), random[: BINS // 4].sum()
+        drawn.append(Line(label(runs, one.run, "kept"), middles, kept, one.place))
+        drawn.append(Line(label(runs, one.run, "random"), middles, random, one.place, True, len(runs) == 1))
+    phrase = said(
+        runs,
+        [one.run for one in of],
+        lambda run: " against ".join(number(float(part), True) for part in low[run.name]),
+    )
+    caption = (
+        "How the IoU of pairs is spread, over all epochs; a random choice's is exact, from all candidates. Pairs that "
+        f"share less than a quarter, kept against random: {phrase}"
+    )
+    return histogram("iou-histogram", "Spread of the IoU", caption, drawn, edges, unit="of all pairs", x_label="IoU")
+
+
+def _lowest(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+    drawn = []
+    for one in of:
+        x = one.table["epoch"] + 1.0
+        drawn.append(Line(label(runs, one.run, "kept"), x, one.table["lowest_iou_kept"], one.place))
+        chance = one.table["lowest_iou_random"]
+        drawn.append(Line(label(runs, one.run, "chance"), x, chance, one.place, True, len(runs) == 1))
+
+    def phrase(run: Run) -> str:
+        one = next(one for one in of if one.run is run)
+        chance = one.mean("lowest_iou_random")
+        beside = f", by chance {number(chance, True)}" if np.isfinite(chance) else ""
+        return f"{number(one.mean('lowest_iou_kept'), True)} of pictures{beside}"
+
+    caption = (
+        "How often no other combination of a picture's candidates shares less than the kept one. Were hard views only "
+        f"those that overlap least, this would be 100%. {said(runs, [one.run for one in of], phrase)}"
+    )
+    title = "Kept views of lowest IoU"
+    return lines("lowest-iou", title, caption, drawn, unit="of pictures", percent=True, zero=True)
+
+
+def crops(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+    """Overlap, distance and sizes of crops by epoch."""
+    return [_quantity(name, described, runs, of) for name, described in GEOMETRY.items()] if of else []
+
+
+def colours(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+    """The same of every parameter of colour, blur and flip that any run draws."""
+    return [
+        _quantity(name, described, runs, of)
+        for name, described in COLOURS.items()
+        if any(one.mean(f"{name}_random") for one in of)
+    ]
+
+
+def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence[Chosen]) -> Figure:
+    drawn = []
+    for one in of:
+        x = one.table["epoch"] + 1.0
+        drawn.append(Line(label(runs, one.run, "kept"), x, one.table[f"{name}_kept"], one.place))
+        random = one.table[f"{name}_random"]
+        drawn.append(Line(label(runs, one.run, "random"), x, random, one.place, True, len(runs) == 1))
+
+    def phrase(run: Run) -> str:
+        one = next(one for one in of if one.run is run)
+        kept, random = one.mean(f"{name}_kept"), one.mean(f"{name}_random")
+        return f"{number(kept, described.percent)} of kept views, {number(random, described.percent)} of random ones"
+
+    caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {said(runs, [one.run for one in of], phrase)}"
+    slug = name.replace("_", "-")
+    return lines(slug, described.title, caption, drawn, unit=described.unit, percent=described.percent)
+
+
+def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+    """What selection prefers, all quantities on one scale."""
+    if not of:
+        return []
+    effects = {one.run.name: _effects(one) for one in of}
+    names = [name for name in SHORT if any(np.isfinite(effect[name]) for effect in effects.values())]
+    first = effects[of[0].run.name]
+    names.sort(key=lambda name: -abs(np.nan_to_num(first[name])))
+    groups = []
+    for one in of:
+        values = np.array([effects[one.run.name][name] for name in names])
+        written = [f"{value:+.2f}".replace("-", "−") if np.isfinite(value) else "–" for value in values]
+        groups.append(Bars(label(runs, one.run, "difference" if len(runs) == 1 else ""), values, written, one.place))
+
+    def phrase(run: Run) -> str:
+        effect = effects[run.name]
+        largest = max(names, key=lambda name: abs(np.nan_to_num(effect[name])))
+        return f"{SHORT[largest]} ({effect[largest]:+.2f})".replace("-", "−")
+
+    told = said(runs, [one.run for one in of], phrase)
+    caption = (
+        "How much kept views differ from a random choice, in standard deviations of the candidates: to the right, kept "
+        f"views have more of it; to the left, less; 0 is no preference. What differs most: {told}"
+    )
+    labels = [SHORT[name] for name in names]
+    title, axis = "What selection prefers", "standard deviations"
+    return [bars("preference", title, caption, labels, groups, x_label=axis, head="quantity")]
+
+
+def _effects(one: Chosen) -> dict[str, float]:
+    """Differences of means, kept less random, by the standard deviation over candidates; NaN where that is 0."""
+    views, plan = one.rows.views(), one.rows.plan
+    chance = chances(plan)[..., None]
+    found = {}
+    pairs = of_pairs(views)
+    for name in SHORT:
+        if name in pairs:
+            values = pairs[name][: plan.targets]
+            weight = chance.expand_as(values) / max(float(chance.sum()) * values.shape[-1], 1e-12)
+        else:
+            values = of_views(views)[name]
+            weight = torch.full_like(values, 1 / values.numel())
+        centre = (weight * values).sum()
+        deviation = float((weight * (values - centre) ** 2).sum().sqrt())
+        difference = one.mean(f"{name}_kept") - one.mean(f"{name}_random")
+        found[name] = difference / deviation if deviation > 1e-9 else float("nan")
+    return found

@@ -1,0 +1,221 @@
+"""Key figures, facts and results of runs, as tables whose numbers can be read back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from hardviews.analysis.choices import Chosen
+from hardviews.analysis.figure import number
+from hardviews.analysis.run import Run
+
+# Settings found by a protocol and facts of a measurement, which are no results.
+NO_RESULTS = ("_rate", "_c")
+FACTS = {"train_images", "test_images", "unreadable", "seed", "step", "image_size", "blocks", "crop"}
+# Settings that say where a run lies and how it was carried out, not what it is.
+CARRIED_OUT = {
+    "out", "data_root", "download", "workers", "in_memory", "max_unreadable", "checkpoint_steps", "log_steps",
+    "tensorboard", "wandb", "max_batch_bytes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number as it is shown, and as it is: ``raw`` None where it is not known."""
+
+    text: str
+    raw: float | None = None
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A key figure of every run.
+
+    Args:
+        name: for who reads the page by machine.
+        title: for who reads it.
+        note: what it means.
+        values: one a run.
+    """
+
+    name: str
+    title: str
+    note: str
+    values: list[Value]
+
+
+def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
+    """The figures a reader looks for first; those that no run has are left out."""
+    by_place = {one.place: one for one in of}
+
+    def share(run: Run) -> float:
+        return run.spent()["score"] / run.seconds if run.seconds else float("nan")
+
+    lowest = [
+        by_place[place].mean("lowest_iou_kept") if place in by_place else float("nan") for place in range(len(runs))
+    ]
+    chance = [
+        by_place[place].mean("lowest_iou_random") if place in by_place else float("nan") for place in range(len(runs))
+    ]
+    rows: list[tuple[str, str, str, Sequence[float | None]]] = [
+        ("knn_top1", "kNN accuracy, trained", "of the backbone at the end", [run.last("knn_top1") for run in runs]),
+        ("knn_top1_untrained", "kNN, untrained", "before training", [run.first("knn_top1") for run in runs]),
+        ("knn_top1_pixels", "kNN, raw pixels", "without any network", [run.first("knn_top1_pixels") for run in runs]),
+        ("iou_kept", "IoU of kept views", "mean of all steps", [run.mean("iou_kept") for run in runs]),
+        ("iou_random", "IoU of random views", "by a random choice", [run.mean("iou_random") for run in runs]),
+        ("lowest_iou_kept", "Kept were of lowest IoU", "of the followed pictures", lowest),
+        ("lowest_iou_random", "Lowest IoU by chance", "what a random choice would hit", chance),
+        ("seconds", "Training time", "in steps, without measurements", [run.seconds for run in runs]),
+        ("share_score", "Spent on scoring", "of the time of all steps", [share(run) for run in runs]),
+    ]  # fmt: skip
+    found = []
+    for name, title, note, values in rows:
+        known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
+        if any(value is not None for value in known):
+            found.append(KeyFigure(name, title, note, [Value(_shown(name, value), value) for value in known]))
+    return found
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if name == "seconds":
+        return duration(value)
+    return f"{value:.2f}" if name.startswith("iou_") else number(value, True)
+
+
+def duration(seconds: float) -> str:
+    """As people say it: ``45 s``, ``32 min 26 s``, ``5 h 07 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What was run, on what, how long: (title, text)."""
+    config = run.config
+    backbone = config.get("backbone") or {}
+    summary = run.summary or {}
+    images = run.images
+    followed = len(np.unique(run.telemetry["image"])) if run.telemetry is not None else 0
+    planned = config.get("epochs")
+    done = f"{number(run.epochs)} of {planned}" if planned != run.epochs else f"{planned}"
+    state = "finished" if run.summary is not None else "has not ended, or was interrupted: no summary.json"
+    versions = summary.get("versions") or {}
+    rows = [
+        ("Method", config["method"].get("name")),
+        ("Backbone", backbone.get("name") if isinstance(backbone, dict) else backbone),
+        ("Data", config.get("data")),
+        ("Pictures", f"{images:,}, of which {followed:,} were followed" if images is not None else None),
+        ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
+        ("Views", views_in_words(run)),
+        ("Policy", config.get("policy")),
+        ("Scored at", scored_in_words(config.get("score_resolution"))),
+        ("Epochs", f"{done} ({run.steps:,} steps of {config.get('batch_size')} pictures)"),
+        ("State", state),
+        ("Time in steps", duration(run.seconds) if run.seconds else None),
+        ("Precision", f"{config.get('precision')} on {config.get('accelerator')}"),
+        ("Seed", config.get("seed")),
+        ("Machine", summary.get("machine")),
+        ("Versions", ", ".join(f"{name} {one}" for name, one in versions.items() if name in ("hardviews", "torch"))),
+        ("Commit", (summary.get("git_commit") or "")[:12]),
+        ("Folder", str(run.folder)),
+    ]
+    return [(title, str(text)) for title, text in rows if text not in (None, "")]
+
+
+def facts_of_all(runs: Sequence[Run]) -> list[list[str]]:
+    """A row of every fact of any run: its title, and the text of every run."""
+    found = [dict(facts(run)) for run in runs]
+    titles = list(dict.fromkeys(title for one in found for title in one))
+    return [[title, *(one.get(title, "–") for one in found)] for title in titles]
+
+
+def views_in_words(run: Run) -> str | None:
+    """How many are drawn and kept: ``2+2+8 drawn, 1+1+4 kept``."""
+    views = run.config.get("views")
+    if run.slots:
+        counts = ["+".join(str(slot[way]) for slot in run.slots) for way in ("draw", "keep")]
+        return f"{counts[0]} drawn, {counts[1]} kept" if counts[0] != counts[1] else f"{counts[0]}, nothing to choose"
+    listed = views if isinstance(views, list) else [views] if views else []
+    return f"{'+'.join(map(str, listed))} drawn" if listed else None
+
+
+def scored_in_words(resolution: Any) -> str | None:
+    """The size at which candidates are scored."""
+    if not _number(resolution):
+        return None
+    return "full size" if resolution == 1 else f"{resolution:.0%} of the size"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of runs: what it is of, and a value a run."""
+
+    title: str
+    values: list[Value]
+
+
+def results(runs: Sequence[Run]) -> dict[str, list[Row]]:
+    """What was measured, by the data it was measured on, with differences from the first run."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for place, run in enumerate(runs):
+        for name in run.evaluations:
+            if (last := run.last(name)) is not None:
+                found.setdefault("on the way", {}).setdefault(name, {})[place] = last
+        for result in run.results:
+            data = PurePath(str(result.get("data"))).name
+            test = result.get("test_data")
+            on = f"{data}, tested on {PurePath(str(test)).name}" if test else data
+            for name, value in result.items():
+                if _number(value) and name not in FACTS and not name.endswith(NO_RESULTS):
+                    found.setdefault(on, {}).setdefault(name, {})[place] = float(value)
+    return {on: [_row(name, values, len(runs)) for name, values in rows.items()] for on, rows in found.items()}
+
+
+def _row(name: str, values: dict[int, float], count: int) -> Row:
+    part = any(word in name for word in ("top1", "map", "_ap", "miou", "accuracy", "per_class"))
+    cells = []
+    for place in range(count):
+        value, base = values.get(place), values.get(0)
+        change = ""
+        if place and value is not None and base is not None:
+            change = f"{100 * (value - base):+.1f} points" if part else f"{value - base:+.3g}"
+        cells.append(Value(number(np.nan if value is None else value, part), value, change.replace("-", "−")))
+    return Row(in_words(name), cells)
+
+
+def in_words(name: str) -> str:
+    """``knn_top1_k200`` is ``kNN, top 1, k 200``."""
+    words = {"knn": "kNN", "top1": "top 1", "map": "mAP", "nmi": "NMI", "ari": "ARI", "miou": "mean IoU", "ap": "AP"}
+    parts = [words.get(part, part) for part in name.split("_")]
+    return " ".join(parts)
+
+
+def settings(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every setting, nested ones by dotted names."""
+    found: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            found |= settings(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = "–" if value is None else str(value)
+    return found
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Settings in which runs differ, with the value of every run."""
+    flat = [settings({name: x for name, x in run.config.items() if name not in CARRIED_OUT}) for run in runs]
+    names = list(dict.fromkeys(name for one in flat for name in one))
+    rows = [(name, [one.get(name, "not set") for one in flat]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]

@@ -1,0 +1,213 @@
+"""The gallery: original pictures with the candidates' boxes, the candidates themselves, the kept ones marked."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hardviews.analysis.figure import number
+from hardviews.analysis.statistics import by_image
+from hardviews.analysis.telemetry import Telemetry
+from hardviews.views.draw import Views
+from hardviews.views.images import ImageBatch
+from hardviews.views.render import render
+
+SIDE = 64  # pixels of a candidate
+LARGER = 128  # of an original
+MOMENTS = 3  # of training, for every picture
+PICTURES = 9
+CANDIDATES = 240  # of all of them, about 2 KB each
+EXTREMES = 8  # easiest and hardest pictures
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture of the data set: its index, how it is called, its class where it has one, its pixels."""
+
+    index: int
+    name: str
+    label: str | None
+    pixels: Image.Image
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate view as the page shows it.
+
+    Args:
+        id: from 1, as people count.
+        box: x, y, width, height of the crop in percent of the picture.
+        kept: whether it was trained on.
+        words: what was drawn.
+        data: its pixels, as an address.
+        slot: the kind of view.
+    """
+
+    id: int
+    box: tuple[float, float, float, float]
+    kept: bool
+    words: str
+    data: str
+    slot: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One picture at one step: when, all its candidates, what was chosen in words."""
+
+    epoch: int
+    step: int
+    candidates: list[Candidate]
+    words: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture of the gallery through training; ``width`` and ``height`` in pixels, ``data`` its address."""
+
+    index: int
+    width: int
+    height: int
+    data: str
+    moments: list[Moment]
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """An easy or a hard picture; ``data`` None where its pixels are not to be had."""
+
+    index: int
+    excess: float
+    name: str
+    label: str | None
+    data: str | None
+
+
+def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[Shown]:
+    """Followed pictures with their candidates, rendered from the small pictures that the run kept.
+
+    Args:
+        telemetry: of a run.
+        most: candidates in all; fewer pictures are shown where each has many.
+    """
+    count = min(max(most // (telemetry.plan.draw * MOMENTS), 2), PICTURES)
+    shown: list[Shown] = []
+    for index, file in telemetry.gallery.items():
+        rows = np.flatnonzero(telemetry["image"] == index)
+        if len(shown) < count and len(rows):
+            some = rows[np.unique(np.linspace(0, len(rows) - 1, MOMENTS).round().astype(int))]
+            try:
+                with Image.open(file) as opened:
+                    picture = opened.convert("RGB")
+            except OSError:  # a damaged file is a picture less
+                continue
+            moments = _moments(telemetry.where(some), picture)
+            shown.append(Shown(index, picture.width, picture.height, address(picture), moments))
+    return shown
+
+
+def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
+    pixels = torch.from_numpy(np.array(picture))
+    views, plan = rows.views(), rows.plan
+    resolution = min(SIDE / max(slot.size for slot in plan.slots), 1.0)
+    rendered = render(ImageBatch.pack([pixels] * len(rows)), views, plan, resolution)
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (plan.mean, plan.std))
+    slots = plan.slot_of()
+    found = []
+    for row in range(len(rows)):
+        kept = set(rows["kept"][row].tolist())
+        candidates = []
+        for v in range(plan.draw):
+            seen = ((rendered[v][row] * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+            x0, y0, x1, y1 = (100 * float(edge) for edge in views.box[v, row])
+            candidates.append(
+                Candidate(
+                    v + 1,
+                    (x0, y0, x1 - x0, y1 - y0),
+                    v in kept,
+                    drawn(views, v, row, float(rows["masked"][row, v]) if "masked" in rows.rows else 0.0),
+                    address(Image.fromarray(seen.numpy())),
+                    plan.slots[slots[v]].name,
+                )
+            )
+        epoch, step = int(rows["epoch"][row]), int(rows["step"][row])
+        found.append(Moment(epoch + 1, step + 1, candidates, _choice(rows, row)))
+    return found
+
+
+def drawn(views: Views, v: int, row: int, masked: float = 0.0) -> str:
+    """What was drawn of a view, in words."""
+    x0, y0, x1, y1 = views.box[v, row].tolist()
+    words = [f"{(x1 - x0) * (y1 - y0):.0%} of the picture"]
+    words += ["mirrored"] if views.flip[v, row] else []
+    brightness, contrast, saturation, hue = views.jitter[v, row].tolist()
+    if (brightness, contrast, saturation, hue) != (1, 1, 1, 0):
+        words.append(
+            f"brightness ×{brightness:.2f}, contrast ×{contrast:.2f}, saturation ×{saturation:.2f}, "
+            f"hue {hue * 360:+.0f}°"
+        )
+    words += ["grey"] if views.grey[v, row] else []
+    words += [f"blurred by {float(views.blur[v, row]):.1f} px"] if views.blur[v, row] > 0 else []
+    words += ["solarized"] if views.solarize[v, row] else []
+    words += [f"{masked:.0%} hidden from the student"] if masked else []
+    return ", ".join(words)
+
+
+def _choice(rows: Telemetry, row: int) -> str:
+    """What was kept and what it cost."""
+    *first, last = (str(id + 1) for id in rows["kept"][row].tolist())
+    ids = f"{', '.join(first)} and {last}" if first else last
+    cost, average = float(rows["cost"][row]), float(rows["cost_mean"][row])
+    if not rows["chosen"][row]:
+        return f"took {ids}, without choosing"
+    if not np.isfinite(cost):
+        return f"kept {ids}"
+    words = f"kept {ids}: cost {number(cost)}, mean of all {number(average)}"
+    rank, count = int(rows["rank"][row]), len(rows.combinations)
+    if rank >= 0 and count:
+        words += f", hardest of {count}" if rank == 0 else f", place {rank + 1} of {count}"
+    return words
+
+
+def extremes(
+    telemetry: Telemetry, picture: Callable[[int], Original | None] | None
+) -> tuple[list[Extreme], list[Extreme]]:
+    """The hardest and the easiest of the followed pictures, the most extreme first; empty where costs are not known.
+
+    Args:
+        telemetry: of a run.
+        picture: gives pictures of the data set; None: it is not there, and only those of the gallery are shown.
+    """
+    found = by_image(telemetry)
+    count = min(EXTREMES, len(found["image"]) // 2)
+
+    def extreme(place: int) -> Extreme:
+        index, excess = int(found["image"][place]), float(found["cost"][place])
+        original = None if picture is None else picture(index)
+        if original is not None:
+            return Extreme(index, excess, original.name, original.label, address(original.pixels))
+        file = telemetry.gallery.get(index)
+        try:
+            with Image.open(file) if file else Image.new("RGB", (1, 1)) as opened:
+                return Extreme(index, excess, f"picture {index}", None, address(opened) if file else None)
+        except OSError:
+            return Extreme(index, excess, f"picture {index}", None, None)
+
+    last = len(found["image"]) - 1
+    return [extreme(place) for place in range(count)], [extreme(last - place) for place in range(count)]
+
+
+def address(picture: Image.Image) -> str:
+    """A picture as a ``data:`` address, at most ``LARGER`` pixels a side: JPEG or PNG, whichever is shorter."""
+    small = picture.convert("RGB")
+    small.thumbnail((LARGER, LARGER))
+    ways = []
+    for kind, settings in (("jpeg", {"quality": 85, "optimize": True}), ("png", {"optimize": True})):
+        whole = BytesIO()
+        small.save(whole, kind, **settings)
+        ways.append(f"data:image/{kind};base64,{b64encode(whole.getvalue()).decode()}")
+    return min(ways, key=len)
