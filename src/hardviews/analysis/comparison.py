@@ -68,7 +68,7 @@ def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
         ("iou_random", "IoU of random views", "by a random choice", [run.mean("iou_random") for run in runs]),
         ("lowest_iou_kept", "Kept were of lowest IoU", "of the followed pictures", lowest),
         ("lowest_iou_random", "Lowest IoU by chance", "what a random choice would hit", chance),
-        ("seconds", "Training time", "in steps, without measurements", [run.seconds for run in runs]),
+        ("seconds", "Training time", "without measurements", [run.seconds if run.steps else None for run in runs]),
         ("share_score", "Spent on scoring", "of the time of all steps", [share(run) for run in runs]),
     ]  # fmt: skip
     found = []

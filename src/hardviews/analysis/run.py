@@ -150,10 +150,13 @@ def read_all(folders: Sequence[Path]) -> list[Run]:
 def short_names(folders: Sequence[Path]) -> list[str]:
     """The ends of paths, as long as it takes to tell them apart: ``a/x/r`` and ``a/y/r`` are ``x/r``, ``y/r``."""
     parts = [folder.resolve().parts for folder in folders]
-    length = 1
-    while len({part[-length:] for part in parts}) < len(parts) and length < max(map(len, parts)):
-        length += 1
-    return [str(Path(*part[-length:])) for part in parts]
+
+    def short(mine: tuple[str, ...]) -> str:
+        lengths = range(1, len(mine) + 1)
+        alone = (n for n in lengths if sum(other[-n:] == mine[-n:] for other in parts) == 1)
+        return str(Path(*mine[-next(alone, len(mine)) :]))
+
+    return [short(mine) for mine in parts]
 
 
 def _config(folder: Path) -> dict[str, Any]:
