@@ -103,12 +103,14 @@ def test_what_runs_are_compared_with_is_drawn_once_where_it_is_the_same() -> Non
     assert [(line.label, line.colour) for line in both[2:]] == [("random", "muted")]
     other = [*kept, same[0], Line("b, random", x, y * 2, 1, True)]
     assert merged(other) == other
+    third = Line("c, random", x, y * 2, 2, True)
+    assert [line.label for line in merged([*other, third])][2:] == ["a, random", "b, c, random"]
 
 
 @pytest.mark.parametrize(
     ("value", "percent", "text"),
     [(0.4868, True, "48.7%"), (49.0, False, "49.0"), (123.4, False, "123"), (12345.6, False, "12,346"),
-     (0.0, False, "0"), (1e-5, False, "1.0e-05"), (float("nan"), True, "–")],
+     (0.0, False, "0"), (1e-5, False, "1.0e−05"), (-0.0391, False, "−0.0391"), (float("nan"), True, "–")],
 )  # fmt: skip
 def test_numbers_are_short(value: float, percent: bool, text: str) -> None:
     assert number(value, percent) == text

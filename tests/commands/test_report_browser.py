@@ -136,7 +136,7 @@ def test_every_figure_is_drawn(browser: Any, reports: dict[str, Path], scheme: s
         for left, top, right, bottom in figures:
             assert right - left > 100
             assert bottom - top > 60
-            colours = whole.crop((int(left), int(top), int(right), int(bottom))).getcolors(1 << 24)
+            colours = whole.crop((int(left), int(top), int(right), int(bottom))).getcolors(1 << 18)
             assert colours is not None
             ground = max(count for count, _ in colours)
             # Something is there, and more than a frame.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hardviews.analysis.curves import label, said
 from hardviews.analysis.drawing import bars, histogram, lines
-from hardviews.analysis.figure import Bars, Figure, Line, number
+from hardviews.analysis.figure import Bars, Figure, Line, number, signed
 from hardviews.analysis.run import Run
 from hardviews.analysis.statistics import by_epoch, of_pairs, of_views
 from hardviews.analysis.telemetry import Array, Telemetry
@@ -222,6 +222,7 @@ def colours(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
 
 
 def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence[Chosen]) -> Figure:
+    of = [one for one in of if one.mean(f"{name}_random")]  # the others' plans do not draw it
     drawn = []
     for one in of:
         x = one.table["epoch"] + 1.0
@@ -250,13 +251,13 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
     groups = []
     for one in of:
         values = np.array([effects[one.run.name][name] for name in names])
-        written = [f"{value:+.2f}".replace("-", "−") if np.isfinite(value) else "–" for value in values]
+        written = [signed(value, 2) for value in values]
         groups.append(Bars(label(runs, one.run, "difference" if len(runs) == 1 else ""), values, written, one.place))
 
     def phrase(run: Run) -> str:
         effect = effects[run.name]
         largest = max(names, key=lambda name: abs(np.nan_to_num(effect[name])))
-        return f"{SHORT[largest]} ({effect[largest]:+.2f})".replace("-", "−")
+        return f"{SHORT[largest]} ({signed(effect[largest], 2)})"
 
     told = said(runs, [one.run for one in of], phrase)
     caption = (

@@ -112,7 +112,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Method", config["method"].get("name")),
         ("Backbone", backbone.get("name") if isinstance(backbone, dict) else backbone),
         ("Data", config.get("data")),
-        ("Pictures", f"{images:,}, of which {followed:,} were followed" if images is not None else None),
+        ("Pictures", pictures_in_words(images, followed)),
         ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
         ("Views", views_in_words(run)),
         ("Policy", config.get("policy")),
@@ -145,6 +145,17 @@ def views_in_words(run: Run) -> str | None:
         return f"{counts[0]} drawn, {counts[1]} kept" if counts[0] != counts[1] else f"{counts[0]}, nothing to choose"
     listed = views if isinstance(views, list) else [views] if views else []
     return f"{'+'.join(map(str, listed))} drawn" if listed else None
+
+
+def pictures_in_words(images: int | None, followed: int) -> str | None:
+    """How many there are, and how many telemetry followed."""
+    if images is None:
+        return None
+    return (
+        f"{images:,}, all of them followed"
+        if followed >= images
+        else f"{images:,}, of which {followed:,} were followed"
+    )
 
 
 def scored_in_words(resolution: Any) -> str | None:

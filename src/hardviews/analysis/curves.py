@@ -116,7 +116,7 @@ def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
         drawn.append(Line(label(runs, run, "mean of all"), *stretches(run, "cost_mean"), place, True, grey))
     caption = (
         "What the kept combination of views costs the model when it is chosen, against the mean over all combinations: "
-        f"the distance is how much harder training was made. On average {said(runs, costing, phrase)}"
+        f"the distance is how much harder training was made. On average: {said(runs, costing, phrase)}"
     )
     return lines("cost", "Cost of the kept views", caption, drawn, unit="cost per picture")
 

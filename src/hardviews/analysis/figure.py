@@ -1,7 +1,7 @@
 """What figures are made of: lines and bars of runs, and all that makes a plot understood."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -93,8 +93,18 @@ def number(value: float, percent: bool = False) -> str:
     if percent:
         return f"{value:.1%}"
     if value == 0 or 0.001 <= abs(value) < 1000:
-        return f"{value:#.3g}".rstrip(".") if value else "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+        text = f"{value:#.3g}".rstrip(".") if value else "0"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+    return text.replace("-", "−")
+
+
+def signed(value: float, digits: int, plus: str = "+") -> str:
+    """A difference: with its sign, and no sign where it is nothing."""
+    if not np.isfinite(value):
+        return "–"
+    rounded = round(float(value), digits)
+    return (f"{rounded:{plus}.{digits}f}" if rounded else f"{0:.{digits}f}").replace("-", "−")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +120,28 @@ class Bars:
 
 def merged(drawn: Sequence[Line]) -> list[Line]:
     """Lines that runs are compared with, once where they are the same: of one seed runs draw the same candidates."""
-    compared = [line for line in drawn if line.compared]
-    if len(compared) < 2 or any(line.x.shape != compared[0].x.shape for line in compared):
-        return list(drawn)
-    first = compared[0]
-    if any(not (np.allclose(line.x, first.x) and np.allclose(line.y, first.y, 1e-6)) for line in compared):
-        return list(drawn)
-    one = Line(first.label.rpartition(", ")[2], first.x, first.y, 0, True, True)
-    return [*(line for line in drawn if not line.compared), one]
+    groups: list[list[Line]] = []
+    for line in drawn:
+        if line.compared:
+            same = next((group for group in groups if _same(group[0], line)), None)
+            if same is None:
+                groups.append([line])
+            else:
+                same.append(line)
+    found = [line for line in drawn if not line.compared]
+    for group in groups:
+        parts = [line.label.rpartition(", ") for line in group]
+        if len(group) == 1:
+            found += group
+        elif len(groups) == 1:  # one for all
+            found.append(replace(group[0], label=parts[0][2], plain=True))
+        else:
+            names = ", ".join(name for name, _, _ in parts)
+            found.append(replace(group[0], label=f"{names}, {parts[0][2]}"))
+    return found
+
+
+def _same(one: Line, other: Line) -> bool:
+    if one.x.shape != other.x.shape or not np.array_equal(one.x, other.x):
+        return False
+    return bool(np.allclose(one.y, other.y, 1e-6, equal_nan=True))

@@ -6,7 +6,7 @@ import numpy as np
 
 from hardviews.analysis.curves import label, said
 from hardviews.analysis.drawing import bars
-from hardviews.analysis.figure import Bars, Figure, number
+from hardviews.analysis.figure import Bars, Figure, number, signed
 from hardviews.analysis.importance import Importance, importance
 from hardviews.analysis.run import Run
 from hardviews.errors import InputError
@@ -36,7 +36,7 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
     for place, one in found.items():
         values = np.array([one.drop.get(name, np.nan) for name in names])
         spread = np.array([one.deviation.get(name, 0.0) for name in names])
-        written = [f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "not drawn" for value in values]
+        written = [signed(value, 3, "") for value in values]
         groups.append(Bars(label(runs, runs[place], "R²" if len(runs) == 1 else ""), values, written, place, spread))
     by_run = {runs[place].name: one for place, one in found.items()}
 

@@ -42,9 +42,8 @@ class Candidate:
         id: from 1, as people count.
         box: x, y, width, height of the crop in percent of the picture.
         kept: whether it was trained on.
-        words: what was drawn.
+        words: what was drawn, with the kind of view where there are several.
         data: its pixels, as an address.
-        slot: the kind of view.
     """
 
     id: int
@@ -52,7 +51,6 @@ class Candidate:
     kept: bool
     words: str
     data: str
-    slot: str
 
 
 @dataclass(frozen=True)
@@ -129,9 +127,9 @@ def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
                     v + 1,
                     (x0, y0, x1 - x0, y1 - y0),
                     v in kept,
-                    drawn(views, v, row, float(rows["masked"][row, v]) if "masked" in rows.rows else 0.0),
+                    (f"{plan.slots[slots[v]].name}, " if len(plan.slots) > 1 else "")
+                    + drawn(views, v, row, float(rows["masked"][row, v]) if "masked" in rows.rows else 0.0),
                     address(Image.fromarray(seen.numpy())),
-                    plan.slots[slots[v]].name,
                 )
             )
         epoch, step = int(rows["epoch"][row]), int(rows["step"][row])
