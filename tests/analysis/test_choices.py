@@ -104,7 +104,7 @@ def test_what_runs_are_compared_with_is_drawn_once_where_it_is_the_same() -> Non
     other = [*kept, same[0], Line("b, random", x, y * 2, 1, True)]
     assert merged(other) == other
     third = Line("c, random", x, y * 2, 2, True)
-    assert [line.label for line in merged([*other, third])][2:] == ["a, random", "b, c, random"]
+    assert [line.label for line in merged([*other, third])][2:] == ["a, random", "b and c, random"]
 
 
 @pytest.mark.parametrize(

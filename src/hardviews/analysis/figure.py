@@ -136,7 +136,7 @@ def merged(drawn: Sequence[Line]) -> list[Line]:
         elif len(groups) == 1:  # one for all
             found.append(replace(group[0], label=parts[0][2], plain=True))
         else:
-            names = ", ".join(name for name, _, _ in parts)
+            names = " and ".join(name for name, _, _ in parts)
             found.append(replace(group[0], label=f"{names}, {parts[0][2]}"))
     return found
 
