@@ -47,7 +47,8 @@ def build_backbone(
         name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
         image_size: side of the images in pixels; position embeddings are made for it, in whole patches.
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, as wide as its own, and no max-pool, ``"imagenet"``
-            leaves it as it is, ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not pretrained.
+            leaves it as it is, ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not
+            pretrained.
         pretrained: load timm's weights.
         keywords: further arguments of ``timm.create_model``.
 
