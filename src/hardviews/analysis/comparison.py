@@ -205,11 +205,9 @@ def sentences(rows: Sequence[Row], show: Callable[[str], Form]) -> list[str]:
     for row in rows[1:]:
         ratio = row.seconds.mean / first.seconds.mean
         if row.kind == "equal epochs":
-            place = f"{row.arm} at {row.epochs} epochs, in {ratio:.2f} of {first.arm}'s time"
+            place = f"{row.arm}, as many epochs ({row.epochs}), {ratio:.2f} of {first.arm}'s time"
         else:
-            place = (
-                f"{row.arm} at {row.epochs} epochs, which took {ratio:.2f} of the time of {first.arm}'s {first.epochs}"
-            )
+            place = f"{row.arm}, equal time ({row.epochs} epochs in {ratio:.2f} of {first.arm}'s {first.epochs})"
         said += [f"{place}: {_in_words(name, difference, show(name))}" for name, difference in row.differences.items()]
     return said
 
