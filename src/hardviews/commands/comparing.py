@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hardviews.analysis import comparison
+from hardviews.analysis import arms
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.compare import Request
 from hardviews.commands.planning import PLAN, check_labels, default_folder, in_lines, jobs_of, planned
@@ -37,7 +37,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         InputError: before anything is trained.
         RunError: runs failed; all others are done and compared.
     """
-    comparison.need_scipy()
+    arms.need_scipy()
     console = Console(stderr=as_json)
 
     def say(line: str) -> None:
@@ -56,7 +56,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / PLAN, json.dumps(plan, indent=2))
     failed = carried_out(jobs, say)
-    rows = comparison.compare(runs_of(jobs), request.baseline, request.arms[0].options.epochs)
+    rows = arms.compare(runs_of(jobs), request.baseline, request.arms[0].options.epochs)
     result = {"rows": [finite(asdict(row)) for row in rows], "failed": failed, "plan": plan}
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows))
@@ -109,36 +109,36 @@ def told(job: Job) -> dict[str, float]:
     }
 
 
-def runs_of(jobs: Sequence[Job]) -> list[comparison.Run]:
+def runs_of(jobs: Sequence[Job]) -> list[arms.Run]:
     """Those that are done."""
     runs = []
     for job in jobs:
         summary, figures = job.summary(), told(job)
         if summary is not None and figures:
-            runs.append(comparison.Run(job.arm, job.seed, job.epochs, float(summary["seconds"]), figures))
+            runs.append(arms.Run(job.arm, job.seed, job.epochs, float(summary["seconds"]), figures))
     return runs
 
 
-def form(name: str) -> comparison.Form:
+def form(name: str) -> arms.Form:
     """Parts of one are told in points of a hundred."""
-    return comparison.Form(1.0, 3) if name.endswith(protocols.PLAIN) else comparison.Form(100.0, 2)
+    return arms.Form(1.0, 3) if name.endswith(protocols.PLAIN) else arms.Form(100.0, 2)
 
 
-def in_markdown(rows: Sequence[comparison.Row]) -> str:
-    head, cells = comparison.table(rows, form)
+def in_markdown(rows: Sequence[arms.Row]) -> str:
+    head, cells = arms.table(rows, form)
     lines = [head, ["---"] * len(head), *cells]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in comparison.sentences(rows, form)) + "\n"
+    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in arms.sentences(rows, form)) + "\n"
 
 
-def show(rows: Sequence[comparison.Row], console: Console, say: Say) -> None:
-    head, cells = comparison.table(rows, form)
+def show(rows: Sequence[arms.Row], console: Console, say: Say) -> None:
+    head, cells = arms.table(rows, form)
     table = Table(*head)
     for line in cells:
         table.add_row(*line)
     # A pipe has no width that the table would have to be squeezed into.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
-    for sentence in comparison.sentences(rows, form):
+    for sentence in arms.sentences(rows, form):
         say(sentence)
 
 

@@ -57,7 +57,11 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
     options, _ = settled[next(iter(alone))]
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
-    steps = {name: create_step(arm, method, fabric, loader.steps_per_epoch) for name, (arm, method) in settled.items()}
+    steps = {
+        # Without learning: an arm that would diverge is no matter of its time.
+        name: create_step(replace(arm, lr=0.0, min_lr=0.0), method, fabric, loader.steps_per_epoch)
+        for name, (arm, method) in settled.items()
+    }
     batches = moved(loader.batches(0), fabric.device)
     spent: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + LONGEST

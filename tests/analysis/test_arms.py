@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from hardviews.analysis.comparison import Form, Run, compare, paired, sentences, spread, table
+from hardviews.analysis.arms import Form, Run, compare, paired, sentences, spread, table
 
 PERCENT = Form(100.0, 2)
 
