@@ -10,6 +10,7 @@ from hardviews.errors import InputError, RunError, unknown
 VERBS = {
     "pretrain": "pretrain a backbone without labels, on hard views",
     "evaluate": "measure a run's backbone, or any timm model's",
+    "compare": "train with and without hard views, and say whether they differ",
     "embed": "write the features of every image to a Parquet file",
     "export": "write a run's backbone as timm, torchvision or ONNX read it",
     "report": "show what runs did and which views they kept, as one page",

@@ -38,6 +38,15 @@ def test_cifar_stem_keeps_the_resolution() -> None:
     assert isinstance(create_backbone("resnet18", 32, stem="imagenet").maxpool, nn.MaxPool2d)
 
 
+def test_a_narrow_network_has_a_narrow_cifar_stem() -> None:
+    narrow: dict[str, Any] = {"channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 8}
+    small = create_backbone("resnet18", 32, stem="cifar", **narrow)
+    assert small.get_submodule("conv1")(torch.rand(1, 3, 32, 32)).shape == (1, 16, 32, 32)
+    assert small(torch.rand(2, 3, 32, 32)).shape == (2, 128)
+    # A deep stem was asked for on purpose, so small images do not replace it.
+    assert isinstance(create_backbone("resnet18", 32, **narrow).get_submodule("conv1"), nn.Sequential)
+
+
 def test_vit_takes_its_patch_and_other_sizes() -> None:
     vit = create_backbone("vit_tiny_patch16_224", 64, depth=1)
     assert patch_size(vit) == 16

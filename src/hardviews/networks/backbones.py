@@ -46,8 +46,9 @@ def build_backbone(
     Args:
         name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
         image_size: side of the images in pixels; position embeddings are made for it, in whole patches.
-        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1 and no max-pool, ``"imagenet"`` leaves it as it is,
-            ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not pretrained.
+        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, as wide as its own, and no max-pool, ``"imagenet"``
+            leaves it as it is, ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not
+            pretrained.
         pretrained: load timm's weights.
         keywords: further arguments of ``timm.create_model``.
 
@@ -126,10 +127,12 @@ def _has_plain_stem(backbone: nn.Module) -> bool:
 
 def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     """As He et al. (2016, section 4.2) and every CIFAR recipe since: 3x3, stride 1, no max-pool."""
-    old = getattr(backbone, "conv1", None)
-    if not _has_plain_stem(backbone) or not isinstance(old, nn.Conv2d):
-        raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets with a plain stem have one")
-    conv = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
+    stem = backbone.conv1 if isinstance(backbone, ResNet) else nn.Identity()
+    convs = [module for module in stem.modules() if isinstance(module, nn.Conv2d)]
+    if not convs:
+        raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets have one")
+    # As wide as what it replaces: stem_type deep is as wide as stem_width says, which narrow networks need.
+    conv = nn.Conv2d(convs[0].in_channels, convs[-1].out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     backbone.add_module("conv1", conv)
     backbone.add_module("maxpool", nn.Identity())

@@ -1,0 +1,185 @@
+"""``hardviews compare``: whether hard views pay, on the user's own data."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from hardviews.commands import pretrain
+from hardviews.commands.evaluate import listed
+from hardviews.commands.parsing import Parser, summary
+from hardviews.errors import InputError, unknown
+from hardviews.evaluation import protocols
+from hardviews.training.options import PretrainOptions
+
+# What all arms have in common, so that they can be compared.
+SHARED = ("data", "test_data", "epochs", "batch_size", "seed", "out")
+OWN = {"--seed": "--seeds", "--policy": "--policies"}
+
+
+@dataclass
+class CompareOptions:
+    """Trains with several policies on the same images in the same order, measures all alike, and says whether they
+    differ by more than noise.
+
+    Args:
+        out: the folder of the comparison; one that is there goes on where it stopped, and more seeds or arms may be
+            asked for. By default runs/compare-METHOD-DATA.
+        policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64).
+        arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
+            may be given again.
+        baseline: the arm that the others are compared with; by default random where that is an arm, else the first.
+        seeds: how many (5 is 0 to 4), or which (0,1,7).
+        protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
+        labelled: data the runs are measured on, by default --data; for unlabelled --data.
+        labelled_test: its test data, by default --test-data where --labelled is not given.
+        equal_time: besides, train arms that are slower or faster than the baseline for as many epochs as take its time.
+        timed_steps: steps of every arm that are timed, side by side, to plan with.
+    """
+
+    out: str | None = None
+    policies: str = "random,hardest"
+    arm: list[str] = field(default_factory=list)
+    baseline: str | None = None
+    seeds: int | list[int] = 3
+    protocol: str = "knn,linear"
+    labelled: str | None = None
+    labelled_test: str | None = None
+    equal_time: bool = True
+    timed_steps: int = 8
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A name, the options of pretrain as given for it, and what they come to."""
+
+    name: str
+    argv: tuple[str, ...]
+    options: PretrainOptions
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, understood.
+
+    Args:
+        options: of the comparison.
+        common: the options of pretrain that all arms have, as given.
+        arms: each once.
+        baseline: an arm's name.
+        seeds: ascending.
+        settings: options of protocols, as given.
+    """
+
+    options: CompareOptions
+    common: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    baseline: str
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...]
+
+
+def run(argv: list[str]) -> None:
+    """Parses a command line and compares."""
+    request, dry, as_json = parse(argv)
+    # Only here, so that help and wrong options need not wait.
+    from hardviews.commands.comparing import compare
+
+    compare(request, dry, as_json)
+
+
+def parse(argv: list[str]) -> tuple[Request, bool, bool]:
+    """What is to be compared, whether only to plan it, and whether to print JSON.
+
+    Raises:
+        InputError: an option of this verb or of pretrain is unknown or does not fit, or arms can't be compared.
+    """
+    parser = Parser(
+        prog="hardviews compare",
+        usage="hardviews compare --data DATA [--method NAME] [--epochs E] [--seeds N] [--policies NAMES] [options]",
+        description=f"{summary(CompareOptions)} All options of hardviews pretrain are taken too.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it will take, and stop")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    parser.add_options(CompareOptions)
+    own, extra_arms, settings, common = _split(argv)
+    given = parser.parse(own).as_dict()
+    dry, as_json = given.pop("dry_run"), given.pop("json")
+    options = CompareOptions(**given | {"arm": extra_arms})
+    for name in listed(options.protocol):
+        protocols.find(name)
+    written = _written(options)
+    arms = tuple(Arm(name, argv, _options(name, common, argv)) for name, argv in written.items())
+    if len(arms) < 2:
+        raise InputError(f"policies: one arm ({', '.join(written)}) has nothing to be compared with; name another")
+    _check_alike(arms)
+    baseline = options.baseline or ("random" if "random" in written else arms[0].name)
+    if baseline not in written:
+        raise unknown("arm", baseline, written)
+    seeds = options.seeds if isinstance(options.seeds, list) else list(range(options.seeds))
+    for name, least in (("seeds", len(seeds)), ("timed-steps", options.timed_steps)):
+        if least < 1:
+            raise InputError(f"{name}: must be at least 1")
+    request = Request(options, tuple(common), arms, baseline, tuple(sorted(set(seeds))), tuple(settings))
+    return request, dry, as_json
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """A command line in four: this verb's own options, the texts of ``--arm``, options of protocols, those of
+    pretrain."""
+    own, arms, settings, common = [], [], [], []
+    mine = {f"--{entry.name.replace('_', '-')}" for entry in fields(CompareOptions)} | {"--dry-run", "--json", "--help"}
+    place = 0
+    while place < len(argv):
+        end = place + 1
+        while end < len(argv) and not argv[end].startswith("--"):
+            end += 1
+        group, place = argv[place:end], end
+        name, _, value = group[0].partition("=")
+        if name == "--arm":
+            arms.append(" ".join([value, *group[1:]]).strip())
+        elif name.replace("_", "-") in mine or group[0] == "-h":
+            own += group
+        elif name.removeprefix("--").partition(".")[0] in protocols.names():
+            settings += group
+        else:
+            common += group
+    return own, arms, settings, common
+
+
+def _written(options: CompareOptions) -> dict[str, tuple[str, ...]]:
+    """The arms as given: name to options of pretrain."""
+    written: dict[str, tuple[str, ...]] = {}
+    policies = [(name, f"--policy {name}") for name in listed(options.policies)]
+    for name, given in policies + [(arm.partition(":")[0].strip(), arm.partition(":")[2]) for arm in options.arm]:
+        if not re.fullmatch(r"[\w.()+-]+", name) or not given.strip():
+            raise InputError(f"arm: {name or '(none)'}: give NAME: OPTIONS, such as 'cheap: --score-resolution 0.75'")
+        if name in written:
+            raise InputError(f"arm: {name} is there twice")
+        try:
+            written[name] = tuple(shlex.split(given))
+        except ValueError as error:
+            raise InputError(f"arm: {name}: {error}") from error
+    return written
+
+
+def _options(name: str, common: Sequence[str], argv: Sequence[str]) -> PretrainOptions:
+    for argument in common:
+        instead = OWN.get(argument.partition("=")[0])
+        if instead:
+            raise InputError(f"{argument.partition('=')[0]}: every arm has its own here; give {instead}")
+    try:
+        return pretrain.parse([*common, *argv])[0]
+    except InputError as error:
+        raise InputError(f"arm {name}: {error}") from error
+
+
+def _check_alike(arms: Sequence[Arm]) -> None:
+    first = arms[0]
+    for arm in arms[1:]:
+        for name in SHARED:
+            here, there = getattr(arm.options, name), getattr(first.options, name)
+            if here != there:
+                raise InputError(
+                    f"arm: {name.replace('_', '-')} is {here} in {arm.name} and {there} in {first.name}; arms share it"
+                )

@@ -1,0 +1,155 @@
+"""Carries out a comparison: times the arms, makes every run, says what came of it."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hardviews.analysis import arms
+from hardviews.commands.bars import shown_progress
+from hardviews.commands.compare import Request
+from hardviews.commands.planning import PLAN, check_labels, default_folder, in_lines, jobs_of, planned
+from hardviews.commands.running import Job
+from hardviews.errors import RunError
+from hardviews.evaluation import protocols
+
+FIGURES, TEXT = "comparison.json", "comparison.md"
+Say = Callable[[str], None]
+
+
+def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
+    """Plans, trains, measures and compares, as far as that is not done.
+
+    Args:
+        request: what is to be compared.
+        dry: print the plan and stop; nothing is written.
+        as_json: print the result as JSON on standard output, and everything else on standard error.
+
+    Returns:
+        What ``comparison.json`` holds; of a dry run, the plan.
+
+    Raises:
+        InputError: before anything is trained.
+        RunError: runs failed; all others are done and compared.
+    """
+    arms.need_scipy()
+    console = Console(stderr=as_json)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    check_labels(request)
+    folder = Path(request.options.out or default_folder(request))
+    plan = planned(request, folder)
+    jobs = list(jobs_of(request, plan, folder / "runs"))
+    for line in in_lines(request, plan, jobs, folder):
+        say(line)
+    if dry:
+        if as_json:
+            print(json.dumps(plan, indent=2))
+        return plan
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / PLAN, json.dumps(plan, indent=2))
+    failed = carried_out(jobs, say)
+    rows = arms.compare(runs_of(jobs), request.baseline, request.arms[0].options.epochs)
+    result = {"rows": [finite(asdict(row)) for row in rows], "failed": failed, "plan": plan}
+    write(folder / FIGURES, json.dumps(result, indent=2))
+    write(folder / TEXT, in_markdown(rows))
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(rows, console, say)
+        say(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
+    if failed:
+        raise RunError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again; {failed[0]}")
+    return result
+
+
+def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
+    """Makes the runs; what became of those that failed, a line each."""
+    failed: list[str] = []
+    elsewhere = 0
+    for number, job in enumerate(jobs, 1):
+        name = f"[{number}/{len(jobs)}] {job.arm}, {job.epochs} epochs, seed {job.seed}"
+        known = job.figures() is not None and job.summary() is not None
+        try:
+            with shown_progress() as progress:
+                done = job.carry_out(progress(name, job.steps))
+        except RunError as error:
+            failed.append(str(error))
+            say(f"{name}: failed: {error}")
+            continue
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on where it stopped") from None
+        if not done:
+            elsewhere += 1
+            say(f"{name}: another process is at it")
+        else:
+            figures = ", ".join(f"{key} {protocols.as_text(key, value)}" for key, value in told(job).items())
+            say(f"{name}: {figures}" + (" (there already)" if known else ""))
+    if elsewhere:
+        say(f"{elsewhere} runs are being made by other processes: this comparison is without them; call it again later")
+    return failed
+
+
+def told(job: Job) -> dict[str, float]:
+    """The figures of a measured run, without what protocols chose on the way."""
+    found = job.figures() or {}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, float)
+        and name.partition("_")[0] in found["settings"]
+        and not name.endswith(protocols.CHOSEN)
+    }
+
+
+def runs_of(jobs: Sequence[Job]) -> list[arms.Run]:
+    """Those that are done."""
+    runs = []
+    for job in jobs:
+        summary, figures = job.summary(), told(job)
+        if summary is not None and figures:
+            runs.append(arms.Run(job.arm, job.seed, job.epochs, float(summary["seconds"]), figures))
+    return runs
+
+
+def form(name: str) -> arms.Form:
+    """Parts of one are told in points of a hundred."""
+    return arms.Form(1.0, 3) if name.endswith(protocols.PLAIN) else arms.Form(100.0, 2)
+
+
+def in_markdown(rows: Sequence[arms.Row]) -> str:
+    head, cells = arms.table(rows, form)
+    lines = [head, ["---"] * len(head), *cells]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in arms.sentences(rows, form)) + "\n"
+
+
+def show(rows: Sequence[arms.Row], console: Console, say: Say) -> None:
+    head, cells = arms.table(rows, form)
+    table = Table(*head)
+    for line in cells:
+        table.add_row(*line)
+    # A pipe has no width that the table would have to be squeezed into.
+    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    for sentence in arms.sentences(rows, form):
+        say(sentence)
+
+
+def finite(value: Any) -> Any:
+    """None for what JSON has no number for: the spread of a single run."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(file: Path, text: str) -> None:
+    beside = file.with_name(f"{file.name}.part")
+    beside.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    beside.replace(file)

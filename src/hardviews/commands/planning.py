@@ -1,0 +1,153 @@
+"""The plan of a comparison: what an epoch of every arm takes, and the runs that follow from it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from hardviews.commands.compare import Arm, Request
+from hardviews.commands.evaluate import listed
+from hardviews.commands.running import Job
+from hardviews.commands.sources import opened
+from hardviews.commands.timing import Timing, time_arms
+from hardviews.commands.training_run import run_folder_name
+from hardviews.errors import InputError, RunError
+from hardviews.training.run_folder import FREE, plain
+
+PLAN = "plan.json"
+
+Plan = dict[str, Any]
+
+
+def default_folder(request: Request) -> Path:
+    """``runs/compare-METHOD-DATA``: without the time, so that the same command goes on."""
+    return run_folder_name(request.arms[0].options, "compare")
+
+
+def check_labels(request: Request) -> None:
+    """Raises InputError where the runs could not be measured."""
+    given = request.options.labelled or request.arms[0].options.data
+    if opened(request.arms[0].options, str(given), "train").labels is None:
+        raise InputError(f"data: {given} has no labels to measure by; give --labelled DATA that has")
+
+
+def planned(request: Request, folder: Path) -> Plan:
+    """Every arm's settings, seconds an epoch, and the epochs of its runs; what an earlier call found is kept.
+
+    Raises:
+        InputError: the folder holds another comparison, or something else.
+    """
+    plan = earlier(folder)
+    arms, per_epoch = plan.get("arms", {}), plan.get("steps_per_epoch", 0)
+    for arm in request.arms:
+        there, here = arms.get(arm.name, {}).get("settings"), settings_of(arm)
+        differing = sorted(key for key in here if there is not None and there.get(key) != here[key])
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"out: {folder} holds another comparison: {key.replace('_', '-')} of {arm.name} is {there[key]} there "
+                f"and {here[key]} here; give another folder"
+            )
+    if plan and plan["baseline"] != request.baseline:
+        raise InputError(f"out: in {folder} the baseline is {plan['baseline']}; give another folder")
+    new = [arm for arm in request.arms if arm.name not in arms]
+    if new:
+        base = next(arm for arm in request.arms if arm.name == request.baseline)
+        timing = timed({arm.name: arm for arm in (base, *new)}, request.options.timed_steps)
+        per_epoch = timing.steps_per_epoch
+        # Of an earlier call the baseline's time is known, and machines are not always equally fast.
+        faster = arms[base.name]["seconds_per_epoch"] / timing.epoch(base.name) if base.name in arms else 1.0
+        for arm in new:
+            seconds = timing.epoch(arm.name) * faster
+            arms[arm.name] = {"seconds_per_epoch": seconds, "settings": settings_of(arm)}
+    whole = arms[request.baseline]["seconds_per_epoch"] * request.arms[0].options.epochs
+    for entry in arms.values():
+        entry["equal_time_epochs"] = max(round(whole / entry["seconds_per_epoch"]), 1)
+    epochs = request.arms[0].options.epochs
+    return {"baseline": request.baseline, "epochs": epochs, "steps_per_epoch": per_epoch, "arms": arms}
+
+
+def earlier(folder: Path) -> Plan:
+    """The plan in a folder; empty, where it is new."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return {}
+    try:
+        plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"out: {folder} holds no comparison that can go on ({PLAN}); give a new folder") from error
+    return plan
+
+
+def settings_of(arm: Arm) -> dict[str, Any]:
+    """What makes an arm what it is, but for the seed."""
+    settings: dict[str, Any] = plain(asdict(arm.options))
+    return {key: value for key, value in settings.items() if key not in FREE and key != "seed"}
+
+
+def timed(arms: Mapping[str, Arm], steps: int) -> Timing:
+    """By a process of its own, which gives its memory back."""
+    options = {name: arm.options for name, arm in arms.items()}
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(time_arms, options, steps).result()
+    except BrokenProcessPool as error:
+        raise RunError("timing: the process that timed some steps was killed; a smaller batch-size may help") from error
+
+
+def jobs_of(request: Request, plan: Plan, folder: Path) -> Iterator[Job]:
+    """Every run, seed by seed, so that an interrupted comparison has whole pairs."""
+    options, epochs = request.options, int(plan["epochs"])
+    for seed in request.seeds:
+        lengths = [(arm, epochs) for arm in request.arms]
+        if options.equal_time:
+            equal = [(arm, int(plan["arms"][arm.name]["equal_time_epochs"])) for arm in request.arms]
+            lengths += [(arm, length) for arm, length in equal if length != epochs]
+        for arm, length in lengths:
+            run = folder / f"{arm.name}-{length}-epochs-seed-{seed}"
+            own = ("--epochs", str(length), "--seed", str(seed), "--out", str(run), "--json")
+            training = (*request.common, *arm.argv, *own)
+            steps = length * int(plan["steps_per_epoch"])
+            yield Job(arm.name, seed, length, steps, run, training, (str(run), *measuring(request)))
+
+
+def measuring(request: Request) -> list[str]:
+    """The options of ``hardviews evaluate``, of all runs."""
+    options, run = request.options, request.arms[0].options
+    test = options.labelled_test if options.labelled else run.test_data
+    argv = ["--data", str(options.labelled or run.data), "--protocol", options.protocol, *request.settings, "--json"]
+    argv += ["--test-data", test] if test else []
+    for name in ("data_root", "image_column", "label_column", "workers", "accelerator"):
+        argv += [f"--{name.replace('_', '-')}", str(getattr(run, name))]
+    return argv
+
+
+def in_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) -> Iterator[str]:
+    run = request.arms[0].options
+    seeds = ", ".join(map(str, request.seeds))
+    yield (
+        f"{run.method['name']} on {run.data}: {len(request.arms)} arms, seeds {seeds}, {len(jobs)} runs, each measured "
+        f"by {' and '.join(listed(request.options.protocol))}; folder {folder}"
+    )
+    for arm in request.arms:
+        entry = plan["arms"][arm.name]
+        seconds, equal = entry["seconds_per_epoch"], entry["equal_time_epochs"]
+        line = f"  {arm.name}: {run.epochs} epochs of {duration(seconds)}"
+        if arm.name == request.baseline:
+            line += ", the baseline"
+        elif request.options.equal_time and equal != run.epochs:
+            line += f"; and {equal} epochs, for equal time"
+        yield line
+    left = [job for job in jobs if job.summary() is None]
+    total = sum(job.epochs * plan["arms"][job.arm]["seconds_per_epoch"] for job in left)
+    yield f"  {len(left)} runs to train: about {duration(total)} here, besides what measuring them takes"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would use."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,218 @@
+"""A comparison from the command line: the arms share everything but the choice, whatever fails or is interrupted."""
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardviews.analysis import telemetry
+from hardviews.cli import main
+from hardviews.commands import compare as verb
+from hardviews.commands import planning
+from hardviews.commands.running import Job
+from hardviews.commands.timing import Timing
+from hardviews.errors import InputError, RunError
+
+TINY = shlex.split(
+    "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16 --workers 0 "
+    "--tensorboard false --knn-epochs 0 --method.dim 16 --method.predictor-dim 8 --data shapes:64 --protocol knn"
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[str, Any]]:
+    """A comparison of three arms, of which one can't be trained: its folder, exit code, and comparison.json."""
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    argv = [*TINY, "--epochs", "2", "--seeds", "1", "--arm", "broken: --lr 1e30", "--timed-steps", "2"]
+    code = main(["compare", *argv, "--out", str(folder), "--equal-time", "false"])
+    return folder, code, json.loads((folder / "comparison.json").read_text())
+
+
+def test_a_failing_arm_loses_no_other(made: tuple[Path, int, dict[str, Any]]) -> None:
+    folder, code, found = made
+    assert code == 1
+    assert len(found["failed"]) == 1
+    assert "broken" in found["failed"][0]
+    assert "the loss is" in found["failed"][0] or "not finite" in found["failed"][0]
+    assert [row["arm"] for row in found["rows"]] == ["random", "hardest"]
+    assert "| hardest | 2 | 1 |" in (folder / "comparison.md").read_text()
+
+
+def test_figures_are_those_of_the_runs(made: tuple[Path, int, dict[str, Any]]) -> None:
+    folder, _, found = made
+    for row in found["rows"]:
+        run = folder / "runs" / f"{row['arm']}-2-epochs-seed-0"
+        [result] = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+        assert row["figures"] == {"knn_top1": {"runs": 1, "mean": result["knn_top1"], "deviation": None}}
+        assert row["seconds"]["mean"] == json.loads((run / "summary.json").read_text())["seconds"]
+    plain, hard = found["rows"]
+    difference = hard["figures"]["knn_top1"]["mean"] - plain["figures"]["knn_top1"]["mean"]
+    assert hard["differences"]["knn_top1"] == {"seeds": 1, "mean": pytest.approx(difference), "half_width": None}
+
+
+def test_arms_see_the_same_images_and_candidates(made: tuple[Path, int, dict[str, Any]]) -> None:
+    plain, hard = (telemetry.load(made[0] / "runs" / f"{arm}-2-epochs-seed-0") for arm in ("random", "hardest"))
+    for name in ("step", "image", "box", "jitter", "flip"):
+        assert (plain[name] == hard[name]).all(), name
+    assert (plain["kept"] != hard["kept"]).any()
+    assert np.isfinite(hard["cost"]).all()
+    assert np.isnan(plain["cost"]).all()  # nothing was scored for it
+
+
+def test_what_is_done_is_not_done_again(
+    made: tuple[Path, int, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is a run that another process holds; the plan need not be timed again."""
+    folder, _, before = made
+    argv = ["compare", *TINY, "--epochs", "2", "--seeds", "1", "--out", str(folder), "--equal-time", "false", "--json"]
+    stamps = {file: file.stat().st_mtime_ns for file in (folder / "runs").rglob("*") if file.suffix != ".lock"}
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["rows"] == before["rows"]
+    assert printed.err.count("(there already)") == 2
+    assert stamps == {file: file.stat().st_mtime_ns for file in stamps}
+    # One more seed, whose first run is somebody else's.
+    held = folder / "runs" / "random-2-epochs-seed-1.lock"
+    with held.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main([*argv, "--seeds", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "random, 2 epochs, seed 1: another process is at it" in printed.err
+    rows = json.loads(printed.out)["rows"]
+    assert [row["seconds"]["runs"] for row in rows] == [1, 2]
+    assert rows[1]["differences"]["knn_top1"]["seeds"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--epochs", "3"], "epochs of random is 2 there and 3 here"),
+        (["--baseline", "hardest"], "the baseline is random"),
+        (["--views", "6"], "views of random is None there and 6 here"),
+    ],
+)
+def test_another_comparison_is_refused(
+    made: tuple[Path, int, dict[str, Any]], change: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*TINY, "--epochs", "2", "--seeds", "1", "--out", str(made[0]), *change]
+    assert main(["compare", *argv]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_interrupted_one_goes_on(tmp_path: Path) -> None:
+    """SIGINT in the middle of a run: its process has ended when the comparison has, and the same command finishes."""
+    command = [sys.executable, "-m", "hardviews.cli", "compare", *TINY, "--epochs", "40", "--seeds", "1"]
+    command += ["--policies", "random,lowest_iou", "--equal-time", "false", "--timed-steps", "1", "--log-steps", "1"]
+    command += ["--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    run = tmp_path / "out" / "runs" / "random-40-epochs-seed-0"
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on where it stopped" in said
+    assert not (run / "summary.json").exists()
+    with run.with_name(run.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+    assert subprocess.run(command, check=False).returncode == 0
+    assert "going on at step" in run.with_name(run.name + ".log").read_text()
+    steps = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == [str(step) for step in range(160)]
+
+
+def request(*argv: str) -> verb.Request:
+    return verb.parse([*TINY, *argv])[0]
+
+
+def test_equal_time_follows_from_the_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"random": 1.0, "hardest": 1.6, "cheap": 1.25, "same": 1.01}
+    asked: list[list[str]] = []
+
+    def timed(arms: dict[str, Any], steps: int) -> Timing:
+        asked.append(list(arms))
+        return Timing({name: 2 * seconds[name] if len(asked) > 1 else seconds[name] for name in arms}, 0.0, 4)
+
+    monkeypatch.setattr(planning, "timed", timed)
+    wanted = request("--epochs", "20", "--seeds", "3,5", "--arm", "cheap: --score-every 2")
+    plan = planning.planned(wanted, tmp_path / "out")
+    jobs = list(planning.jobs_of(wanted, plan, tmp_path))
+    assert [(job.arm, job.epochs, job.seed) for job in jobs[:5]] == [
+        ("random", 20, 3), ("hardest", 20, 3), ("cheap", 20, 3), ("hardest", 12, 3), ("cheap", 16, 3)
+    ]  # fmt: skip
+    assert [job.seed for job in jobs] == [3] * 5 + [5] * 5
+    assert jobs[3].steps == 48
+    # An arm that comes later is timed beside the baseline, on a machine that is now half as fast.
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / planning.PLAN).write_text(json.dumps(plan))
+    more = request("--epochs", "20", "--arm", "cheap: --score-every 2", "--arm", "same: --views 5 --policy random")
+    again = planning.planned(more, tmp_path / "out")
+    assert asked == [["random", "hardest", "cheap"], ["random", "same"]]
+    assert again["arms"]["same"]["seconds_per_epoch"] == pytest.approx(4 * 1.01)
+    assert again["arms"]["same"]["equal_time_epochs"] == 20  # so it has no runs of its own
+    assert {job.epochs for job in planning.jobs_of(more, again, tmp_path) if job.arm == "same"} == {20}
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["compare", *TINY, "--epochs", "4", "--out", str(tmp_path / "out"), "--dry-run", "--timed-steps", "2"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "2 arms, seeds 0, 1, 2" in said
+    assert "random: 4 epochs of" in said
+    assert "runs to train: about" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--policies", "hardest"], "one arm (hardest) has nothing to be compared with"),
+        (["--policies", "hardest,hardset"], "did you mean hardest"),
+        (["--arm", "hardest: --views 6"], "hardest is there twice"),
+        (["--arm", "--views 6"], "give NAME: OPTIONS"),
+        (["--arm", "../x: --views 6"], "give NAME: OPTIONS"),
+        (["--arm", "long: --epochs 7"], "epochs is 7 in long and"),
+        (["--arm", "a: --viwes 6"], "arm a: unknown option --viwes"),
+        (["--baseline", "randm"], "did you mean random"),
+        (["--seeds", "0"], "seeds: must be at least 1"),
+        (["--seed", "3"], "give --seeds"),
+        (["--policy", "hardest"], "give --policies"),
+        (["--protocol", "knnn"], "did you mean knn"),
+        (["--sedes", "3"], "unknown option --sedes"),
+    ],
+)
+def test_wrong_command_lines(argv: list[str], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        planning.planned(request(*argv), Path("never"))
+    assert says in str(caught.value)
+
+
+def test_unlabelled_data_needs_something_to_measure_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    assert main(["compare", "--data", str(tmp_path), "--batch-size", "2", "--epochs", "1"]) == 2
+    assert "has no labels to measure by; give --labelled" in capsys.readouterr().err
+    wanted, _, _ = verb.parse(["--data", str(tmp_path), "--labelled", "shapes:50", "--epochs", "1"])
+    planning.check_labels(wanted)
+    assert planning.measuring(wanted)[:2] == ["--data", "shapes:50"]
+
+
+def test_a_process_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
+    job = Job("a", 0, 1, 1, tmp_path / "runs" / "a", ("--data", "nowhere"), ())
+    with pytest.raises(RunError) as caught:
+        job.carry_out(lambda _: None)
+    assert str(caught.value).startswith("a: unknown data set 'nowhere'")
+    assert str(job.log) in str(caught.value)
