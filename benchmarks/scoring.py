@@ -45,7 +45,7 @@ from hardviews.views.streams import stream
 def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, ImageSource, Method[Any]]:
     """A run's settled options, data, and method with the weights of its last checkpoint."""
     run = RunFolder(folder)
-    config, state = run.config(), run.checkpoint()
+    config, (state, _) = run.config(), run.checkpoints.newest()
     if state is None:
         raise SystemExit(f"{folder}: no checkpoint yet")
     options = PretrainOptions(**{**config, "backbone": BackboneOptions(**config["backbone"])})

@@ -32,7 +32,7 @@ def main(run: str, out: str) -> None:
     options, _ = parse(["--config", str(folder.config_file)])
     source = open_source(str(options.data))
     _, method = settle(options, source)
-    state = folder.checkpoint()
+    state, _ = folder.checkpoints.newest()
     assert state is not None, f"{run} has no checkpoint yet"
     method.load_state_dict(state["method"])
     plan = method.plan

@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from hardviews.errors import InputError, RunError, unknown
+from hardviews.errors import InputError, RunError, StoppedError, unknown
 
 VERBS = {
     "pretrain": "pretrain a backbone without labels, on hard views",
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command line.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend (nothing was written), 1 for a run that could not go on.
+        The exit code: 0, 2 for what the user can mend (nothing was written), 1 for a run that could not go on, 128
+        and a signal's number for one that was asked to stop.
     """
     argv = sys.argv[1:] if argv is None else argv
     verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
@@ -51,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one per process
             print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except StoppedError as stopped:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"hardviews: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt as interrupt:
         print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""The two errors a user can be shown: one line each, naming what was wrong, where, and what to do."""
+"""What a user can be shown: one line each, naming what was wrong, where, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,6 +10,15 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run could not go on. The command line exits with 1; what was saved before is intact."""
+
+
+class StoppedError(Exception):
+    """A run was asked to stop by a signal, has saved and leaves. The command line exits with 128 and the signal's
+    number, as shells count."""
+
+    def __init__(self, line: str, signal: int) -> None:
+        super().__init__(line)
+        self.signal = signal
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -129,8 +129,8 @@ def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
 
     save = Loop._save
 
-    def save_and_die(self: Loop, done: int) -> None:
-        save(self, done)
+    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
+        save(self, done, ends_epoch)
         if done == 6:  # in the middle of the second epoch
             raise PowerCutError
 
@@ -485,8 +485,8 @@ def test_init_of_a_small_resnet_keeps_the_sources_stem(tmp_path: Path, capsys: p
 def stop_after(save: Any, steps: int) -> Any:
     """Interrupts a run once it has saved the checkpoint of that step."""
 
-    def saving(self: Loop, done: int) -> None:
-        save(self, done)
+    def saving(self: Loop, done: int, ends_epoch: bool) -> None:
+        save(self, done, ends_epoch)
         if done == steps:
             raise KeyboardInterrupt
 

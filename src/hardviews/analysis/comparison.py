@@ -61,7 +61,7 @@ def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
         by_place[place].mean("lowest_iou_random") if place in by_place else float("nan") for place in range(len(runs))
     ]
     rows: list[tuple[str, str, str, Sequence[float | None]]] = [
-        ("knn_top1", "kNN accuracy, trained", "of the backbone at the end", [run.last("knn_top1") for run in runs]),
+        ("knn_top1", "kNN accuracy, trained", "as last measured", [run.last("knn_top1") for run in runs]),
         ("knn_top1_untrained", "kNN, untrained", "before training", [run.first("knn_top1") for run in runs]),
         ("knn_top1_pixels", "kNN, raw pixels", "without any network", [run.first("knn_top1_pixels") for run in runs]),
         ("iou_kept", "IoU of kept views", "mean of all steps", [run.mean("iou_kept") for run in runs]),

@@ -34,7 +34,7 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
     if init is None:
         return None
     run = RunFolder(Path(options.out)) if options.out else None
-    if run and run.checkpoint_file.exists():
+    if run and run.checkpoints.last.exists():
         config = run.config()
         return Start(None, config, config["backbone"].get("stem", stem) if stem == "auto" else stem)
     known: Mapping[str, Any] = {}

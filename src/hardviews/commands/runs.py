@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from hardviews import methods
+from hardviews.commands.saying import say
 from hardviews.errors import InputError
 from hardviews.training.run_folder import RunFolder
 
@@ -18,9 +19,12 @@ def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], int]:
         InputError: there is no run, or no checkpoint yet.
     """
     run = RunFolder(folder)
-    config, state = run.config(), run.checkpoint()
+    config = run.config()
+    state, damaged = run.checkpoints.newest()
     if state is None:
-        raise InputError(f"{folder}: no checkpoint yet ({run.checkpoint_file} is missing)")
+        raise InputError(f"{folder}: no checkpoint yet ({run.checkpoints.last} is missing)")
+    for line in damaged:
+        say(f"{line}; the one before it is taken")
     prefix = f"{methods.find(config['method']['name']).evaluated}."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
     return config, weights, int(state["step"])

@@ -2,9 +2,7 @@
 
 import importlib.util
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +12,7 @@ from torch import nn
 
 from hardviews import methods
 from hardviews.commands.initialising import start_of
+from hardviews.commands.saying import say
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
@@ -143,19 +142,14 @@ def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
         say(f"views of {before} px are rendered at {after} px: whole patches of {patch}")
 
 
-def say(line: str) -> None:
-    """On standard error, since standard output may be JSON; the processes that fabric starts need not say it again."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(line, file=sys.stderr)
-
-
 def check(options: PretrainOptions) -> None:
     """Numbers that no part of a run can work with."""
     policies.named(options.policy)
     at_least = {
-        1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes",
-        0: "workers checkpoint_steps knn_epochs lr min_lr weight_decay weight_decay_end clip momentum "
-        "warmup_epochs max_unreadable telemetry gallery",
+        1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
+        "max_skipped",
+        0: "workers checkpoint_steps keep_epochs knn_epochs lr min_lr weight_decay weight_decay_end clip "
+        "momentum warmup_epochs max_unreadable telemetry gallery",
     }
     for least, names in at_least.items():
         for name in names.split():

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -36,8 +37,8 @@ from hardviews.training.step import Observe, Step, look_away
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.plan import ViewPlan
 
-# The weights, as many numbers of the optimizer (twice for AdamW), and the next checkpoint beside the last.
-CHECKPOINT_COPIES = 6
+# The weights, as many numbers of the optimizer (twice for AdamW): of the last two checkpoints and the next beside them.
+CHECKPOINT_COPIES = 9
 
 
 def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
@@ -77,7 +78,8 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
     loop = Loop(
         fabric, step, loader, folder, options.epochs, evaluate, options.knn_epochs,
-        options.checkpoint_steps, options.log_steps, loggers, telemetry, console,
+        options.checkpoint_steps, options.keep_epochs, options.max_skipped, options.log_steps, loggers, telemetry,
+        console,
     )  # fmt: skip
     try:
         loop.run()
@@ -85,7 +87,8 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         raise KeyboardInterrupt(f"the same command with --out {folder.path} goes on from its last checkpoint") from None
     finally:
         for logger in loggers:
-            logger.close()
+            with suppress(Exception):  # of a full disk, which ends no run
+                logger.close()
         part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
@@ -203,7 +206,7 @@ def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[
     if options.wandb is not None:
         loggers.append(WeightsAndBiases(options.wandb, folder.path, config))
     if options.tensorboard:
-        state = folder.checkpoint()
+        state, _ = folder.checkpoints.newest()
         loggers.append(TensorBoard(folder.path, int(state["step"]) if state else 0))
     return loggers
 

@@ -1,7 +1,9 @@
 """Batches of decoded images in an order that depends on the seed alone; workers only decode."""
 
+import signal
 from collections.abc import Iterator
 from itertools import count
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -259,6 +261,7 @@ def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: b
         collate_fn=_as_it_is,
         pin_memory=pin_memory,
         timeout=PATIENCE,
+        worker_init_fn=_heed_no_signals,
     )
     loaded = iter(loader)
     while True:
@@ -270,6 +273,18 @@ def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: b
             reason = str(error).splitlines()[0]
             raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
         yield item
+
+
+def _heed_no_signals(_: int) -> None:
+    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. A second
+    SIGTERM is that of the run itself, which is done with its workers."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, first)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -74,6 +74,7 @@ class HardViews:
         guard: the modules that ``score`` calls, so that scoring leaves no trace in them.
         keep: views kept where there is no plan.
         seed: of the generator that policies draw from, ``self.generator``, unless ``choose`` is given another.
+        check: raise where a cost is not finite; without it the choice is of no use then, and the caller sees to that.
 
     Raises:
         InputError: unknown policy.
@@ -87,14 +88,14 @@ class HardViews:
         guard: nn.Module | Sequence[nn.Module] = (),
         keep: int = 2,
         seed: int = 0,
+        check: bool = True,
     ) -> None:
-        self.score, self.plan, self.keep = score, plan, keep
+        self.score, self.plan, self.keep, self.check = score, plan, keep, check
         self.policy = named(policy) if isinstance(policy, str) else policy
         self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard)
         self.generator = torch.Generator().manual_seed(seed)
-        self._finite: Tensor | None = (
-            None  # on a GPU: whether all costs so far were finite, and what is known of it here
-        )
+        # On a GPU: whether all costs so far were finite, and what is known of it here.
+        self._finite: Tensor | None = None
         self._known: Tensor | None = None
 
     def __call__(self, candidates: Sequence[Tensor]) -> list[Tensor]:
@@ -179,7 +180,8 @@ class HardViews:
                 f"the plan and the candidates make [T, V, B] = {list(expected)}"
             )
         costs = costs.upcast()
-        self._check_finite(costs)
+        if self.check:
+            self._check_finite(costs)
         return costs, targets
 
     def _check_finite(self, costs: Costs) -> None:

@@ -1,7 +1,10 @@
-"""Checkpoints: written beside and renamed, so that the last one is always whole; loaded without pickle."""
+"""Checkpoints: written beside and renamed, so that the last one is always whole; checked and loaded without pickle."""
 
 import os
 import pickle
+import shutil
+import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,68 @@ from hardviews.errors import RunError
 FORMAT = 1
 
 
+class Checkpoints:
+    """The checkpoints of a run: ``last.pt``, the one before it, and those of epochs that are kept.
+
+    Args:
+        folder: where they lie; it need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.last, self.before = folder, folder / "last.pt", folder / "before.pt"
+
+    def of_epoch(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:04d}.pt"
+
+    def save(self, state: dict[str, Any], epoch: int | None = None) -> None:
+        """Makes ``state`` the last and keeps the one before it.
+
+        Args:
+            state: plain values and tensors.
+            epoch: keep it under this number too, for good.
+
+        Raises:
+            OSError: it can't be written; those that are there are as they were.
+        """
+        beside = _written(self.last, state)
+        if self.last.exists():
+            _linked(self.last, self.before)
+        beside.replace(self.last)
+        if epoch is not None:
+            _linked(self.last, self.of_epoch(epoch))
+        _settle(self.folder)
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest that is whole, None where there is none, and a line for every one that was passed over.
+
+        Raises:
+            RunError: there are some, and none of them is whole.
+        """
+        found = [file for file in (self.last, self.before) if file.exists()]
+        damaged: list[str] = []
+        for file in found:
+            try:
+                return load(file), damaged
+            except RunError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise RunError(f"{damaged[0]}; no other checkpoint is there to go on from")
+        return None, []
+
+    def set_aside(self) -> None:
+        """Puts a last one that was passed over where the next will not make it the one before."""
+        self.last.replace(self.folder / "damaged.pt")
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes a checkpoint so that ``path`` holds either the old one or the new one, whole, whenever the machine
     stops."""
+    _written(path, state).replace(path)
+    _settle(path.parent)
+
+
+def _written(path: Path, state: dict[str, Any]) -> Path:
+    """The file beside ``path`` that is to become it, whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not straight to the file: torch's writer turns a full disk, and Ctrl-C, into errors of its own.
     whole = BytesIO()
@@ -26,25 +88,48 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
+    except BaseException:
         beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        raise
+    return beside
+
+
+def _linked(file: Path, name: Path) -> None:
+    """Gives a file another name, in place of what had it; at no moment is neither there."""
+    beside = name.with_name(f"{name.name}.part")
+    beside.unlink(missing_ok=True)
     try:
-        os.fsync(folder)  # else the rename itself may be lost with the power
+        beside.hardlink_to(file)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, beside)
+    beside.replace(name)
+
+
+def _settle(folder: Path) -> None:
+    """Else a rename may be lost with the power."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU, tensors and plain values only.
+    """Reads a checkpoint onto the CPU, tensors and plain values only, once every byte agrees with its checksum.
 
     Raises:
         RunError: it is missing, damaged, or of another format.
     """
     try:
+        with zipfile.ZipFile(path) as whole:
+            wrong = whole.testzip()
+        if wrong is not None:
+            raise ValueError(f"{wrong} does not agree with its checksum")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+        pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise RunError(f"{path}: can't be loaded as a checkpoint: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

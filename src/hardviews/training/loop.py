@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from rich.console import Console
 from torch import nn
 
 from hardviews.data.loader import Loader, moved
-from hardviews.errors import RunError
-from hardviews.training import checkpoint
+from hardviews.errors import RunError, StoppedError
 from hardviews.training.loggers import Logger
 from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
+from hardviews.training.saving import DivergedError, Saver
 from hardviews.training.step import Report, Step
+from hardviews.training.stopping import StopRequest
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.training.telemetry import Telemetry
+
+LOWER = 0.1  # of the learning rate, for a run that has gone back
 
 # A backbone, and whether raw pixels are to be measured too.
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
@@ -39,6 +43,8 @@ class Loop:
             end.
         evaluate_epochs: 0 never, and shows no gallery.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
+        keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
+        max_skipped: steps in a row that may be skipped before the run goes back to its last checkpoint.
         log_steps: metrics are fetched from the device and written every so many steps.
         loggers: TensorBoard and the like.
         telemetry: what the step shows it is written at the end of epochs and before checkpoints.
@@ -53,112 +59,190 @@ class Loop:
     evaluate: Evaluate | None
     evaluate_epochs: int
     checkpoint_steps: int
+    keep_epochs: int
+    max_skipped: int
     log_steps: int
     loggers: list[Logger]
     telemetry: Telemetry
     console: Console
 
+    def __post_init__(self) -> None:
+        self.saver = Saver(self.fabric, self.step, self.folder.checkpoints)
+        self._skipped = 0  # steps in a row
+        self._unwritten: list[dict[str, float]] = []  # metrics, while the disk is full
+        self._failing: set[str] = set()  # files that could not be written the last time
+
     def run(self) -> None:
-        """Trains to the end.
+        """Trains to the end, or until a signal asks it to stop.
 
         Raises:
-            RunError: the loss is not finite, memory ran out, too much of the data is unreadable.
+            RunError: the loss stays not finite, memory ran out, too much of the data is unreadable, or the trained
+                weights could not be saved.
+            StoppedError: by a signal; what was done is saved.
         """
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
-        batches = moved(self.loader.batches(first), self.fabric.device) if first < steps else iter(())
-        pending: list[tuple[int, Report]] = []
-        with ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress:
-            if first and self.fabric.is_global_zero:
-                rest = (
+        with (
+            ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress,
+            StopRequest() as stop,
+        ):
+            if first:
+                self._say(
                     f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
                 )
-                progress.say(rest)
             # Also what an interrupted run did not come to.
-            self._measure_if_due(first, progress)
-            mark = time.perf_counter()
-            for step in range(first, steps):
-                self.step.watch.start()
-                with self._clear_errors(step):
-                    images = next(batches)
-                    self.step.watch.lap("data")
-                    pending.append((step, self.step(images, step)))
-                done = step + 1
-                ends_epoch = done % steps_per_epoch == 0
-                saves = ends_epoch or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
-                if saves or len(pending) == self.log_steps:
-                    self.telemetry.fetch()
-                    if saves:
-                        # Before the processes meet: once there is a checkpoint, all of them have written.
-                        self.telemetry.write(ended=ends_epoch)
-                    now = time.perf_counter()
-                    # Before any save: what is saved is known to be finite.
-                    self._write(pending, now - mark, progress)
-                    pending, mark = [], now
-                if saves:
-                    self._save(done)
-                self._show_gallery_if_due(done)
-                if self._measure_if_due(done, progress):
-                    mark = time.perf_counter()
+            self._measure_if_due(first)
+            while True:
+                try:
+                    self._train(first, steps, progress, stop)
+                    break
+                except DivergedError as diverged:
+                    first = self._go_back(diverged)
+        if self.saver.failure:
+            raise RunError(
+                f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}, and the same command goes on"
+            )
+
+    def _say(self, line: str) -> None:
+        if self.fabric.is_global_zero:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _train(self, first: int, steps: int, progress: ProgressReport, stop: StopRequest) -> None:
+        steps_per_epoch = self.loader.steps_per_epoch
+        batches = moved(self.loader.batches(first), self.fabric.device) if first < steps else iter(())
+        pending: list[tuple[int, Report]] = []
+        mark = time.perf_counter()
+        for step in range(first, steps):
+            self.step.watch.start()
+            with self._clear_errors(step):
+                images = next(batches)
+                self.step.watch.lap("data")
+                pending.append((step, self.step(images, step)))
+            done = step + 1
+            ends_epoch = done % steps_per_epoch == 0
+            saves = ends_epoch or bool(self.checkpoint_steps and done % self.checkpoint_steps == 0)
+            # Several processes agree when figures are fetched.
+            stops = stop.signal is not None and self.fabric.world_size == 1
+            if saves or stops or len(pending) == self.log_steps:
+                now = time.perf_counter()
+                # Before any save: what is saved is known to be finite.
+                stops = self._write(pending, now - mark, progress, stop.signal is not None)
+                self.telemetry.fetch()
+                if saves or stops:
+                    # Before the processes meet: once there is a checkpoint, all of them have written.
+                    self.telemetry.write(ended=ends_epoch)
+                    self._save(done, ends_epoch)
+                pending, mark = [], now
+                if stops:
+                    raise self._stopped(done, stop.signal)
+            self._show_gallery_if_due(done)
+            if self._measure_if_due(done):
+                mark = time.perf_counter()
 
     def _restore(self) -> int:
-        """Loads the last checkpoint, if any; returns the step to go on with."""
-        state, step = self.folder.checkpoint(), 0
-        if state is not None:
-            self.step.method.load_state_dict(state["method"])
-            self.step.optimizer.load_state_dict(state["optimizer"])
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            step = int(state["step"])
+        """Takes up the last checkpoint that is whole, if any; returns the step to go on with."""
+        step, damaged = self.saver.restore()
         self.telemetry.resume(step)
+        for line in damaged:
+            self._say(f"{line}; the checkpoint before it is taken")
         if self.fabric.is_global_zero:
             self.folder.forget_after(step)
+            self._unwritten = [row for row in self._unwritten if row["step"] < step]
         return step
 
-    def _save(self, done: int) -> None:
-        # The losses so far are known to be finite; what the last of them did to the weights is not.
-        if not all(bool(parameter.isfinite().all()) for parameter in self.step.method.parameters()):
-            raise RunError(f"step {done - 1}: weights are not finite; {self._last_good()}; a lower lr may help")
-        if self.fabric.is_global_zero:
-            state = {
-                "step": done,
-                "method": self.step.method.state_dict(),
-                "optimizer": self.step.optimizer.state_dict(),
-                "scaler": self.fabric.strategy.precision.state_dict(),
-            }
-            try:
-                checkpoint.save(self.folder.checkpoint_file, state)
-            except OSError as error:
-                raise RunError(f"{self.folder.checkpoint_file}: {error.strerror}; {self._last_good()}") from error
-        self.fabric.barrier()
+    def _go_back(self, diverged: DivergedError) -> int:
+        """Once, to the last good checkpoint, at a lower rate; returns the step to go on with."""
+        if self.saver.factor < 1 or not self.folder.checkpoints.last.exists():
+            tried = ", also at a lower rate" if self.saver.factor < 1 else ""
+            raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower lr may help") from diverged
+        step = self._restore()
+        self.saver.lower(LOWER)
+        self._say(f"{diverged}: going back to step {step}, at {LOWER:g} of the learning rate")
+        return step
 
-    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport) -> None:
-        """Fetches the figures of the pending steps at once, checks the losses, writes them to every log."""
+    def _save(self, done: int, ends_epoch: bool) -> None:
+        epoch = done // self.loader.steps_per_epoch
+        kept = ends_epoch and self.keep_epochs and epoch % self.keep_epochs == 0
+        self.saver.save(done, epoch if kept else None)
+        if self.saver.failure:
+            # A later save may find room again; days of training must not end for this one.
+            self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
+
+    def _stopped(self, done: int, number: int | None) -> StoppedError:
+        name = "another process" if number is None else signal.Signals(number).name
+        saved = f"saved after step {done - 1}" if not self.saver.failure else f"could not save ({self.saver.failure})"
+        line = f"stopped by {name}, {saved}; the same command with --out {self.folder.path} goes on"
+        return StoppedError(line, number or signal.SIGTERM)
+
+    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: bool) -> bool:
+        """Fetches the figures of the pending steps at once and writes them to every log.
+
+        Returns:
+            Whether any process was asked to stop.
+
+        Raises:
+            DivergedError: too many steps in a row were skipped.
+        """
         names = sorted({name for _, report in pending for name in report.values})
         none = torch.full((), math.nan, device=self.fabric.device)  # a step that chose nothing has no costs
         figures = torch.stack(
             [torch.stack([report.loss, *(report.values.get(n, none) for n in names)]).float() for _, report in pending]
         )
+        figures = torch.cat([figures, torch.full_like(figures[:1], float(asked))])
         figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
+        *listed, (asked_mean, *_) = figures.tolist()
         speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
         rows: list[dict[str, float]] = []
-        for (step, report), (loss, *values) in zip(pending, figures.tolist(), strict=True):
-            if not math.isfinite(loss):
-                raise RunError(f"step {step}: the loss is {loss}; {self._last_good()}; a lower lr may help")
+        for (step, report), (loss, *values) in zip(pending, listed, strict=True):
             seconds = {f"seconds_{part}": value for part, value in Stopwatch.seconds(report.marks).items()}
             rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
             rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
-        self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
-        # The newest that says most: not every step need choose.
-        shown = max(rows, key=lambda row: (len(row), row["step"]))
+        with self._no_matter("unreadable.csv"):
+            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
         if self.fabric.is_global_zero:
-            self.folder.append_metrics(rows)
-            for logger in self.loggers:
-                logger.log(shown, shown["step"])
+            self._unwritten += rows
+            with self._no_matter(self.folder.metrics_file.name):
+                self.folder.append_metrics(self._unwritten)
+                self._unwritten = []
+            # The newest that says most: not every step need choose.
+            shown = max(rows, key=lambda row: (len(row), row["step"]))
+            self._tell(lambda logger: logger.log(shown, shown["step"]))
             progress.update(pending[-1][0] + 1, shown)
+        self._count_skipped(rows)
+        return bool(asked_mean > 0)
 
-    def _measure_if_due(self, done: int, progress: ProgressReport) -> bool:
+    def _count_skipped(self, rows: list[dict[str, float]]) -> None:
+        for row in rows:
+            self._skipped = self._skipped + 1 if row["skipped"] else 0
+            if row["skipped"]:
+                self._say(f"step {row['step']}: skipped, the loss, a cost or a gradient is not finite")
+            if self._skipped >= self.max_skipped:
+                self._skipped = 0
+                raise DivergedError(f"step {row['step']}: {self.max_skipped} steps in a row were not finite")
+
+    def _tell(self, do: Callable[[Logger], None]) -> None:
+        """One that fails is told nothing more: no run ends for its logs."""
+        for logger in list(self.loggers):
+            try:
+                do(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
+
+    @contextlib.contextmanager
+    def _no_matter(self, name: str) -> Iterator[None]:
+        """What can't be written is kept for the next time, and said once."""
+        try:
+            yield
+            self._failing.discard(name)
+        except OSError as error:
+            if name not in self._failing:
+                self._say(f"{self.folder.path / name}: {error.strerror or error}; training goes on")
+            self._failing.add(name)
+
+    def _measure_if_due(self, done: int) -> bool:
         """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""
         if self.evaluate is None or not self.evaluate_epochs or not self._due(done):
             return False
@@ -166,13 +250,13 @@ class Loop:
         measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
         if self.fabric.is_global_zero and not measured:
             values = self.evaluate(self._evaluated(), done == 0)
-            self.folder.append_evaluation(done, epochs, values)
-            for logger in self.loggers:
-                logger.log(values, done)
+            with self._no_matter(self.folder.evaluation_file.name):
+                self.folder.append_evaluation(done, epochs, values)
+            self._tell(lambda logger: logger.log(values, done))
             text = ", ".join(
                 f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
             )
-            progress.say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
+            self._say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self.fabric.barrier()
         return True
 
@@ -184,16 +268,11 @@ class Loop:
     def _show_gallery_if_due(self, done: int) -> None:
         picture = self.telemetry.sheet() if self.loggers and self.evaluate_epochs and self._due(done) else None
         if picture is not None:
-            for logger in self.loggers:
-                logger.show("gallery", picture, done)
+            self._tell(lambda logger: logger.show("gallery", picture, done))
 
     def _evaluated(self) -> nn.Module:
         method = self.step.method
         return method.get_submodule(method.evaluated)
-
-    def _last_good(self) -> str:
-        file = self.folder.checkpoint_file
-        return f"the last good checkpoint is {file}" if file.exists() else "no checkpoint was written yet"
 
     @contextlib.contextmanager
     def _clear_errors(self, step: int) -> Iterator[None]:
@@ -201,8 +280,9 @@ class Loop:
         try:
             yield
         except RunError as error:
-            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
-            raise RunError(f"step {step}: {error}; {self._last_good()}") from error
+            with self._no_matter("unreadable.csv"):
+                self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
+            raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
         except RuntimeError as error:
             # CPUs have no class of their own for it.
             if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
@@ -211,5 +291,5 @@ class Loop:
             raise RunError(
                 f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
                 f"accumulate (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
-                f"or score-chunk (now {scoring.chunk or 'off'}); {self._last_good()}"
+                f"or score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
             ) from error

@@ -1,7 +1,7 @@
 """Optimizers by name, their parameter groups, what every group is given at every step, and clipping."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from timm.optim.lars import Lars
@@ -80,6 +80,10 @@ class Rates:
     warmup: int
     decay: float = 0.0
     decay_end: float | None = None
+
+    def scaled(self, factor: float) -> Self:
+        """Lower or higher learning rates throughout."""
+        return replace(self, peak=factor * self.peak, end=factor * self.end)
 
     def at(self, step: int, constant: bool = False) -> float:
         return self.peak if constant else warmup_cosine(step, self.steps, self.peak, self.end, self.warmup)

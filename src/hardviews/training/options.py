@@ -91,6 +91,9 @@ class PretrainOptions:
         max_unreadable: the run ends when more than this part of the data can't be read.
         in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
         checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
+        keep_epochs: keep the checkpoint of every so-many-th epoch for good, besides the last two; 0 keeps none.
+        max_skipped: steps in a row that may be skipped because the loss or a gradient is not finite, before the run
+            goes back to its last checkpoint, once, at a tenth of the learning rate.
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
@@ -154,6 +157,8 @@ class PretrainOptions:
     max_unreadable: float = 0.01
     in_memory: Literal["auto", "on", "off"] = "auto"
     checkpoint_steps: int = 0
+    keep_epochs: int = 0
+    max_skipped: int = 10
     knn_epochs: int = 10
     crop: float | None = None
     knn_k: int = 20

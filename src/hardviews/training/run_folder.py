@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import platform
 import shutil
 import subprocess
@@ -15,23 +16,23 @@ from typing import Any
 import yaml
 
 from hardviews.errors import InputError
-from hardviews.training import checkpoint
+from hardviews.training.checkpoint import Checkpoints
 
 METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
-    "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second",
+    "skipped", "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second",
 )  # fmt: skip
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "checkpoint_steps", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "telemetry",
-    "gallery", "wandb",
+    "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps",
+    "tensorboard", "telemetry", "gallery", "wandb",
 }  # fmt: skip
 
 
 class RunFolder:
     """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``summary.json``,
-    ``results.jsonl``, ``checkpoints/last.pt``, ``telemetry/``. Nothing is written before ``open``.
+    ``results.jsonl``, ``checkpoints/``, ``telemetry/``. Nothing is written before ``open``.
 
     Args:
         path: the folder; it may exist.
@@ -42,7 +43,7 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.csv"
         self.evaluation_file = path / "evaluation.csv"
-        self.checkpoint_file = path / "checkpoints" / "last.pt"
+        self.checkpoints = Checkpoints(path / "checkpoints")
         self.summary_file = path / "summary.json"
         self.results_file = path / "results.jsonl"
         self.telemetry = path / "telemetry"
@@ -86,16 +87,12 @@ class RunFolder:
     def open(self, config: Mapping[str, Any]) -> None:
         """Makes the folder and writes the configuration that reproduces the run."""
         try:
-            self.checkpoint_file.parent.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
             if not self.config_file.exists():
                 header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
                 self.config_file.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         except OSError as error:
             raise InputError(f"out: {self.path} can't be written: {error.strerror}") from error
-
-    def checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, None where there is none yet."""
-        return checkpoint.load(self.checkpoint_file) if self.checkpoint_file.exists() else None
 
     def forget_after(self, step: int) -> None:
         """Drops metrics of steps at or after ``step``: a run that goes on from there logs them again, each once."""
@@ -213,9 +210,15 @@ class RunFolder:
         return loaded
 
     def _append(self, file: Path, head: Iterable[str], rows: list[list[str]]) -> None:
-        new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as opened:
-            csv.writer(opened).writerows([list(head), *rows] if new else rows)
+        """All rows or, where the disk is full, none of them."""
+        before = file.stat().st_size if file.exists() else 0
+        try:
+            with file.open("a", newline="", encoding="utf-8") as opened:
+                csv.writer(opened).writerows(rows if before else [list(head), *rows])
+        except OSError:
+            with suppress(OSError):
+                os.truncate(file, before)
+            raise
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.optimizers import Rates, clip_each
 from hardviews.training.scorer import Scorer, joined
+from hardviews.training.skipping import Skipping
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views, draw
@@ -32,7 +33,7 @@ class Report:
     """What one step says of itself; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
-    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, and the method's own
+    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, skipped, and the method's own
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
@@ -94,8 +95,9 @@ class Step:
         self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.scorer = Scorer(fabric, method, scoring)
-        self.hard_views = HardViews(None, self.plan, policy, guard=method)
+        self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
         self.network, self.optimizer = fabric.setup(method, optimizer)
+        self.skipping = Skipping(fabric, method, self.optimizer)
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> Report:
@@ -106,6 +108,7 @@ class Step:
         numbers = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
         drawn = numbers.to(images.device, non_blocking=True)
         encodings, reports = [], []
+        self.skipping.begin()
         for part in range(self.parts):
             rows = self._slice(len(images), part)
             batch, candidates = images[rows], drawn[rows]
@@ -125,16 +128,18 @@ class Step:
             reports.append((loss.detach(), self._values(choice, candidates)))
             lap("train")
         method.after_backward()
+        losses, values = zip(*reports, strict=True)
+        bad = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
         self._clip()
-        self.optimizer.step()
+        self.skipping.update(bad)
         self.optimizer.zero_grad(set_to_none=True)
         encoding = joined(encodings)
         statistics = method.statistics(encoding)
         method.after_step(encoding)
+        self.skipping.end(bad)
         lap("train")
-        losses, values = zip(*reports, strict=True)
         means = {key: _mean([v[key] for v in values]) for key in values[0]}
-        return Report(_mean(losses), means | statistics, self.watch.marks())
+        return Report(_mean(losses), means | statistics | {"skipped": bad}, self.watch.marks())
 
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)

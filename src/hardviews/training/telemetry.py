@@ -218,6 +218,7 @@ class Telemetry:
     def resume(self, step: int) -> None:
         """Takes up a run before ``step``: drops what is written of later steps, goes on with the epoch it is in."""
         epoch = step // self.followed.steps_per_epoch
+        self._noted, self._epoch = [], []
         for written, process, file in epoch_files.written(self.folder):
             # Those of processes that are no more are shared out.
             if written < epoch or process % self.processes != self.process:

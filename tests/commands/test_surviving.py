@@ -1,0 +1,239 @@
+"""Runs that are stopped, or find the disk full, a checkpoint damaged, losses not finite: what is lost, and said."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hardviews.methods.base import Method
+from hardviews.training.checkpoint import Checkpoints
+from hardviews.training.run_folder import RunFolder
+from tests.commands.test_pretrain import SIMCLR, SIMSIAM, assert_equal, pretrain, rows, state
+
+NARROW = (
+    "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16 --tensorboard false"
+)
+LINE = f"--data shapes:64 {SIMSIAM} --epochs 3 --backbone.drop_path_rate 0.3 --log-steps 1"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to: 12 steps in 3 epochs."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert pretrain(f"{LINE} --out {run}") == 0
+    return run
+
+
+def assert_the_same(run: Path, whole: Path) -> None:
+    """Weights, optimizer and every logged figure but times, each step once."""
+    assert_equal(state(run), state(whole))
+    timeless = [name for name in rows(whole)[0] if not name.startswith(("seconds", "images_per"))]
+    assert [[row[name] for name in timeless] for row in rows(run)] == [
+        [row[name] for name in timeless] for row in rows(whole)
+    ]
+    assert (run / "evaluation.csv").read_text() == (whole / "evaluation.csv").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signals_save_and_leave(number: signal.Signals, tmp_path: Path) -> None:
+    """Sent to all its processes, loader's workers included, in the middle of an epoch."""
+    reference, run = tmp_path / "reference", tmp_path / "run"
+    line = f"--data shapes:640 {SIMSIAM} --epochs 2 --log-steps 7 --in-memory off --workers 2 --knn-epochs 0"
+    command = [sys.executable, "-m", "hardviews.cli", "pretrain", *NARROW.split(), *line.split(), "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, str(run)], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    metrics, deadline = run / "metrics.csv", time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    assert f"stopped by {number.name}, saved after step" in said
+    assert f"the same command with --out {run} goes on" in said
+    assert "Traceback" not in said
+    done = state(run)["step"]
+    assert len(rows(run)) == done < 80
+    for folder in (run, reference):
+        assert subprocess.run([*command, str(folder)], check=False, env=environment).returncode == 0
+    assert_equal(state(run), state(reference))
+    assert [row["step"] for row in rows(run)] == [str(step) for step in range(80)]
+    assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(reference)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    damage: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    save = Checkpoints.save
+
+    def then_stop(self: Checkpoints, saved: dict[str, Any], epoch: int | None = None) -> None:
+        save(self, saved, epoch)
+        if saved["step"] == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", then_stop)
+    assert pretrain(f"{LINE} --out {run}") == 130
+    monkeypatch.undo()
+    last = run / "checkpoints" / "last.pt"
+    content = last.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    last.write_bytes({"cut": content[:half], "flipped": flipped, "empty": b""}[damage])
+    capsys.readouterr()
+    assert pretrain(f"{LINE} --out {run}") == 0
+    said = capsys.readouterr().out
+    assert f"{last}: can't be loaded as a checkpoint" in said
+    assert "the checkpoint before it is taken" in said
+    assert "going on at step 4 of 12" in said
+    assert_the_same(run, whole)
+    assert state(run)["step"] == 12
+    assert Checkpoints(run / "checkpoints").newest()[1] == []
+
+
+def test_without_any_whole_checkpoint_nothing_is_started_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"{LINE} --out {run}") == 0
+    for file in (run / "checkpoints").glob("*.pt"):
+        file.write_bytes(b"")
+    assert pretrain(f"{LINE} --out {run}") == 1
+    assert "no other checkpoint is there to go on from" in capsys.readouterr().err
+
+
+def test_some_epochs_are_kept_for_good(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"{LINE} --keep-epochs 2 --out {run}") == 0
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == ["before.pt", "epoch-0002.pt", "last.pt"]
+    checkpoints = Checkpoints(run / "checkpoints")
+    assert checkpoints.of_epoch(2).samefile(checkpoints.before)  # which takes no room
+    assert_the_same(run, whole)
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_stops_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a while neither metrics nor checkpoints can be written; once they can, none is missing."""
+    run = tmp_path / "run"
+    save, append, calls = Checkpoints.save, RunFolder.append_metrics, []
+
+    def saving(self: Checkpoints, saved: dict[str, Any], epoch: int | None = None) -> None:
+        full() if saved["step"] == 4 else save(self, saved, epoch)
+
+    def appending(self: RunFolder, new: Any) -> None:
+        calls.append(len(new))
+        full() if 3 <= len(calls) <= 6 else append(self, new)
+
+    monkeypatch.setattr(Checkpoints, "save", saving)
+    monkeypatch.setattr(RunFolder, "append_metrics", appending)
+    assert pretrain(f"{LINE} --out {run}") == 0
+    said = capsys.readouterr().out
+    assert "step 4: no checkpoint could be saved" in said
+    assert said.count("metrics.csv: No space left on device; training goes on") == 1
+    assert_the_same(run, whole)
+
+
+def test_a_run_that_can_not_be_saved_at_its_end_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file system itself refuses the file: its size is limited to less than the checkpoint's."""
+    code = (
+        "import resource, signal, sys; from hardviews.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(sys.argv[1:]))"
+    )
+    run = tmp_path / "run"
+    line = f"--data shapes:64 {SIMSIAM} --epochs 2 --telemetry 0 --knn-epochs 0 --workers 0 --out {run}"
+    command = [sys.executable, "-c", code, "pretrain", *NARROW.split(), *line.split()]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "training goes on" in found.stdout
+    assert "trained, but not saved:" in found.stderr
+    assert "File too large" in found.stderr
+    assert "no checkpoint was written yet" in found.stderr
+    assert list((run / "checkpoints").iterdir()) == []
+    assert len(rows(run)) == 8
+
+
+class Spoilt:
+    """Makes losses not finite at some steps, however often they come by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: int, once: bool = False) -> None:
+        loss = Method.loss
+        left = list(steps)
+
+        def spoilt(method: Any, encoding: Any) -> torch.Tensor:
+            found: torch.Tensor = loss(method, encoding)
+            if method.progress.step in left:
+                if once:
+                    left.remove(method.progress.step)
+                return found * torch.nan
+            return found
+
+        monkeypatch.setattr(Method, "loss", spoilt)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    Spoilt(monkeypatch, 5)
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 3 --knn-epochs 0 --out {run}") == 0
+    assert [row["skipped"] for row in rows(run)] == ["1" if step == 5 else "0" for step in range(12)]
+    assert rows(run)[5]["loss"] == ""
+    assert "step 5: skipped, the loss, a cost or a gradient is not finite" in capsys.readouterr().out
+    assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
+
+
+def test_too_many_in_a_row_go_back_once_at_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, line = tmp_path / "run", f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-skipped 3"
+    Spoilt(monkeypatch, 5, 6, 7, once=True)
+    assert pretrain(f"{line} --out {run}") == 0
+    said = capsys.readouterr().out
+    assert "step 7: 3 steps in a row were not finite: going back to step 4, at 0.1 of the learning rate" in said
+    assert [row["step"] for row in rows(run)] == [str(step) for step in range(16)]
+    monkeypatch.undo()
+    plain = tmp_path / "plain"
+    assert pretrain(f"{line} --out {plain}") == 0
+    for ours, theirs in zip(rows(run), rows(plain), strict=True):
+        factor = 1.0 if int(ours["step"]) < 4 else 0.1
+        assert float(ours["lr"]) == pytest.approx(factor * float(theirs["lr"]), rel=1e-6)
+    assert state(run)["rate_factor"] == 0.1
+
+
+def test_then_it_stops_with_a_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    Spoilt(monkeypatch, *range(5, 100))
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-skipped 3 --out {run}") == 1
+    [error] = capsys.readouterr().err.splitlines()
+    assert "step 7: 3 steps in a row were not finite, also at a lower rate" in error
+    assert str(run / "checkpoints" / "last.pt") in error
+    assert state(run)["step"] == 4
+
+
+def test_a_log_that_fails_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    line = f"--data shapes:64 {SIMSIAM} --epochs 1 --knn-epochs 0 --tensorboard true --out {tmp_path / 'run'}"
+    assert pretrain(line) == 0
+    assert "TensorBoard: [Errno 28] No space left on device; training goes on without it" in capsys.readouterr().out
