@@ -1,5 +1,6 @@
 """What a self-supervised method is: it encodes views and says what each of them costs. It never hears of selection."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,6 +142,17 @@ class Method(nn.Module, ABC, Generic[E]):
     def statistics(self, encoding: E) -> dict[str, Tensor]:
         """Scalars to log of a step's encoding, such as those that show a collapse."""
         return {}
+
+
+def feature_std(vectors: Tensor) -> Tensor:
+    """How far apart images are to a network: the standard deviation over the batch of unit vectors, times the root of
+    their dimension, after Chen and He (CVPR 2021, section 4.1). 1 is spread evenly over the sphere, 0 is one point.
+
+    Args:
+        vectors: ``[..., B, D]``, of any length.
+    """
+    unit: Tensor = nn.functional.normalize(vectors.detach().float(), dim=-1)
+    return unit.std(-2, correction=0).mean() * math.sqrt(vectors.shape[-1])
 
 
 def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:

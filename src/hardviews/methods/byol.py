@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
+from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
 from hardviews.networks.teacher import Teacher, check_momentum, cosine_momentum
@@ -118,3 +118,6 @@ class BYOL(Method[BYOLEncoding]):
     def after_step(self, encoding: BYOLEncoding) -> None:
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.projector], momentum)
+
+    def statistics(self, encoding: BYOLEncoding) -> dict[str, Tensor]:
+        return {"feature_std": feature_std(encoding.projection)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
-from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
+from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, outside_autocast, per_view
 from hardviews.networks.assignment import Assignment, cross_entropies
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
@@ -169,7 +169,8 @@ class DINO(Method[DINOEncoding]):
         self.teacher.follow([self.backbone, self.head], momentum)
 
     def statistics(self, encoding: DINOEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
+        entropies = self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
+        return entropies | {"feature_std": feature_std(encoding.teacher)}
 
 
 class DINOTeacher(Teacher):

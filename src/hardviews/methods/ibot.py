@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
-from hardviews.methods.base import Method, TargetEncoding, Training, outside_autocast, per_view
+from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, outside_autocast, per_view
 from hardviews.methods.dino import DINO, check_numbers, drop_gradients, encode
 from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim, patch_size
@@ -252,7 +252,8 @@ class IBOT(Method[IBOTEncoding]):
         self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
 
     def statistics(self, encoding: IBOTEncoding) -> dict[str, Tensor]:
-        return self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
+        entropies = self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
+        return entropies | {"feature_std": feature_std(encoding.teacher)}
 
 
 def taken(patches: Tensor, order: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
-from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
+from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
@@ -74,6 +74,9 @@ class SimCLR(Method[SimCLREncoding]):
         # All views in one batch, and so in one BN group, as in the paper's code.
         projection = self.projector(self.backbone(torch.cat(views)))
         return SimCLREncoding(projection.unflatten(0, (len(views), -1)))
+
+    def statistics(self, encoding: SimCLREncoding) -> dict[str, Tensor]:
+        return {"feature_std": feature_std(encoding.projection)}
 
     @outside_autocast
     def costs(self, encoding: SimCLREncoding) -> Costs:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardviews.methods.base import Method, TargetEncoding, Training, full_precision, outside_autocast
+from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
@@ -76,3 +76,6 @@ class SimSiam(Method[SimSiamEncoding]):
         prediction = F.normalize(full_precision(encoding.prediction), dim=-1)
         target = F.normalize(full_precision(encoding.projection), dim=-1)
         return Costs(-torch.einsum("tbd,vbd->tvb", target, prediction))
+
+    def statistics(self, encoding: SimSiamEncoding) -> dict[str, Tensor]:
+        return {"feature_std": feature_std(encoding.projection)}

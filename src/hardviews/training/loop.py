@@ -14,6 +14,7 @@ from torch import nn
 
 from hardviews.data.loader import Loader, moved
 from hardviews.errors import RunError, StoppedError
+from hardviews.training.collapse import CollapseWatch
 from hardviews.training.loggers import Logger
 from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
@@ -68,6 +69,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints)
+        self.collapse = CollapseWatch(self._say)
         self._skipped = 0  # steps in a row
         self._unwritten: list[dict[str, float]] = []  # metrics, while the disk is full
         self._failing: set[str] = set()  # files that could not be written the last time
@@ -210,6 +212,7 @@ class Loop:
             shown = max(rows, key=lambda row: (len(row), row["step"]))
             self._tell(lambda logger: logger.log(shown, shown["step"]))
             progress.update(pending[-1][0] + 1, shown)
+            self.collapse.note(rows)
         self._count_skipped(rows)
         return bool(asked_mean > 0)
 
@@ -253,6 +256,7 @@ class Loop:
             with self._no_matter(self.folder.evaluation_file.name):
                 self.folder.append_evaluation(done, epochs, values)
             self._tell(lambda logger: logger.log(values, done))
+            self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])
             text = ", ".join(
                 f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
             )
