@@ -1,6 +1,7 @@
 """Encoded pictures of every mode and size → RGB uint8 of bounded size."""
 
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -94,6 +95,8 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
+            if not isinstance(data, bytes):
+                _check_opens(data, name)
             with Image.open(BytesIO(data) if isinstance(data, bytes) else data) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
@@ -106,6 +109,13 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
         raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def _check_opens(path: str | Path, name: str) -> None:
+    """Raises UnreadableImage for what would keep its reader waiting, or never end: pipes, sockets, devices."""
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is an error of its own, when it is opened
+        raise UnreadableImage(name, "not a file")
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:

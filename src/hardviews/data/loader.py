@@ -1,7 +1,9 @@
 """Batches of decoded images in an order that depends on the seed alone; workers only decode."""
 
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Generator, Iterator
 from itertools import count
 from types import FrameType
 from typing import Any, Literal
@@ -20,7 +22,9 @@ from hardviews.views.streams import stream
 MAX_BATCH_BYTES = 1 << 30
 CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
+GLANCE = 5  # seconds between two looks at workers that are waited for
 PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
+RESPITE = 60  # seconds that a worker outlives the SIGTERM meant for its run
 
 Loaded = tuple[ImageBatch | None, Faults]
 
@@ -142,7 +146,7 @@ class Loader:
             )
 
 
-def moved(batches: Iterator[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
+def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[ImageBatch]:
     """Batches on the device. To a GPU they are copied in a stream of their own, while earlier steps still compute."""
     if device.type != "cuda":
         for batch in batches:
@@ -252,7 +256,8 @@ class _Parts(Dataset[Loaded]):
 
 
 def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
-    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead."""
+    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead. That one of them
+    has died, or hangs, is found when its batch is waited for."""
     loader: DataLoader[Loaded] = DataLoader(
         dataset,
         batch_size=None,
@@ -260,27 +265,37 @@ def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: b
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pin_memory,
-        timeout=PATIENCE,
+        timeout=GLANCE,
         worker_init_fn=_heed_no_signals,
     )
+    handler = signal.getsignal(signal.SIGCHLD)
     loaded = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
+        signal.signal(signal.SIGCHLD, handler)
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             item = next(loaded)
         except StopIteration:
             return
-        except RuntimeError as error:  # a worker was killed, or none has answered
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, OSError, EOFError) as error:
+            # The latter two where it dies while it hands a batch over.
+            reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
+            if "timed out" in reason and time.monotonic() < deadline:
+                continue
             raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
         yield item
+        deadline = time.monotonic() + PATIENCE
 
 
 def _heed_no_signals(_: int) -> None:
-    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. A second
-    SIGTERM is that of the run itself, which is done with its workers."""
+    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. The second
+    SIGTERM is that of the run itself, which is done with its workers; should none come, the worker does not stay."""
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(RESPITE)
 
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -23,6 +23,7 @@ from hardviews.training.step import Report, Step
 from hardviews.training.stopping import StopRequest
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.training.telemetry import Telemetry
+from hardviews.views.images import ImageBatch
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
 
@@ -110,8 +111,16 @@ class Loop:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _train(self, first: int, steps: int, progress: ProgressReport, stop: StopRequest) -> None:
+        batches = moved(self.loader.batches(first), self.fabric.device)
+        try:
+            self._take_steps(batches, first, steps, progress, stop)
+        finally:
+            batches.close()  # whose workers must not be left to the interpreter's end
+
+    def _take_steps(
+        self, batches: Iterator[ImageBatch], first: int, steps: int, progress: ProgressReport, stop: StopRequest
+    ) -> None:
         steps_per_epoch = self.loader.steps_per_epoch
-        batches = moved(self.loader.batches(first), self.fabric.device) if first < steps else iter(())
         pending: list[tuple[int, Report]] = []
         mark = time.perf_counter()
         for step in range(first, steps):

@@ -1,0 +1,158 @@
+"""Faults put into the data of real runs: each is listed and training goes on, or ends in a clear line; none hangs."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.commands.test_pretrain import SIMSIAM, rows
+
+NARROW = (
+    "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --backbone.stem imagenet "
+    f"--image-size 32 --batch-size 16 --tensorboard false --knn-epochs 0 --log-steps 1 {SIMSIAM}"
+)
+LIMIT = 100  # seconds after which a run is taken to hang
+
+
+def picture(file: Path, size: tuple[int, int] = (40, 40), seed: int = 0) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+
+
+def good(folder: Path, count: int = 64) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        picture(folder / f"{number:03d}.jpg", seed=number)
+    return folder
+
+
+def command(data: Path, run: Path, *more: str) -> list[str]:
+    line = ["--data", str(data), "--out", str(run), *NARROW.split(), *more]
+    return [sys.executable, "-m", "hardviews.cli", "pretrain", *line]
+
+
+def trained(data: Path, run: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(data, run, *more), check=False, capture_output=True, text=True, timeout=LIMIT, env=environment
+    )
+
+
+def listed(run: Path) -> dict[str, str]:
+    """Name of the file to the reason it could not be read for."""
+    found: dict[str, str] = {}
+    for file in run.glob("unreadable*.csv"):
+        with file.open(encoding="utf-8") as opened:
+            found |= {Path(row["path"]).name: row["reason"] for row in csv.DictReader(opened)}
+    return found
+
+
+def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path) -> None:
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    whole = (data / "000.jpg").read_bytes()
+    (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (data / "zero.jpg").write_bytes(b"")
+    (data / "text.jpg").write_text("not a picture")
+    (data / "bomb.png").write_bytes(bomb())
+    picture(data / "really-a-jpeg.png")
+    (data / "really-a-jpeg.png").write_bytes(whole)
+    picture(data / "dot.png", (1, 1))
+    picture(data / "panorama.png", (20_000, 10))
+    (data / "gone.jpg").symlink_to(data / "nowhere.jpg")
+    inner = data / "inner"
+    inner.mkdir()
+    (inner / "loop").symlink_to(data, target_is_directory=True)
+    os.mkfifo(data / "pipe.jpg")  # to open it would wait for ever
+    Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.jpg")).write_bytes(whole)
+    found = trained(data, run, "--epochs", "2", "--max-unreadable", "0.2", "--workers", "1")
+    assert found.returncode == 0, found.stderr
+    assert listed(run).keys() == {"cut.jpg", "zero.jpg", "text.jpg", "bomb.png", "gone.jpg", "pipe.jpg"}
+    assert listed(run)["zero.jpg"] == "empty"
+    assert listed(run)["pipe.jpg"] == "not a file"
+    assert "6 images could not be read" in found.stdout
+    assert all(row["loss"] and row["skipped"] == "0" for row in rows(run))
+
+
+def bomb() -> bytes:
+    """A PNG of some bytes that claims 100,000 x 100,000 pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read(tmp_path: Path) -> None:
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    (data / "000.jpg").chmod(0)
+    found = trained(data, run, "--epochs", "1", "--max-unreadable", "0.2", "--workers", "0")
+    assert found.returncode == 0
+    assert listed(run) == {"000.jpg": "Permission denied"}
+
+
+def test_parquet_with_nulls(tmp_path: Path) -> None:
+    data, run, file = good(tmp_path / "data"), tmp_path / "run", tmp_path / "table.parquet"
+    encoded: list[bytes | None] = [file.read_bytes() for file in sorted(data.iterdir())]
+    encoded[3], encoded[5] = None, b""
+    pq.write_table(pa.table({"image": pa.array(encoded, pa.binary())}), file)
+    found = trained(file, run, "--epochs", "2", "--max-unreadable", "0.2", "--workers", "0", "--in-memory", "off")
+    assert found.returncode == 0, found.stderr
+    assert len(listed(run)) == 2
+    assert set(listed(run).values()) <= {"null", "empty", "is null", "no image"}, listed(run)
+
+
+@pytest.mark.parametrize("change", ["vanish", "grow"])
+def test_files_that_change_while_the_run_reads_them(change: str, tmp_path: Path) -> None:
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    more = ("--epochs", "30", "--max-unreadable", "0.5", "--workers", "1", "--in-memory", "off")
+    process = subprocess.Popen(command(data, run, *more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(run / "metrics.csv")
+    for number in range(8):
+        file = data / f"{number:03d}.jpg"
+        if change == "vanish":
+            file.unlink()
+        else:
+            with file.open("ab") as opened:
+                opened.write(os.urandom(5000))
+            picture(data / f"new-{number}.jpg")
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert len(rows(run)) == 120
+    gone = {f"{number:03d}.jpg" for number in range(8)}
+    assert listed(run).keys() == (gone if change == "vanish" else set())
+
+
+def test_a_killed_worker_ends_in_a_clear_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    more = ("--epochs", "40", "--workers", "2", "--in-memory", "off")
+    process = subprocess.Popen(command(data, run, *more), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(run / "checkpoints" / "last.pt")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"hardviews" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert "loading images failed" in errors
+    assert str(run / "checkpoints" / "last.pt") in errors
+    assert "Traceback" not in errors
+    assert trained(data, run, *more).returncode == 0
+    assert [row["step"] for row in rows(run)] == [str(step) for step in range(160)]
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
