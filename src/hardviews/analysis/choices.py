@@ -233,7 +233,7 @@ def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence
     def phrase(run: Run) -> str:
         one = next(one for one in of if one.run is run)
         kept, random = one.mean(f"{name}_kept"), one.mean(f"{name}_random")
-        return f"{number(kept, described.percent)} of kept views, {number(random, described.percent)} of random ones"
+        return f"{number(kept, described.percent)} for kept views, {number(random, described.percent)} for random ones"
 
     caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {said(runs, [one.run for one in of], phrase)}"
     slug = name.replace("_", "-")

@@ -44,13 +44,13 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
         one = by_run[run.name]
         return (
             f"the parameters explain {number(max(one.held_out, 0), True)} of the variance of costs on pictures that "
-            f"were held out, and {next(iter(one.drop))} matters most ({one.rows:,} pairs)"
+            f"were held out, and {next(iter(one.drop))} matters most ({one.rows:,} combinations)"
         )
 
     caption = (
-        "A random forest guesses from the drawn numbers alone how much more than the mean a pair costs the model. A "
-        "bar is by how much its R² on held-out pictures falls when a parameter is shuffled; whiskers are the standard "
-        f"deviation over shuffles. What was found: {said(runs, [runs[place] for place in found], phrase)}"
+        "A random forest guesses from the drawn numbers alone how much more than the mean a combination of views costs "
+        "the model. A bar is by how much its R² on held-out pictures falls when a parameter is shuffled; whiskers are "
+        f"the standard deviation over shuffles. What was found: {said(runs, [runs[place] for place in found], phrase)}"
     )
-    title, axis = "What makes a pair hard", "fall of R² when shuffled"
+    title, axis = "What makes views hard", "fall of R² when shuffled"
     return bars("importance", title, caption, names, groups, x_label=axis, head="parameter")
