@@ -139,6 +139,7 @@ def test_an_interrupted_run_says_so(strange_run: Path, reported: Reported, tmp_p
     (run / "metrics.csv").write_text(whole[: whole.index("\n18,") + 5])
     page = reported(run)
     assert "has not ended, or was interrupted" in page.all("dl")[1].text
+    assert "Scored at" in page.all("dl")[1].text
     assert "3.60 of 5 (18 steps" in page.all("dl")[1].text
     steps = rows_of(run / "metrics.csv")[:18]
     assert page.values("iou_kept") == [pytest.approx(np.mean([float(row["iou_kept"]) for row in steps]))]
@@ -166,6 +167,7 @@ def test_where_nothing_is_chosen_nothing_is_claimed(reported: Reported, tmp_path
     run = pretrained(tmp_path / "run", f"--data shapes:48 {SIMSIAM} --epochs 1 --knn-epochs 1 --views 2")
     page = reported(run)
     assert "nothing was chosen: as many views were drawn as are kept" in page.missing()
+    assert "Scored at" not in page.all("dl")[1].text  # nothing was
     assert not {"lowest-iou", "importance", "preference"} & set(page.figures())
     assert page.values("lowest_iou_kept") == []
 

@@ -246,8 +246,7 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
         return []
     effects = {one.run.name: _effects(one) for one in of}
     names = [name for name in SHORT if any(np.isfinite(effect[name]) for effect in effects.values())]
-    first = effects[of[0].run.name]
-    names.sort(key=lambda name: -abs(np.nan_to_num(first[name])))
+    names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name])) for effect in effects.values()))
     groups = []
     for one in of:
         values = np.array([effects[one.run.name][name] for name in names])
