@@ -22,8 +22,10 @@ import pyarrow.parquet as pq
 from hardviews.analysis import statistics, telemetry
 from hardviews.cli import main as hardviews
 
+STOPPED = 128  # exit codes from here on: by a signal
 HERE = Path(__file__).parent
 MARK = "<!-- What follows is written by evidence.py --write. -->"
+PAPER = "the paper, ImageNet | | 0.35 | 0.49 | 0.33 to 0.47 | "
 IMAGES = 10_000  # of CIFAR-10, the first in its own order
 
 CIFAR = "--data {subset} --test-data {packs}/cifar10/cifar10-jpeg-test.parquet --epochs 20"
@@ -108,6 +110,15 @@ def kept_views(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def finished(comparison: dict[str, Any]) -> int:
+    """How many seeds are there of every arm that is planned, at equal epochs and at equal time."""
+    plan = comparison["plan"]
+    wanted = {(arm, plan["epochs"]) for arm in plan["arms"]}
+    wanted |= {(arm, entry["equal_time_epochs"]) for arm, entry in plan["arms"].items()}
+    there = {(row["arm"], row["epochs"]): int(row["seconds"]["runs"]) for row in comparison["rows"]}
+    return min(there.get(one, 0) for one in wanted)
+
+
 def results(out: Path) -> str:
     """Markdown of all comparisons that have begun."""
     parts = []
@@ -116,15 +127,17 @@ def results(out: Path) -> str:
         if not (folder / "comparison.json").exists():
             parts.append(f"### {name}\n\nNot run yet.")
             continue
-        rows = json.loads((folder / "comparison.json").read_text())["rows"]
-        there = min((row["seconds"]["runs"] for row in rows), default=0)
+        found = json.loads((folder / "comparison.json").read_text())
+        there = finished(found)
         state = "" if there == seeds else f"**Not finished: {there} of {seeds} seeds are there in every arm.** "
+        state += "".join(f"**Failed: {line}** " for line in found["failed"])
         part = f"### {name}\n\n{state}The cheap arm is `{cheap.partition(': ')[2]}`.\n\n"
         part += (folder / "comparison.md").read_text().strip()
         kept = kept_views(folder)
         if kept:
             part += "\n\n| arm | seeds | IoU kept | IoU random | kept pair is the one of lowest IoU | by chance |\n"
             part += "| --- | --- | --- | --- | --- | --- |\n"
+            part += f"| {PAPER} |\n"
             for row in kept:
                 cells = [f"{m:.3f} (range {s:.3f})" for m, s in zip(row["mean"], row["spread"], strict=True)]
                 part += f"| {row['arm']} | {row['seeds']} | {' | '.join(cells)} |\n"
@@ -177,10 +190,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", default=",".join(COMPARISONS))
+    parser.add_argument("--only", default=",".join(COMPARISONS), help="some of them, by name")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
+    unknown = set(args.only.split(",")) - set(COMPARISONS)
+    if unknown:
+        parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(COMPARISONS)}")
     if args.write:
         plan, mark, _ = (HERE / "EVIDENCE.md").read_text().partition(MARK)
         assert mark, "EVIDENCE.md has lost the line that results come after"
@@ -193,6 +209,8 @@ def main() -> None:
         argv = command(name, args.packs, args.out) + ["--dry-run"] * args.dry_run
         print(f"$ hardviews {shlex.join(argv)}", flush=True)
         codes.append(hardviews(argv))
+        if codes[-1] >= STOPPED:
+            break
     sys.exit(max(codes))
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 from hardviews.analysis.arms import Form, Run, compare, paired, sentences, spread, table
 
 PERCENT = Form(100.0, 2)
+TIMED = {"random": 6.0, "hardest": 10.0}
 
 
 def shown(_: str) -> Form:
@@ -51,7 +52,7 @@ def test_rows_stand_in_their_order_and_know_what_they_are() -> None:
         *runs("hardest", {0: 0.6, 1: 0.62}, seconds=100.0),
         *runs("random", {0: 0.4, 1: 0.42}),
     ]
-    rows = compare(every, "random", 10)
+    rows = compare(every, "random", 10, TIMED)
     assert [(row.arm, row.epochs, row.kind) for row in rows] == [
         ("random", 10, "baseline"),
         ("hardest", 10, "equal epochs"),
@@ -63,10 +64,26 @@ def test_rows_stand_in_their_order_and_know_what_they_are() -> None:
     head, cells = table(rows, shown)
     assert head[-2:] == ["knn top1", "difference (95 %)"]
     assert cells[0][-2:] == ["41.00 ± 1.41", ""]
-    assert cells[1][3:] == ["10", "1.7", "61.00 ± 1.41", "+20.00 (+20.00 to +20.00)"]
+    assert cells[1][3:] == ["1.67", "10", "1.7", "61.00 ± 1.41", "+20.00 (+20.00 to +20.00)"]
     said = sentences(rows, shown)
     assert said[0].startswith("hardest, as many epochs (10), 1.67 of random's time: knn top1 +20.00")
-    assert said[1].startswith("hardest, equal time (6 epochs in 1.02 of random's 10)")
+    assert said[1].startswith("hardest, equal time (6 epochs, 1.00 of the time of random's 10): knn top1 +10.00")
+    assert len(said) == 2
+
+
+def test_the_time_is_that_of_steps_timed_side_by_side_and_runs_that_took_another_are_named() -> None:
+    """A machine that is busy beside some runs must not make an arm look cheap; seeds without a partner do not count."""
+    every = [
+        *runs("random", {0: 0.4, 1: 0.42}, seconds=90.0), *runs("random", {2: 0.4}, seconds=9000.0),
+        *runs("hardest", {0: 0.6, 1: 0.62}, seconds=60.0), *runs("hardest", {0: 0.5, 1: 0.5}, epochs=6, seconds=92.0),
+    ]  # fmt: skip
+    rows = compare(every, "random", 10, TIMED)
+    assert [row.ratio for row in rows] == pytest.approx([1, 10 / 6, 1])
+    assert [row.took for row in rows] == pytest.approx([1, 60 / 90, 92 / 90])
+    said = sentences(rows, shown)
+    assert said[0].startswith("hardest, as many epochs (10), 1.67 of random's time")
+    assert said[-1].startswith("The runs themselves took other parts of random's time")
+    assert "side by side: 0.67 in place of 1.67 (hardest, 10 epochs). The" in said[-1]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +96,11 @@ def test_rows_stand_in_their_order_and_know_what_they_are() -> None:
     ],
 )
 def test_in_words(hard: dict[int, float], says: str) -> None:
-    rows = compare([*runs("random", {0: 0.40, 1: 0.41, 2: 0.395}), *runs("hardest", hard)], "random", 10)
+    rows = compare([*runs("random", {0: 0.40, 1: 0.41, 2: 0.395}), *runs("hardest", hard)], "random", 10, TIMED)
     assert says in sentences(rows, shown)[0]
 
 
 def test_without_the_baseline_nothing_is_claimed() -> None:
-    assert sentences(compare(runs("hardest", {0: 0.5}), "random", 10), shown) == [
+    assert sentences(compare(runs("hardest", {0: 0.5}), "random", 10, TIMED), shown) == [
         "No run of the baseline is finished yet."
     ]

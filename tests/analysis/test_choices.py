@@ -1,5 +1,6 @@
 """What is said of the kept views, against counting and enumeration."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_a_preference_is_in_standard_deviations() -> None:
     names = [one.name for one in colours([run], of)]
     assert "brightness-difference" in names
     assert not {"grey", "solarize-difference", "contrast-difference"} & set(names)
+
+
+def test_what_any_run_prefers_stands_above_what_none_does() -> None:
+    """The first run is often the plain one, which prefers nothing."""
+    telemetry = synthetic(PLANS[0], 200)
+    blurred = np.argsort(telemetry["blur"], 1)[:, 2:].astype(np.int16)
+    random = np.tile(np.array([0, 1], np.int16), (200, 1))
+    runs = [
+        replace(run_of(synthetic(PLANS[0], 200, kept=kept)), name=name)
+        for name, kept in (("plain", random), ("hard", np.sort(blurred, 1)))
+    ]
+    (figure,) = preferences(runs, chosen(runs))
+    assert figure.table is not None
+    hard = [abs(float(row[2].replace("−", "-"))) for row in figure.table.rows if row[2] != "–"]
+    assert hard[0] == max(hard)
 
 
 def test_runs_that_chose_nothing_are_left_out() -> None:

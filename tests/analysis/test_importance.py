@@ -1,5 +1,7 @@
 """The forest finds what a cost was made of, and nothing where it was made of nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,20 +10,25 @@ from hardviews.analysis.importance import importance, table
 from hardviews.analysis.statistics import of_pairs
 from hardviews.analysis.telemetry import Telemetry
 from hardviews.errors import InputError
+from hardviews.views.plan import ViewPlan
 from tests.analysis.test_statistics import synthetic
 from tests.selection.brute_force import plan_of
 
 PLAN = plan_of((4, 2, True))
 
 
-def with_costs(name: str | None, n: int = 900) -> Telemetry:
-    """A cost of every pair that is its IoU or a difference, and some noise; and an image's own, much larger."""
-    telemetry = synthetic(PLAN, n, solarize=np.zeros((n, 4), bool))
+def with_costs(name: str | None, n: int = 900, plan: ViewPlan = PLAN) -> Telemetry:
+    """A cost of every combination that is its IoU or a difference, and some noise; and an image's own, much larger."""
+    telemetry = synthetic(plan, n, solarize=np.zeros((n, plan.draw), bool))
     random = np.random.default_rng(1)
-    cost = 0.1 * random.normal(size=(n, 6)) + 5 * random.normal(size=(n, 1))
+    cost = 0.1 * random.normal(size=(n, len(telemetry.combinations))) + 5 * random.normal(size=(n, 1))
     if name:
-        a, b = torch.from_numpy(telemetry.combinations).T
-        quantity = of_pairs(telemetry.views())[name][a, b].numpy().T
+        pairs = of_pairs(telemetry.views())[name]
+
+        def of(ids: list[int]) -> torch.Tensor:
+            return torch.stack([pairs[t, v] for t in ids if t < plan.targets for v in ids if v != t]).mean(0)
+
+        quantity = torch.stack([of(ids) for ids in telemetry.combinations.tolist()], 1).numpy()
         cost -= quantity / quantity.std()
     telemetry.rows["combination_cost"] = cost.astype(np.float32)
     return telemetry
@@ -40,6 +47,14 @@ def test_what_costs_are_made_of_comes_first(name: str, parameter: str) -> None:
     assert found.held_out == pytest.approx(found.explained, abs=0.15)
     assert "solarize" not in found.drop  # it was not drawn
     assert importance(with_costs(name), trees=40, repeats=2) == found  # by the seed
+
+
+def test_several_kinds_of_views_are_told_of_too() -> None:
+    found = importance(with_costs("iou", plan=plan_of((2, 1, True), (2, 1, True), (4, 2, False))), trees=40, repeats=2)
+    assert next(iter(found.drop)) == "crop position"
+    first, second, *_ = found.drop.values()
+    assert first > 5 * second
+    assert found.held_out > 0.3  # combinations have views in common, so they differ less than pairs
 
 
 def test_noise_is_not_explained() -> None:
@@ -63,7 +78,8 @@ def test_the_table_is_of_the_pairs_asked_for() -> None:
 
 
 def test_what_can_not_be_asked_is_refused() -> None:
-    with pytest.raises(InputError, match="costs of pairs"):
-        importance(synthetic(plan_of((5, 3, True)), 300))
+    unrecorded = synthetic(plan_of((5, 3, True)), 300)
+    with pytest.raises(InputError, match="costs of all combinations"):
+        importance(replace(unrecorded, combinations=unrecorded.combinations[:0]))
     with pytest.raises(InputError, match="at least 200"):
         importance(with_costs("iou", 100))

@@ -139,6 +139,7 @@ def test_an_interrupted_run_says_so(strange_run: Path, reported: Reported, tmp_p
     (run / "metrics.csv").write_text(whole[: whole.index("\n18,") + 5])
     page = reported(run)
     assert "has not ended, or was interrupted" in page.all("dl")[1].text
+    assert "Scored at" in page.all("dl")[1].text
     assert "3.60 of 5 (18 steps" in page.all("dl")[1].text
     steps = rows_of(run / "metrics.csv")[:18]
     assert page.values("iou_kept") == [pytest.approx(np.mean([float(row["iou_kept"]) for row in steps]))]
@@ -166,11 +167,12 @@ def test_where_nothing_is_chosen_nothing_is_claimed(reported: Reported, tmp_path
     run = pretrained(tmp_path / "run", f"--data shapes:48 {SIMSIAM} --epochs 1 --knn-epochs 1 --views 2")
     page = reported(run)
     assert "nothing was chosen: as many views were drawn as are kept" in page.missing()
+    assert "Scored at" not in page.all("dl")[1].text  # nothing was
     assert not {"lowest-iou", "importance", "preference"} & set(page.figures())
     assert page.values("lowest_iou_kept") == []
 
 
-def test_multi_crop_has_no_importance_and_says_so(reported: Reported, tmp_path: Path) -> None:
+def test_of_too_many_combinations_no_importance_is_told(reported: Reported, tmp_path: Path) -> None:
     line = (
         "--method dino --data shapes:32 --backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.depth 1 "
         "--method.prototypes 32 --plan.locals 4 --batch-size 16 --epochs 1 --workers 0 --tensorboard false "
@@ -179,7 +181,7 @@ def test_multi_crop_has_no_importance_and_says_so(reported: Reported, tmp_path: 
     run = tmp_path / "dino"
     assert main(["pretrain", *line.split(), "--out", str(run)]) == 0
     page = reported(run)
-    assert "importance needs the costs of pairs" in page.missing()
+    assert "importance needs the costs of all combinations" in page.missing()  # there are 280
     assert {"iou-histogram", "lowest-iou", "extra-teacher-entropy", "preference"} <= set(page.figures())
     assert "2+2+8 drawn, 1+1+4 kept" in page.all("dl")[1].text
 
@@ -244,6 +246,15 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path, capsys: pytest.Ca
     assert "no run folder" in line
     assert main(["report"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_folder_of_a_comparison_says_where_its_runs_lie(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "compare" / "runs" / "hardest-2-epochs-seed-0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    for folder, inside in (("compare", "runs/*/"), ("compare/runs", "*/")):
+        assert main(["report", str(tmp_path / folder)]) == 2
+        assert f"its runs are {tmp_path / folder}/{inside}" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hardviews.errors import RunError
 from hardviews.evaluation.rank import effective_rank
 
 
@@ -21,3 +22,10 @@ def test_images_of_the_same_order_do_not_change_it() -> None:
     vectors = torch.randn(300, 12, generator=torch.Generator().manual_seed(1))
     assert effective_rank(vectors.flip(0)) == pytest.approx(effective_rank(vectors), rel=1e-6)
     assert 6 < effective_rank(vectors) <= 12
+
+
+def test_a_diverged_network_is_named() -> None:
+    vectors = torch.rand(8, 4)
+    vectors[3, 1] = torch.inf
+    with pytest.raises(RunError, match="diverged"):
+        effective_rank(vectors)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from hardviews.errors import InputError
 
 CONFIDENCE = 0.95
+BUSY = 0.15  # by more than this part, the time that runs took is another than that of steps timed side by side
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Row:
         arm: its name.
         epochs: of each run.
         kind: baseline, equal epochs, or equal time.
-        seconds: of the steps of a run.
+        seconds: of the steps of a run, on whatever machine and beside whatever else it ran.
+        ratio: of the baseline's time that a run takes where nothing else does, as steps timed side by side say.
+        took: of the baseline's time that its runs took, over the seeds that both have; NaN where there are none.
         figures: by name.
         differences: from the baseline, by name; None where no seed is common.
     """
@@ -73,6 +76,8 @@ class Row:
     epochs: int
     kind: str
     seconds: Spread
+    ratio: float
+    took: float
     figures: Mapping[str, Spread]
     differences: Mapping[str, Difference | None]
 
@@ -131,13 +136,14 @@ def need_scipy() -> None:
         raise InputError("comparing needs scipy: pip install 'hardviews[analysis]'")
 
 
-def compare(runs: Sequence[Run], baseline: str, epochs: int) -> list[Row]:
+def compare(runs: Sequence[Run], baseline: str, epochs: int, timed: Mapping[str, float]) -> list[Row]:
     """A row for every arm and number of epochs, the baseline's first, those of equal time last.
 
     Args:
         runs: all that are finished.
         baseline: the arm that others are compared with, at ``epochs``.
         epochs: of arms at equal epochs; whatever has another number has the baseline's time.
+        timed: seconds an epoch takes, by arm, timed side by side.
     """
     kinds = list(dict.fromkeys((run.arm, run.epochs) for run in runs))
     rows = []
@@ -146,12 +152,16 @@ def compare(runs: Sequence[Run], baseline: str, epochs: int) -> list[Row]:
         names = dict.fromkeys(name for run in mine for name in run.figures)
         figures = {name: _by_seed(mine, name) for name in names}
         against = [run for run in runs if (run.arm, run.epochs) == (baseline, epochs)]
+        seconds, whole = {run.seed: run.seconds for run in mine}, {run.seed: run.seconds for run in against}
+        both = seconds.keys() & whole.keys()
         rows.append(
             Row(
                 arm,
                 length,
                 _kind((arm, length), (baseline, epochs)),
-                spread({run.seed: run.seconds for run in mine}),
+                spread(seconds),
+                timed[arm] * length / (timed[baseline] * epochs),
+                sum(seconds[seed] for seed in both) / sum(whole[seed] for seed in both) if both else math.nan,
                 {name: spread(values) for name, values in figures.items()},
                 {name: paired(values, _by_seed(against, name)) for name, values in figures.items()},
             )
@@ -177,7 +187,7 @@ def table(rows: Sequence[Row], show: Callable[[str], Form]) -> tuple[list[str], 
         show: how a figure of a name is told.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
-    head = ["arm", "epochs", "seeds", "seconds per epoch", "minutes"]
+    head = ["arm", "epochs", "seeds", "time, side by side", "seconds per epoch", "minutes"]
     head += [text for name in names for text in (name.replace("_", " "), "difference (95 %)")]
     found = []
     for row in rows:
@@ -185,6 +195,7 @@ def table(rows: Sequence[Row], show: Callable[[str], Form]) -> tuple[list[str], 
             row.arm,
             f"{row.epochs}" + (" (equal time)" if row.kind == "equal time" else ""),
             f"{row.seconds.runs}",
+            f"{row.ratio:.2f}",
             f"{row.seconds.mean / row.epochs:.3g}",
             f"{row.seconds.mean / 60:.1f}",
         ]
@@ -198,17 +209,24 @@ def table(rows: Sequence[Row], show: Callable[[str], Form]) -> tuple[list[str], 
 
 
 def sentences(rows: Sequence[Row], show: Callable[[str], Form]) -> list[str]:
-    """What the differences mean, one sentence for each, with the time that an arm took."""
+    """What the differences mean, one sentence for each, with the time an arm takes; and where runs took another."""
     if not rows or rows[0].kind != "baseline":
         return ["No run of the baseline is finished yet."]
-    first, said = rows[0], []
+    first, said, busy = rows[0], [], []
     for row in rows[1:]:
-        ratio = row.seconds.mean / first.seconds.mean
         if row.kind == "equal epochs":
-            place = f"{row.arm}, as many epochs ({row.epochs}), {ratio:.2f} of {first.arm}'s time"
+            place = f"{row.arm}, as many epochs ({row.epochs}), {row.ratio:.2f} of {first.arm}'s time"
         else:
-            place = f"{row.arm}, equal time ({row.epochs} epochs in {ratio:.2f} of {first.arm}'s {first.epochs})"
+            epochs = f"{row.epochs} epochs, {row.ratio:.2f} of the time of {first.arm}'s {first.epochs}"
+            place = f"{row.arm}, equal time ({epochs})"
         said += [f"{place}: {_in_words(name, difference, show(name))}" for name, difference in row.differences.items()]
+        if abs(row.took / row.ratio - 1) > BUSY:
+            busy.append(f"{row.took:.2f} in place of {row.ratio:.2f} ({row.arm}, {row.epochs} epochs)")
+    if busy:
+        said.append(
+            f"The runs themselves took other parts of {first.arm}'s time than steps timed side by side: "
+            f"{', '.join(busy)}. The machine did other work beside some, they ran on several, or were short."
+        )
     return said
 
 

@@ -233,7 +233,7 @@ def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence
     def phrase(run: Run) -> str:
         one = next(one for one in of if one.run is run)
         kept, random = one.mean(f"{name}_kept"), one.mean(f"{name}_random")
-        return f"{number(kept, described.percent)} of kept views, {number(random, described.percent)} of random ones"
+        return f"{number(kept, described.percent)} for kept views, {number(random, described.percent)} for random ones"
 
     caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {said(runs, [one.run for one in of], phrase)}"
     slug = name.replace("_", "-")
@@ -246,8 +246,7 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
         return []
     effects = {one.run.name: _effects(one) for one in of}
     names = [name for name in SHORT if any(np.isfinite(effect[name]) for effect in effects.values())]
-    first = effects[of[0].run.name]
-    names.sort(key=lambda name: -abs(np.nan_to_num(first[name])))
+    names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name])) for effect in effects.values()))
     groups = []
     for one in of:
         values = np.array([effects[one.run.name][name] for name in names])

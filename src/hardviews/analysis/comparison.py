@@ -116,7 +116,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
         ("Views", views_in_words(run)),
         ("Policy", config.get("policy")),
-        ("Scored at", scored_in_words(config.get("score_resolution"))),
+        ("Scored at", scored_in_words(config.get("score_resolution")) if np.isfinite(run.mean("cost_mean")) else None),
         ("Epochs", f"{done} ({run.steps:,} steps of {config.get('batch_size')} pictures)"),
         ("State", state),
         ("Time in steps", duration(run.seconds) if run.seconds else None),

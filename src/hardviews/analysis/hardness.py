@@ -12,17 +12,20 @@ from hardviews.analysis.run import Run
 from hardviews.errors import InputError
 
 # Of the forest, so that a page takes seconds: 20,000 rows and 200 trees explain the same to a hundredth.
-ROWS, TREES, REPEATS = 6000, 60, 3
+# Each of up to so many runs gets all rows: 2,000 of them explain a third less, and a run's figures should not hang on
+# what stands beside it.
+ROWS, TREES, REPEATS, WHOLE = 6000, 60, 3, 8
 
 
 def measured(runs: Sequence[Run]) -> tuple[dict[int, Importance], dict[int, str]]:
     """Importance of every run for which it can be told, and why not of the others, by their numbers."""
     found, without = {}, {}
+    most = max(ROWS * WHOLE // max(len(runs), WHOLE), 1000)
     for place, run in enumerate(runs):
         try:
             if run.telemetry is None:
                 raise InputError(run.without)
-            found[place] = importance(run.telemetry, most=max(ROWS // len(runs), 1000), trees=TREES, repeats=REPEATS)
+            found[place] = importance(run.telemetry, most=most, trees=TREES, repeats=REPEATS)
         except InputError as error:
             without[place] = str(error)
     return found, without
@@ -44,13 +47,13 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
         one = by_run[run.name]
         return (
             f"the parameters explain {number(max(one.held_out, 0), True)} of the variance of costs on pictures that "
-            f"were held out, and {next(iter(one.drop))} matters most ({one.rows:,} pairs)"
+            f"were held out, and {next(iter(one.drop))} matters most ({one.rows:,} combinations)"
         )
 
     caption = (
-        "A random forest guesses from the drawn numbers alone how much more than the mean a pair costs the model. A "
-        "bar is by how much its R² on held-out pictures falls when a parameter is shuffled; whiskers are the standard "
-        f"deviation over shuffles. What was found: {said(runs, [runs[place] for place in found], phrase)}"
+        "A random forest guesses from the drawn numbers alone how much more than the mean a combination of views costs "
+        "the model. A bar is by how much its R² on held-out pictures falls when a parameter is shuffled; whiskers are "
+        f"the standard deviation over shuffles. What was found: {said(runs, [runs[place] for place in found], phrase)}"
     )
-    title, axis = "What makes a pair hard", "fall of R² when shuffled"
+    title, axis = "What makes views hard", "fall of R² when shuffled"
     return bars("importance", title, caption, names, groups, x_label=axis, head="parameter")

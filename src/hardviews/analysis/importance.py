@@ -1,8 +1,8 @@
-"""Which of the drawn parameters make a pair of views hard: by permutation, on a random forest.
+"""Which of the drawn parameters make views hard: by permutation, on a random forest.
 
-The forest is given one pair of candidates of every image and step, whichever was drawn, never only the kept ones, and
-predicts how much more it cost than the mean pair of that image at that step. So what makes an image hard, and how costs
-fall as training goes on, is not mistaken for what makes views hard.
+The forest is given one combination of candidates (of two kept views, a pair) of every image and step, whichever was
+drawn, never only the kept ones, and predicts how much more it cost than the mean combination of that image at that
+step. So what makes an image hard, and how costs fall as training goes on, is not mistaken for what makes views hard.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ import torch
 from hardviews.analysis.statistics import of_pairs, of_views
 from hardviews.analysis.telemetry import Array, Telemetry
 from hardviews.errors import InputError
+from hardviews.selection.costs import Costs
 
-# What is permuted together, since it is of one drawn parameter: (name, quantities of the pair, of single views).
+# What is permuted together, since it is of one drawn parameter: (name, quantities of two views, of single views).
 PARAMETERS = {
     "crop position": (("iou", "overlap", "distance"), ()),
     "crop size": (("area_difference",), ("area",)),
@@ -30,14 +31,14 @@ HELD_OUT = 4  # one image in so many tests the forest
 
 @dataclass(frozen=True)
 class Importance:
-    """How well the drawn parameters explain what a pair costs.
+    """How well the drawn parameters explain what a combination costs.
 
     Args:
         explained: R² out of bag, the part of the variance that the forest explains; below 0 it is worse than the mean.
         held_out: R² on images that no tree saw.
         drop: parameter → by how much ``held_out`` falls when its values are shuffled, on average; large first.
         deviation: the standard deviation over the repeats.
-        rows: pairs the forest was made of and tested on.
+        rows: combinations the forest was made of and tested on.
     """
 
     explained: float
@@ -50,24 +51,26 @@ class Importance:
 def importance(
     telemetry: Telemetry, *, most: int = 20_000, trees: int = 200, repeats: int = 5, seed: int = 0
 ) -> Importance:
-    """Importance of the parameters for the cost of a pair.
+    """Importance of the parameters for the cost of a combination.
 
     Args:
-        telemetry: with the costs of all combinations, of two views each.
+        telemetry: with the costs of all combinations.
         most: rows used; more are sampled.
         trees: of the forest.
         repeats: shuffles of every parameter.
         seed: of sample, forest and shuffles.
 
     Raises:
-        InputError: scikit-learn is missing, or the costs of pairs were not recorded, or of too few images.
+        InputError: scikit-learn is missing, or costs of combinations were not recorded, or of too few images.
     """
     if find_spec("sklearn") is None:
         raise InputError("importance needs scikit-learn: pip install 'hardviews[analysis]'")
     from sklearn.ensemble import RandomForestRegressor
 
-    if telemetry.combinations.shape[1] != 2 or len(telemetry.combinations) < 2:
-        raise InputError("importance needs the costs of pairs, which are recorded where two views are kept of more")
+    if len(telemetry.combinations) < 2:
+        raise InputError(
+            "importance needs the costs of all combinations, which are recorded where there are 2 to 128 of them"
+        )
     random = np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(telemetry["combination_cost"]).all(1))
     if len(known) > most:
@@ -97,21 +100,20 @@ def importance(
     return Importance(float(forest.oob_score_), whole, drop, deviation, len(x))
 
 
-def table(telemetry: Telemetry, pair: Array) -> tuple[Array, Array, dict[str, list[int]]]:
+def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, list[int]]]:
     """What the forest is given.
 
     Args:
         telemetry: N rows.
-        pair: which combination of each row, ``[N]``.
+        picked: which combination of each row, ``[N]``.
 
     Returns:
         Values ``[N, columns]``, excess cost ``[N]``, and the columns of every parameter that varies.
     """
     views = telemetry.views()
-    a, b = torch.from_numpy(telemetry.combinations[pair]).T
-    row = torch.arange(len(telemetry))
-    pairs = {name: x[a, b, row] for name, x in of_pairs(views).items()}
-    means = {name: (x[a, row] + x[b, row]) / 2 for name, x in of_views(views).items()}
+    ids = torch.from_numpy(telemetry.combinations[picked]).T  # [K, N]
+    pairs = {name: Costs(x[: telemetry.plan.targets]).total(ids) for name, x in of_pairs(views).items()}
+    means = {name: x.gather(0, ids).mean(0) for name, x in of_views(views).items()}
     values: list[Array] = []
     columns: dict[str, list[int]] = {}
     for name, (of_pair, of_one) in PARAMETERS.items():
@@ -120,7 +122,7 @@ def table(telemetry: Telemetry, pair: Array) -> tuple[Array, Array, dict[str, li
                 columns.setdefault(name, []).append(len(values))
                 values.append(column.numpy())
     cost = telemetry["combination_cost"].astype(np.float64)
-    excess = cost[np.arange(len(cost)), pair] - cost.mean(1)
+    excess = cost[np.arange(len(cost)), picked] - cost.mean(1)
     return np.stack(values, 1), excess, columns
 
 

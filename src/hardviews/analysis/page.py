@@ -116,7 +116,7 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
     hard = Section(
         "hardness", "What makes a view hard",
         "Where kept views differ from a random choice, and what helps most to guess from the drawn numbers (crop, "
-        "colours, blur) what two views cost the model, is what it finds hard.",
+        "colours, blur) what views cost the model, is what it finds hard.",
         drawn, missing,
     )  # fmt: skip
     return [*found, hard]

@@ -162,7 +162,9 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
-        raise InputError(f"{folder} is no run folder: {file} is missing")
+        inside = next((glob for glob in ("*/", "runs/*/") if any(folder.glob(f"{glob}config.yaml"))), None)
+        hint = f"; its runs are {folder}/{inside}" if inside else ""
+        raise InputError(f"{folder} is no run folder: {file} is missing{hint}")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,5 +1,6 @@
 """Carries out a comparison: times the arms, makes every run, says what came of it."""
 
+import fcntl
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -13,9 +14,19 @@ from rich.table import Table
 from hardviews.analysis import arms
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.compare import Request
-from hardviews.commands.planning import PLAN, check_labels, default_folder, in_lines, jobs_of, planned
+from hardviews.commands.planning import (
+    LOCK,
+    PLAN,
+    Plan,
+    check_labels,
+    default_folder,
+    earlier,
+    in_lines,
+    jobs_of,
+    planned,
+)
 from hardviews.commands.running import Job
-from hardviews.errors import RunError
+from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
 
 FIGURES, TEXT = "comparison.json", "comparison.md"
@@ -46,6 +57,8 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     check_labels(request)
     folder = Path(request.options.out or default_folder(request))
     plan = planned(request, folder)
+    if not dry:
+        plan = settled(request, folder, plan)
     jobs = list(jobs_of(request, plan, folder / "runs"))
     for line in in_lines(request, plan, jobs, folder):
         say(line)
@@ -53,10 +66,9 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         if as_json:
             print(json.dumps(plan, indent=2))
         return plan
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / PLAN, json.dumps(plan, indent=2))
     failed = carried_out(jobs, say)
-    rows = arms.compare(runs_of(jobs), request.baseline, request.arms[0].options.epochs)
+    timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
+    rows = arms.compare(runs_of(jobs), request.baseline, int(plan["epochs"]), timed)
     result = {"rows": [finite(asdict(row)) for row in rows], "failed": failed, "plan": plan}
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows))
@@ -68,6 +80,26 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again; {failed[0]}")
     return result
+
+
+def settled(request: Request, folder: Path, plan: Plan) -> Plan:
+    """Writes the plan. What another process has written meanwhile, while this one timed its steps, goes before: all who
+    share the work must have the same epochs.
+
+    Raises:
+        InputError: nothing can be written to the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            there = earlier(folder).get("arms", {})
+            if any(plan["arms"].get(name) != entry for name, entry in there.items()):
+                plan = planned(request, folder)
+            write(folder / PLAN, json.dumps(plan, indent=2))
+    except OSError as error:
+        raise InputError(f"out: {folder} can't be written to: {error.strerror or error}") from error
+    return plan
 
 
 def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
@@ -84,8 +116,6 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
             failed.append(str(error))
             say(f"{name}: failed: {error}")
             continue
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command goes on where it stopped") from None
         if not done:
             elsewhere += 1
             say(f"{name}: another process is at it")

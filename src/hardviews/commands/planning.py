@@ -18,7 +18,7 @@ from hardviews.commands.training_run import run_folder_name
 from hardviews.errors import InputError, RunError
 from hardviews.training.run_folder import FREE, plain
 
-PLAN = "plan.json"
+PLAN, LOCK = "plan.json", "plan.lock"
 
 Plan = dict[str, Any]
 
@@ -49,8 +49,8 @@ def planned(request: Request, folder: Path) -> Plan:
         if differing:
             key = differing[0]
             raise InputError(
-                f"out: {folder} holds another comparison: {key.replace('_', '-')} of {arm.name} is {there[key]} there "
-                f"and {here[key]} here; give another folder"
+                f"out: {folder} holds another comparison: {key.replace('_', '-')} of {arm.name} is "
+                f"{there.get(key)} there and {here[key]} here; give another folder"
             )
     if plan and plan["baseline"] != request.baseline:
         raise InputError(f"out: in {folder} the baseline is {plan['baseline']}; give another folder")
@@ -73,7 +73,7 @@ def planned(request: Request, folder: Path) -> Plan:
 
 def earlier(folder: Path) -> Plan:
     """The plan in a folder; empty, where it is new."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and {LOCK}.issuperset(file.name for file in folder.iterdir())):
         return {}
     try:
         plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))

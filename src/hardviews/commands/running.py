@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardviews.errors import RunError
+from hardviews.errors import RunError, StoppedError
+from hardviews.training.stopping import StopRequest
 
 POLL = 0.5  # seconds between two looks at a run
-STOPPING = 5.0  # seconds in which a run that was asked to stop does so
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Job:
 
         Raises:
             RunError: either failed; says what its last line was.
+            StoppedError: this process was asked to stop, and so was the run.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self.folder.with_name(f"{self.folder.name}.lock").open("w") as lock:
@@ -103,29 +104,34 @@ class Job:
 
     def _process(self, verb: str, argv: Sequence[str], lock: int, show: Callable[[int], None]) -> str:
         """What a command prints; all else that it says goes to the log. It holds the lock too, so that nobody takes up
-        its run while it lives, whatever became of this process."""
+        its run while it lives, whatever became of this process. A terminal's Ctrl-C does not reach it, but from here:
+        once, since a second one would not let it save."""
         command = [sys.executable, "-m", "hardviews.cli", verb, *argv]
-        with self.log.open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log, StopRequest() as stop:
             log.write(f"$ hardviews {verb} {shlex.join(argv)}\n")
             log.flush()
-            shown = 0
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, pass_fds=(lock,))
+            shown, asked = 0, False
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, pass_fds=(lock,), process_group=0
+            )
             try:
                 while True:
                     try:
                         printed, _ = process.communicate(timeout=POLL)
                         break
                     except subprocess.TimeoutExpired:
+                        if stop.signal and not asked:
+                            process.send_signal(stop.signal)
+                            asked = True
                         done = self.done()
                         show(done - shown)
                         shown = done
-            except KeyboardInterrupt:
-                try:
-                    process.wait(STOPPING)  # at a keyboard it was asked too
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGINT)
-                    process.wait()
+            except KeyboardInterrupt:  # the second
+                process.send_signal(signal.SIGINT)
+                process.wait()
                 raise
+        if stop.signal:
+            raise StoppedError("stopped; the same command goes on where it stopped", stop.signal)
         if process.returncode:
             raise RunError(f"{self.folder.name}: {self._last_words()} ({self.log} has all of it)")
         return printed

@@ -27,17 +27,20 @@ class Timing:
 
     Args:
         steps: seconds of a step of every arm.
-        data: seconds in which the loader makes a batch, which hide behind a step that is longer.
+        data: seconds in which the loader makes a batch.
         steps_per_epoch: of all arms.
+        beside: whether workers make it beside a step, so that the longer of the two counts.
     """
 
     steps: dict[str, float]
     data: float
     steps_per_epoch: int
+    beside: bool = True
 
     def epoch(self, arm: str) -> float:
         """Seconds of an arm's epoch."""
-        return self.steps_per_epoch * max(self.steps[arm], self.data)
+        step = self.steps[arm]
+        return self.steps_per_epoch * (max(step, self.data) if self.beside else step + self.data)
 
 
 def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
@@ -75,7 +78,7 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
         next(batches)
     data = _seconds(lambda: [next(batches) for _ in range(rounds)], fabric.device) / rounds
     medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
-    return Timing(medians, data, len(source) // next(iter(arms.values())).batch_size)
+    return Timing(medians, data, len(source) // next(iter(arms.values())).batch_size, options.workers > 0)
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:

@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor
 
+from hardviews.errors import RunError
+
 ROWS = 10_000  # vectors that are looked at: more change the figure little and take long
 
 
@@ -13,7 +15,12 @@ def effective_rank(vectors: Tensor) -> float:
 
     Args:
         vectors: ``[N, D]``, one per image.
+
+    Raises:
+        RunError: some are not finite; the network has diverged.
     """
+    if not vectors.isfinite().all():
+        raise RunError("embedding: features are not finite, so training has diverged; a lower --lr may help")
     rows = torch.linspace(0, len(vectors) - 1, min(len(vectors), ROWS)).long()  # of all classes, in whatever order
     spread = torch.linalg.svdvals(vectors[rows].double())
     share = spread / spread.sum().clamp(min=1e-12)
