@@ -169,7 +169,7 @@ def plot(out: Path, file: Path) -> None:
                 if key in kinds and difference:
                     marker, colour = kinds[key]
                     y = place + 0.18 * (list(kinds).index(key) - 1.5)
-                    width = 100 * (difference["half_width"] or 0.0)
+                    width = 100 * difference["half_width"] if difference["half_width"] else None  # None: one seed
                     axis.errorbar(
                         100 * difference["mean"], y, xerr=width, fmt=marker, color=colour, capsize=3,
                         mfc=colour if marker == "o" else "white", label=f"{key[0]}, {key[1]}" if not place else None,

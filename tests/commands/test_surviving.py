@@ -228,6 +228,17 @@ def test_then_it_stops_with_a_clear_line(
     assert state(run)["step"] == 4
 
 
+def test_a_run_that_learned_nothing_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fewer skipped steps than it would go back for, but all of the last epoch."""
+    run = tmp_path / "run"
+    Spoilt(monkeypatch, 4, 5, 6, 7)
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 2 --knn-epochs 0 --out {run}") == 1
+    assert "every step of the last epoch was skipped" in capsys.readouterr().err
+    assert not (run / "summary.json").exists()
+
+
 def test_a_log_that_fails_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,8 @@ class Loop:
                     break
                 except DivergedError as diverged:
                     first = self._go_back(diverged)
+        if self._skipped >= steps_per_epoch:
+            raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
         if self.saver.failure:
             raise RunError(
                 f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}, and the same command goes on"

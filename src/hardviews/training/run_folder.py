@@ -129,18 +129,18 @@ class RunFolder:
         return found
 
     def summary(self) -> dict[str, float]:
-        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, seconds in them."""
+        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, how many of them were
+        skipped, and seconds in them."""
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
             summary[name] = values[-1][1]
             if values[0][0] == 0 and len(values) > 1:
                 summary[f"{name}_untrained"] = values[0][1]
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
-            steps = [
-                [float(row[name] or 0) for name in METRICS if name.startswith("seconds_")]
-                for row in csv.DictReader(file)
-            ]
-        return summary | {"steps": len(steps), "seconds": sum(map(sum, steps))}
+            rows = list(csv.DictReader(file))
+        parts = [name for name in METRICS if name.startswith("seconds_")]
+        seconds = sum(float(row[name] or 0) for row in rows for name in parts)
+        return summary | {"steps": len(rows), "skipped": sum(row["skipped"] == "1" for row in rows), "seconds": seconds}
 
     def write_unreadable(self, unreadable: Mapping[str, str], process: int = 0) -> None:
         """Lists the images that could not be read, with the reason, besides those listed before; a file per process."""
