@@ -129,7 +129,7 @@ class RunFolder:
         return found
 
     def summary(self) -> dict[str, float]:
-        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, how many of them were
+        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, how many of these were
         skipped, and seconds in them."""
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
