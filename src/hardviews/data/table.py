@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, printable
+from hardviews.data.mapped import cache_folder
 from hardviews.errors import InputError
 
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
@@ -30,7 +31,7 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
     """
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    files = files_called(path, ".parquet") or files_called(path / "data", ".parquet")
     for name in ("train",) if split == "train" else _TEST_SPLITS:
         of_split = [file for file in files if file.name.startswith(f"{name}-")]
         if of_split:
@@ -38,6 +39,17 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
     if split != "train" and any(file.name.startswith("train-") for file in files):
         raise InputError(f"{printable(str(path))}: holds train-*.parquet and no test split; name the file to test on")
     return files
+
+
+def files_called(folder: Path, extension: str) -> list[Path]:
+    """The files in a folder, sorted, that have an extension; none where there is no such folder.
+
+    Not by ``glob``, which holds the names of all others too, of which there may be millions.
+    """
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.name.endswith(extension))
 
 
 class Table:
@@ -161,8 +173,8 @@ def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
     arrow: Any = importlib.import_module("pyarrow")
     status = file.stat()
     key = repr((str(file.resolve()), status.st_size, status.st_mtime_ns, column)).encode("utf-8", "surrogateescape")
-    cache = Path(os.environ.get("HARDVIEWS_CACHE") or Path.home() / ".cache" / "hardviews")
-    target = cache / "tables" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
+    cache = cache_folder("tables")
+    target = cache / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
     if not target.exists():
         part: Path | None = None
         try:
