@@ -59,9 +59,7 @@ def main() -> None:
         ]
         for what, v in found.items()
     ]
-    title = (
-        f"{args.files:,} files in {args.folders or 1:,} folders (made in {made:.0f} s); index {size / 2**20:.1f} MiB"
-    )
+    title = f"{args.files:,} files in {args.folders or 1:,} folders (made in {made:.0f} s); index {size >> 20} MiB"
     table(title, ["", "seconds", "peak MiB", "paths/s"], rows)
     write(args.json, {"files": args.files, "folders": args.folders, "index_bytes": size, "measured": found})
 

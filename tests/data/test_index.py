@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,8 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "again").symlink_to(root / "x")  # sorts before x, and so has its images
     (root / "x" / ".hidden.png").touch()
     (root / "x" / "notes.txt").touch()
-    try:
+    with suppress(OSError):  # some file systems take UTF-8 names only
         (root / "x" / os.fsdecode(b"\xff\xfe.png")).touch()
-    except OSError:
-        pass  # this file system takes UTF-8 names only
     settle(root)
     return root
 

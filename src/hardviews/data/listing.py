@@ -57,17 +57,17 @@ class Paths(Sequence[str]):
     """The paths of an index; each is read as it is asked for."""
 
     def __init__(self, index: Mapped) -> None:
-        self.index = index
+        self._index = index
 
     def __len__(self) -> int:
-        return len(self.index["start"]) - 1
+        return len(self._index["start"]) - 1
 
     def __getitem__(self, place: Any) -> Any:
         place = range(len(self))[place]
         if isinstance(place, range):
             return [self[k] for k in place]
-        start = self.index["start"]
-        return os.fsdecode(self.index["path"][start[place] : start[place + 1]].tobytes())
+        start = self._index["start"]
+        return os.fsdecode(self._index["path"][start[place] : start[place + 1]].tobytes())
 
 
 def listing(root: str) -> Listing:
@@ -121,7 +121,7 @@ class _Walk:
         return Listing(files, labels, first, self.entries)
 
     def index(self, file: Path) -> Mapped:
-        """The index of all images, written to a file unless a folder has just changed: then it is for this run alone."""
+        """The index of all images, written to a file; where a folder has just changed, it is for this run alone."""
         with ExitStack() as stack:
             sorted_parts: list[Iterator[str]] = []
             while self._begun:
@@ -170,7 +170,7 @@ class _Walk:
                         path = os.path.join(below, entry.name)  # noqa: PTH118
                         if is_folder(entry):
                             folders.append(path)
-                        # a name is enough: a link that leads nowhere is an image that can't be read, and is told as such
+                        # a name is enough: a link that leads nowhere is an image that can't be read, and is told so
                         elif is_image(entry.name):
                             image = path
                             part.append(path)
@@ -199,7 +199,7 @@ def _still_true(root: str, index: Mapped) -> bool:
             stamp.update(_stamp(os.stat(os.path.join(os.fsencode(root), folder))))  # noqa: PTH116, PTH118
     except OSError:
         return False
-    return stamp.hexdigest() == index.meta["stamp"]
+    return bool(stamp.hexdigest() == index.meta["stamp"])
 
 
 def _stamp(status: os.stat_result) -> bytes:

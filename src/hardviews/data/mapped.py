@@ -82,7 +82,7 @@ class Mapped:
     def _map(self) -> None:
         # "c": nothing is written to the file, and torch does not warn that it could not write
         self._arrays = {
-            name: np.memmap(self.file, kind, "c", start, (count,)) if count else np.empty(0, kind)
+            name: np.asarray(np.memmap(self.file, kind, "c", start, (count,))) if count else np.empty(0, kind)
             for name, (kind, start, count) in self._places.items()
         }
 
