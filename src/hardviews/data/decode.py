@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -106,6 +107,19 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
         raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
+    """The side of ``count`` pictures where they are small (at most 96 pixels) and square, all alike, else None; judged
+    from the first, middle and last."""
+    sizes: set[tuple[int, ...]] = set()
+    for index in {0, count // 2, count - 1}:
+        try:
+            sizes.add(tuple(read(index).shape[:2]))
+        except UnreadableImage:
+            continue
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return height if height == width <= 96 else None
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:

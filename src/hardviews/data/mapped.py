@@ -52,7 +52,10 @@ class Columns:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of them, in memory."""
-        return {name: np.frombuffer(b"".join(_blocks(file)), self.kinds[name]) for name, file in self.files.items()}
+        # A bytearray may be written to, so torch does not warn that it could not.
+        return {
+            name: np.frombuffer(bytearray().join(_blocks(file)), self.kinds[name]) for name, file in self.files.items()
+        }
 
     def close(self) -> None:
         for file in self.files.values():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, printable
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
 from hardviews.data.mapped import cache_folder
 from hardviews.errors import InputError
 
@@ -85,7 +85,7 @@ class Table:
                 raise InputError(f"{printable(str(file))}: no column {self.column!r}, which {self.files[0].name} has")
         self.labels, self.class_names = _labels(opened, schema, label_column, self.name)
         self._open()
-        self.native_size = self._native_size()
+        self.native_size = common_side(self.read, len(self))
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -132,16 +132,6 @@ class Table:
         self._starts = [0]
         for part in self._parts[:-1]:
             self._starts.append(self._starts[-1] + len(part))
-
-    def _native_size(self) -> int | None:
-        sizes: set[tuple[int, ...]] = set()
-        for index in {0, len(self) // 2, len(self) - 1}:
-            try:
-                sizes.add(tuple(self.read(index).shape[:2]))
-            except UnreadableImage:
-                continue
-        height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
-        return height if height == width <= 96 else None
 
 
 @contextmanager
