@@ -1,6 +1,6 @@
 """Batches of decoded images in an order that depends on the seed alone; workers only decode."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
 from hardviews.data.held import RESIDENT_BYTES, Decoded, Faults, Held, held
 from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
@@ -55,6 +56,8 @@ class Loader:
     An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
     path → reason, as far as this process has come upon them.
 
+    Streams have an order of their own (``streaming.py``), which depends on the number of processes too.
+
     Args:
         source: the images.
         batch_size: images per step of this process, micro-batches together.
@@ -69,6 +72,7 @@ class Loader:
             ``RESIDENT_BYTES``.
         pin_memory: workers' batches come in pinned memory.
         device: where small sets that are held in memory are held.
+        shuffle_bytes: of a stream, how much is held to be shuffled.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -77,7 +81,7 @@ class Loader:
 
     def __init__(
         self,
-        source: ImageSource,
+        source: ImageSource | Stream,
         batch_size: int,
         seed: int,
         process: int = 0,
@@ -89,6 +93,7 @@ class Loader:
         in_memory: bool | Literal["auto"] = "auto",
         pin_memory: bool = False,
         device: torch.device = CPU,
+        shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
         n, whole = len(source), batch_size * processes
         if batch_size < 1:
@@ -105,7 +110,16 @@ class Loader:
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
         self.bounds = bounds
         self._faults: Faults = {}
-        self._images: Decoded | Held = Decoded(source, bounds)
+        self._images: Decoded | Held | None = None
+        self._keys: Callable[[int], Iterator[Any]] = count  # of what `_steps` makes a batch
+        self._steps: Dataset[Loaded]
+        if isinstance(source, Stream):
+            if in_memory is True:
+                raise InputError(f"{source.name}: a stream can't be held in memory")
+            self._keys = Batches(source, batch_size, seed, process, processes, shuffle_bytes)
+            self._steps = Decoding(bounds)
+            return
+        self._images = Decoded(source, bounds)
         side = source.native_size
         if in_memory is True or (in_memory == "auto" and side and n * side * side * 3 <= RESIDENT_BYTES):
             self._images = held(source, bounds, in_memory is True, device) or self._images
@@ -114,16 +128,19 @@ class Loader:
     def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of steps ``start_step``, ``start_step + 1``, ... without end."""
         steps: Iterator[Loaded]
+        failed: list[RunError] = []
+        keys = _until_failure(self._keys(start_step), failed)
         if self.workers == 0 or isinstance(self._images, Held):
-            steps = (self._steps[step] for step in count(start_step))
+            steps = (self._steps[key] for key in keys)
         else:
-            steps = _by_workers(self._steps, count(start_step), self.workers, self.pin_memory)
+            steps = _by_workers(self._steps, keys, self.workers, self.pin_memory)
         for batch, faults in steps:
             self._report(faults)
             if batch is None:
                 first = printable(self.source.path(next(iter(faults))))
                 raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
             yield batch
+        raise failed[0]  # after all batches before it: without a failure there is no end
 
     def _report(self, faults: Faults) -> None:
         new = {index: reason for index, reason in faults.items() if index not in self._faults}
@@ -247,6 +264,14 @@ class _Parts(Dataset[Loaded]):
             except UnreadableImage as error:
                 faults[wanted] = error.reason
         return (ImageBatch.pack(images, index) if images else None), faults
+
+
+def _until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
+    """Ends where the keys fail, which is noted: a ``DataLoader`` does not take down its workers well from within."""
+    try:
+        yield from keys
+    except RunError as error:
+        failed.append(error)
 
 
 def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds, printable
 from hardviews.data.folder import Folder
+from hardviews.data.remote import STREAMS
 from hardviews.data.shapes import COUNTS, Shapes
 from hardviews.data.shards import Shards, shards_at
 from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, Table, tables_in
@@ -78,6 +79,8 @@ def open_source(
     """
     if not data:
         raise InputError("data: no path and no name given")
+    if data.startswith(STREAMS):
+        raise InputError(f"{printable(data)}: its images have no numbers, so pretrain alone takes it")
     path = Path(data).expanduser()
     if path.exists():
         tables = tables_in(path, split)

@@ -117,7 +117,7 @@ class Tar:
     def _read(self, count: int) -> bytes:
         data = self._file.read(count)
         if len(data) < count:
-            raise BrokenTarError(self._at + len(data), "it ends here, without the zeros that a tar ends with")
+            raise BrokenTarError(self._at + len(data), "it ends here or before, without the zeros that a tar ends with")
         self._at += count
         return data
 

@@ -25,7 +25,7 @@ METRICS = (
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
     "checkpoint_steps", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps", "tensorboard", "telemetry",
-    "gallery", "wandb",
+    "gallery", "wandb", "allow_pipe",
 }  # fmt: skip
 
 
