@@ -13,14 +13,14 @@ def png(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
     return out.getvalue()
 
 
-def shards(folder: Path, counts: list[int]) -> list[Path]:
-    """Shards of so many samples; image k is ``png(k)`` with label k modulo 10."""
+def shards(folder: Path, counts: list[int], size: tuple[int, int] = (8, 8)) -> list[Path]:
+    """Shards of so many samples; image k is ``png(k, size)`` with label k modulo 10."""
     folder.mkdir(parents=True, exist_ok=True)
     files, number = [], 0
     for shard, count in enumerate(counts):
         files.append(folder / f"{shard:03d}.tar")
         with wds.TarWriter(str(files[-1])) as writer:
             for _ in range(count):
-                writer.write({"__key__": f"{number:06d}", "png": png(number), "cls": number % 10})
+                writer.write({"__key__": f"{number:06d}", "png": png(number, size), "cls": number % 10})
                 number += 1
     return files

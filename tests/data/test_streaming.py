@@ -132,7 +132,7 @@ def test_nothing_comes_twice(served: Served, kind: str) -> None:
     served.faults = {"003.tar": (kind, 2)}
     with closing(Remote(f"{served.address}/003.tar")) as read:
         assert read.read(1 << 20) == (served.folder / "003.tar").read_bytes()
-    assert served.bytes == (served.folder / "003.tar").stat().st_size  # nothing came twice
+    assert served.bytes <= (served.folder / "003.tar").stat().st_size
 
 
 def test_of_a_server_without_ranges_what_was_read_is_passed_over(served: Served) -> None:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import torch
 
+from hardviews.data.hub import STREAM_PREFIX, hub_stream
 from hardviews.data.sources import ImageSource, is_named, open_source
 from hardviews.data.streaming import Stream, is_stream, tar_stream
 from hardviews.data.table import IMAGE_COLUMN
@@ -94,6 +95,8 @@ def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, Image
         return open_sources(options)
     if options.test_data is not None:
         raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
+    if options.data.startswith(STREAM_PREFIX):
+        return hub_stream(options.data, options.epoch_images, options.image_column), None
     image = None if options.image_column == IMAGE_COLUMN else options.image_column
     return tar_stream(options.data, options.epoch_images, options.allow_pipe, image), None
 

@@ -15,6 +15,8 @@ from torch import Tensor
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
 
+Faults = dict[int, str]  # number of an unreadable image → why
+
 _UPRIGHT = {  # EXIF orientation → what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
-from hardviews.data.held import RESIDENT_BYTES, Decoded, Faults, Held, held
+from hardviews.data.decode import DECODE_SIZE, Bounds, Faults, UnreadableImage, printable
+from hardviews.data.held import RESIDENT_BYTES, Decoded, Held, held
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
 from hardviews.errors import InputError, RunError

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds, printable
 from hardviews.data.folder import Folder
+from hardviews.data.hub import PREFIX, Hub
 from hardviews.data.remote import STREAMS
 from hardviews.data.shapes import COUNTS, Shapes
 from hardviews.data.shards import Shards, shards_at
@@ -66,7 +67,8 @@ def open_source(
     Args:
         data: an existing path (a folder of images, a Parquet file or a folder of them, a tar or a folder of them),
             which wins over a name; tars by a pattern with braces or wildcards; ``shapes`` or ``shapes:N``, the built-in
-            set with N training and N / 5 test images; or a torchvision set such as ``cifar10``, in any case.
+            set with N training and N / 5 test images; ``hf:`` and the name of a data set of Hugging Face's library; or
+            a torchvision set such as ``cifar10``, in any case.
         split: ``train`` or ``test``; of paths, only a folder of ``train-*.parquet`` and ``test-*.parquet`` heeds it.
         root: where torchvision's sets lie.
         image_column, label_column: of a table. The default image column gives way to the only other one that holds
@@ -81,6 +83,8 @@ def open_source(
         raise InputError("data: no path and no name given")
     if data.startswith(STREAMS):
         raise InputError(f"{printable(data)}: its images have no numbers, so pretrain alone takes it")
+    if data.startswith(PREFIX):
+        return Hub(data, split, image_column, label_column)
     path = Path(data).expanduser()
     if path.exists():
         tables = tables_in(path, split)

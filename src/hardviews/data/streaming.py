@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hardviews.data.decode import Bounds, UnreadableImage, decode, printable
-from hardviews.data.held import Faults
+from hardviews.data.decode import Bounds, Faults, UnreadableImage, decode, printable
 from hardviews.data.read_ahead import ahead
 from hardviews.data.remote import PIPE, STREAMS, Remote
 from hardviews.data.shards import expand

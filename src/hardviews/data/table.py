@@ -21,7 +21,7 @@ from hardviews.errors import InputError
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
 ROWS = 256  # rows unpacked at a time: bounds the memory that unpacking takes
 IMAGE_COLUMN, LABEL_COLUMN = "image", "label"  # these may be absent; any other name given must be there
-_TEST_SPLITS = ("test", "validation", "val")
+TEST_SPLITS = ("test", "validation", "val")
 
 
 def tables_in(path: Path, split: str = "train") -> list[Path]:
@@ -32,7 +32,7 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
     files = files_called(path, ".parquet") or files_called(path / "data", ".parquet")
-    for name in ("train",) if split == "train" else _TEST_SPLITS:
+    for name in ("train",) if split == "train" else TEST_SPLITS:
         of_split = [file for file in files if file.name.startswith(f"{name}-")]
         if of_split:
             return of_split
@@ -218,6 +218,18 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
     values: list[object] = []
     for table in tables:  # one column of small values: read whole
         values += table.read(columns=[column]).column(0).to_pylist()
+    labels, names = numbered(values, f"{name}: labels in column {column!r} are {schema.field(column).type}")
+    if labels is not None and names is None:
+        names = _class_names(schema.metadata or {}, column)
+    return labels, names
+
+
+def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] | None]:
+    """Labels as numbers, and of strings their names; None where one is missing or negative.
+
+    Raises:
+        InputError: ``what`` are not all whole numbers or all strings.
+    """
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):
         names = sorted(set(texts))
@@ -225,12 +237,10 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
         return torch.tensor([number[text] for text in texts]), names
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) + len(texts) + values.count(None) < len(values):
-        raise InputError(
-            f"{name}: labels in column {column!r} are {schema.field(column).type}, not integers or strings"
-        )
+        raise InputError(f"{what}, not integers or strings")
     if len(numbers) < len(values) or min(numbers) < 0:
         return None, None
-    return torch.tensor(numbers, dtype=torch.int64), _class_names(schema.metadata or {}, column)
+    return torch.tensor(numbers, dtype=torch.int64), None
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
