@@ -28,6 +28,7 @@ from hardviews.errors import InputError
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the index; another number builds all anew
+LARGE = 1 << 30  # bytes of shards whose headers one process reads, while others wait for its index
 OPEN = 256  # shards that a process holds open
 
 
@@ -133,6 +134,10 @@ class Shards:
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        return decode(self.encoded(index), bounds, self.path(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of image ``index``; raises ``UnreadableImage``."""
         start, size = int(self._index["start"][index]), int(self._index["size"][index])
         if start < 0:
             raise UnreadableImage(self.path(index), "stored with holes (a sparse file), or too large")
@@ -143,7 +148,7 @@ class Shards:
             raise UnreadableImage(self.path(index), os.strerror(error.errno or 0)) from None
         if len(data) < size:
             raise UnreadableImage(self.path(index), "its shard has become shorter")
-        return decode(data, bounds, self.path(index))
+        return data
 
     def _open(self, shard: int) -> "_Opened":
         if shard not in self._opened:
@@ -163,17 +168,17 @@ class Shards:
         name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         file = mapped.cache_folder("index") / f"{name}.shards"
         meta = {"format": FORMAT, "of": hashlib.blake2b(what.encode("utf-8", "surrogateescape")).hexdigest()}
-        with mapped.alone(file) if file.exists() else nullcontext():
+        large = file.exists() or sum(size for _, size, _ in self._stamps) > LARGE
+        with mapped.alone(file) if large else nullcontext():
             index = mapped.read(file)
             if index is not None and index.meta == meta:
                 return index
+            if large:
+                log.warning("%s: the headers of %d shards are read, once", self.name, len(self.files))
             columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
             with closing(columns):
                 images = self._read_headers(columns)
-                if images < mapped.CACHED_FROM:
-                    return columns.arrays()
-                log.warning("%s: %d images in %d shards were indexed, in %s", self.name, images, len(self.files), file)
-                return mapped.write(file, columns, meta)
+                return columns.arrays() if images < mapped.CACHED_FROM else mapped.write(file, columns, meta)
 
     def _read_headers(self, columns: Columns) -> int:
         """Fills the columns; how many images there are."""
