@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 
 from hardviews.cli import main
 from tests.commands.test_pretrain import SIMSIAM, TINY, assert_equal, rows, state
 from tests.data.serving import serving
-from tests.data.tars import shards
+from tests.data.tars import png, shards
 
 STEPS = 24  # three epochs of 64 images
 
@@ -98,3 +99,15 @@ def test_a_command_is_allowed_for_one_run_only(tmp_path: Path) -> None:
     assert main(again) == 2
     assert main([*again, "--allow-pipe", "true"]) == 0
     assert_equal(state(tmp_path / "run"), state(tmp_path / "again"))
+
+
+def test_data_sets_of_hugging_faces_library(tmp_path: Path) -> None:
+    """By number with labels, and as a stream."""
+    rows = [{"image": {"bytes": png(k, (40, 36)), "path": None}, "label": k % 2} for k in range(32)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "set", num_shards=2)
+    line = ["pretrain", *TINY.split(), *SIMSIAM.split(), "--epochs", "1"]
+    assert main([*line, "--data", f"hf:{tmp_path}/set", "--out", str(tmp_path / "numbered")]) == 0
+    assert "knn_top1" in (tmp_path / "numbered" / "evaluation.csv").read_text()
+    assert main([*line, "--data", f"hf-stream:{tmp_path}/set", "--out", str(tmp_path / "stream")]) == 0
+    assert state(tmp_path / "stream")["step"] == 2

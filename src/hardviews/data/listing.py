@@ -90,7 +90,11 @@ def listing(root: str) -> Listing:
             if walk.small:
                 return walk.listed()
             log.warning("%s: more than %d images: they are indexed once, in %s", printable(root), PART, file)
-            index = walk.index(file)
+            try:
+                index = walk.index(file)
+            except OSError as error:
+                line = f"{printable(root)}: can't be indexed: {error.strerror}; TMPDIR may name a disk with room"
+                raise InputError(line) from None
     labels = torch.from_numpy(index["label"]) if len(index["label"]) else None
     return Listing(Paths(index), labels, index.meta["first"], index.meta["entries"])
 
@@ -213,10 +217,10 @@ def _first(path: str) -> str:
 
 
 def _paths(file: IO[bytes]) -> Iterator[str]:
-    """Paths that each end in a zero byte, from the start of a file, a block at a time."""
+    """Paths that each end in a zero byte, from the start of a file, a block at a time, as there may be many files."""
     file.seek(0)
     rest = b""
-    while block := file.read(mapped.BLOCK):
+    while block := file.read(1 << 16):
         *whole, rest = (rest + block).split(b"\0")
         yield from map(os.fsdecode, whole)
 
