@@ -28,7 +28,7 @@ from hardviews.errors import InputError
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the index; another number builds all anew
-LARGE = 1 << 30  # bytes of shards whose headers one process reads, while others wait for its index
+LARGE = 1 << 30  # bytes of shards whose index is kept in any case, and made by one process while others wait
 OPEN = 256  # shards that a process holds open
 
 
@@ -151,11 +151,12 @@ class Shards:
         return data
 
     def _open(self, shard: int) -> "_Opened":
-        if shard not in self._opened:
+        opened = self._opened.get(shard)
+        if opened is None:
             if len(self._opened) >= OPEN:
                 self._opened = {}  # closed once no thread reads them any more
-            self._opened[shard] = _Opened(self.files[shard])
-        return self._opened[shard]
+            opened = self._opened[shard] = _Opened(self.files[shard])
+        return opened
 
     def _member(self, index: int) -> str:
         start = self._index["name_start"]
@@ -178,7 +179,8 @@ class Shards:
             columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
             with closing(columns):
                 images = self._read_headers(columns)
-                return columns.arrays() if images < mapped.CACHED_FROM else mapped.write(file, columns, meta)
+                keep = large or images >= mapped.CACHED_FROM
+                return mapped.write(file, columns, meta) if keep else columns.arrays()
 
     def _read_headers(self, columns: Columns) -> int:
         """Fills the columns; how many images there are."""
