@@ -7,6 +7,7 @@ this machine. Nothing is decoded, so these are rates that decoding can't exceed.
 """
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -44,6 +45,7 @@ def main() -> None:
 
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["HARDVIEWS_CACHE"] = f"{scratch}/cache"
         files = [make(Path(scratch) / f"{shard:03d}.tar", picture, args.images) for shard in range(args.shards)]
         timed("headers by tarfile", lambda: [len(tarfile.open(file).getnames()) for file in files], total)  # noqa: SIM115
         timed("index", lambda: Shards(files, "shards"), total)
