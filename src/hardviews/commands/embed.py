@@ -12,8 +12,8 @@ class EmbedOptions:
     """Writes the features of every image of a data set to a Parquet file with columns path, label and embedding.
 
     Args:
-        data: a folder of images, a Parquet table, a torchvision data set's name, or shapes; its labels, where it has
-            any, go into the file.
+        data: a folder of images, a Parquet table, WebDataset shards, hf:NAME, a torchvision data set's name, or shapes;
+            its labels, where it has any, go into the file.
         out: the Parquet file; one that is there is replaced once the new one is whole.
         split: train or test, of a named set or of a folder with train-*.parquet and test-*.parquet.
         data_root: where torchvision's data sets lie.

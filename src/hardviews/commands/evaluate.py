@@ -15,9 +15,10 @@ class EvaluateOptions:
     Args:
         protocol: what is measured, one or several (knn,linear). Options of a protocol, such as --linear.epochs, are
             shown by hardviews evaluate --protocol linear --help.
-        data: what is trained on, or votes: a folder with class folders, a Parquet table, a torchvision data set's
-            name, or shapes. Detection takes a folder laid out as COCO (annotations/instances_train2017.json, train2017,
-            and the same of val2017), segmentation one of train/images, train/masks, val/images and val/masks.
+        data: what is trained on, or votes: a folder with class folders, a Parquet table, WebDataset shards, hf:NAME, a
+            torchvision data set's name, or shapes. Detection takes a folder laid out as COCO
+            (annotations/instances_train2017.json, train2017, and the same of val2017), segmentation one of
+            train/images, train/masks, val/images and val/masks.
         test_data: what is classified; by default the test split of a named set, else a held-out tenth of --data (held
             out from the measurement only). Detection and segmentation have theirs in --data.
         on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); those that are

@@ -83,6 +83,8 @@ def _given(argv: list[str]) -> dict[str, Any]:
     """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
     file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
+    if settings.pop("allow_pipe", False):
+        raise InputError("config: allow_pipe lets the data run a shell; give it on the command line")
     for group in ("method", "backbone", "plan"):
         if isinstance(settings.get(group), str) and group != "plan":
             settings[group] = {"name": settings[group]}

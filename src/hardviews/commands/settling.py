@@ -14,6 +14,7 @@ from hardviews import methods
 from hardviews.commands.initialising import start_of
 from hardviews.commands.saying import say
 from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
@@ -33,7 +34,7 @@ FAST_FROM = 64  # pixels
 
 
 def settle(
-    options: PretrainOptions, source: ImageSource, on_init: Callable[[Match], None] | None = None
+    options: PretrainOptions, source: ImageSource | Stream, on_init: Callable[[Match], None] | None = None
 ) -> tuple[PretrainOptions, Method[Any]]:
     """The method on its backbone, and the options with every default settled.
 
@@ -147,9 +148,9 @@ def check(options: PretrainOptions) -> None:
     policies.named(options.policy)
     at_least = {
         1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
-        "max_skipped",
+        "max_skipped epoch_images",
         0: "workers checkpoint_steps keep_epochs knn_epochs lr min_lr weight_decay weight_decay_end clip "
-        "momentum warmup_epochs max_unreadable telemetry gallery",
+        "momentum warmup_epochs max_unreadable telemetry gallery shuffle_bytes",
     }
     for least, names in at_least.items():
         for name in names.split():

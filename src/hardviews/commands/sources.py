@@ -4,7 +4,10 @@ from typing import Protocol
 
 import torch
 
+from hardviews.data.hub import STREAM_PREFIX, hub_stream
 from hardviews.data.sources import ImageSource, is_named, open_source
+from hardviews.data.streaming import Stream, is_stream, tar_stream
+from hardviews.data.table import IMAGE_COLUMN
 from hardviews.errors import InputError
 
 
@@ -28,6 +31,15 @@ class DataOptions(ReadOptions, Protocol):
     def data(self) -> str | None: ...
     @property
     def test_data(self) -> str | None: ...
+
+
+class TrainingOptions(DataOptions, Protocol):
+    """What pretraining has besides."""
+
+    @property
+    def epoch_images(self) -> int | None: ...
+    @property
+    def allow_pipe(self) -> bool: ...
 
 
 def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
@@ -69,6 +81,24 @@ def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[I
             )
     match_classes(source, test)
     return source, test
+
+
+def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, ImageSource | None]:
+    """The training data, which may be a stream, and the test data where there is any.
+
+    Raises:
+        InputError: as ``open_sources``, or of a stream the number of images is not known, or its commands not allowed.
+    """
+    if options.data is None or not is_stream(options.data):
+        if options.epoch_images is not None:
+            raise InputError("epoch-images: only streams take it; of other data an epoch is all images")
+        return open_sources(options)
+    if options.test_data is not None:
+        raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
+    if options.data.startswith(STREAM_PREFIX):
+        return hub_stream(options.data, options.epoch_images, options.image_column), None
+    image = None if options.image_column == IMAGE_COLUMN else options.image_column
+    return tar_stream(options.data, options.epoch_images, options.allow_pipe, image), None
 
 
 def match_classes(source: ImageSource, test: ImageSource) -> None:

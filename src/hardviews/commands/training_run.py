@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.processes import part_ways, started
 from hardviews.commands.settling import settle
-from hardviews.commands.sources import open_sources
+from hardviews.commands.sources import open_training
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import SHUFFLE_BYTES, Stream
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
@@ -56,10 +57,12 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         RunError: the run could not go on.
     """
     console = Console(stderr=as_json)
-    source, test = open_sources(options)
+    source, test = open_training(options)
+    if isinstance(source, Stream):  # its images are known now, and are not followed
+        options = replace(options, epoch_images=len(source), telemetry=0)
     matches: list[Match] = []
     options, method = settle(options, source, matches.append)
-    config = {key: value for key, value in asdict(options).items() if key != "out"}
+    config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
@@ -75,7 +78,9 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
     loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []
-    evaluate = create_evaluate(options, source, test, method.plan, fabric) if options.knn_epochs else None
+    evaluate = None
+    if options.knn_epochs and not isinstance(source, Stream):
+        evaluate = create_evaluate(options, source, test, method.plan, fabric)
     loop = Loop(
         fabric, step, loader, folder, options.epochs, evaluate, options.knn_epochs,
         options.checkpoint_steps, options.keep_epochs, options.max_skipped, options.log_steps, loggers, telemetry,
@@ -122,7 +127,7 @@ def create_fabric(options: PretrainOptions) -> Fabric:
     return fabric
 
 
-def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric) -> Loader:
+def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
     return Loader(
         source,
         batch_size=options.batch_size // fabric.world_size,
@@ -136,6 +141,7 @@ def create_loader(options: PretrainOptions, source: ImageSource, fabric: Fabric)
         pin_memory=fabric.device.type == "cuda",
         device=fabric.device,
         in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
+        shuffle_bytes=SHUFFLE_BYTES if options.shuffle_bytes is None else options.shuffle_bytes,
     )
 
 
@@ -217,7 +223,9 @@ def run_folder_name(options: PretrainOptions, now: str) -> Path:
     return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"
 
 
-def headline(options: PretrainOptions, source: ImageSource, step: Step, fabric: Fabric, folder: RunFolder) -> str:
+def headline(
+    options: PretrainOptions, source: ImageSource | Stream, step: Step, fabric: Fabric, folder: RunFolder
+) -> str:
     plan = step.plan
     drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
     chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"

@@ -3,6 +3,7 @@
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
+
+Faults = dict[int, str]  # number of an unreadable image → why
 
 _UPRIGHT = {  # EXIF orientation → what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,6 +119,19 @@ def _check_opens(path: str | Path, name: str) -> None:
     mode = os.stat(path).st_mode  # noqa: PTH116
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is an error of its own, when it is opened
         raise UnreadableImage(name, "not a file")
+
+
+def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
+    """The side of ``count`` pictures where they are small (at most 96 pixels) and square, all alike, else None; judged
+    from the first, middle and last."""
+    sizes: set[tuple[int, ...]] = set()
+    for index in {0, count // 2, count - 1}:
+        try:
+            sizes.add(tuple(read(index).shape[:2]))
+        except UnreadableImage:
+            continue
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return height if height == width <= 96 else None
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:

@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import Bounds, UnreadableImage
+from hardviews.data.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.images import ImageBatch
-
-Faults = dict[int, str]  # index of an unreadable image → why
 
 # Small sets up to this many decoded bytes are held without being asked, and on the device that trains.
 RESIDENT_BYTES = 512 << 20

@@ -1,20 +1,18 @@
 """Batches of decoded images in an order that depends on the seed alone; workers only decode."""
 
-import signal
-import threading
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from hardviews.data.decode import DECODE_SIZE, Bounds, UnreadableImage, printable
-from hardviews.data.held import RESIDENT_BYTES, Decoded, Faults, Held, held
+from hardviews.data.decode import DECODE_SIZE, Bounds, Faults, UnreadableImage, printable
+from hardviews.data.held import RESIDENT_BYTES, Decoded, Held, held
 from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
+from hardviews.data.workers import by_workers, until_failure
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
@@ -22,9 +20,6 @@ from hardviews.views.streams import stream
 MAX_BATCH_BYTES = 1 << 30
 CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
-GLANCE = 5  # seconds between two looks at workers that are waited for
-PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
-RESPITE = 60  # seconds that a worker outlives the SIGTERM meant for its run
 
 Loaded = tuple[ImageBatch | None, Faults]
 
@@ -61,6 +56,8 @@ class Loader:
     An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
     path → reason, as far as this process has come upon them.
 
+    Streams have an order of their own (``streaming.py``), which depends on the number of processes too.
+
     Args:
         source: the images.
         batch_size: images per step of this process, micro-batches together.
@@ -75,6 +72,7 @@ class Loader:
             ``RESIDENT_BYTES``.
         pin_memory: workers' batches come in pinned memory.
         device: where small sets that are held in memory are held.
+        shuffle_bytes: of a stream, how much is held to be shuffled.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -83,7 +81,7 @@ class Loader:
 
     def __init__(
         self,
-        source: ImageSource,
+        source: ImageSource | Stream,
         batch_size: int,
         seed: int,
         process: int = 0,
@@ -95,6 +93,7 @@ class Loader:
         in_memory: bool | Literal["auto"] = "auto",
         pin_memory: bool = False,
         device: torch.device = CPU,
+        shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
         n, whole = len(source), batch_size * processes
         if batch_size < 1:
@@ -111,7 +110,16 @@ class Loader:
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
         self.bounds = bounds
         self._faults: Faults = {}
-        self._images: Decoded | Held = Decoded(source, bounds)
+        self._images: Decoded | Held | None = None
+        self._keys: Callable[[int], Iterator[Any]] = count  # of what `_steps` makes a batch
+        self._steps: Dataset[Loaded]
+        if isinstance(source, Stream):
+            if in_memory is True:
+                raise InputError(f"{source.name}: a stream can't be held in memory")
+            self._keys = Batches(source, batch_size, seed, process, processes, shuffle_bytes)
+            self._steps = Decoding(bounds)
+            return
+        self._images = Decoded(source, bounds)
         side = source.native_size
         if in_memory is True or (in_memory == "auto" and side and n * side * side * 3 <= RESIDENT_BYTES):
             self._images = held(source, bounds, in_memory is True, device) or self._images
@@ -120,16 +128,19 @@ class Loader:
     def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of steps ``start_step``, ``start_step + 1``, ... without end."""
         steps: Iterator[Loaded]
+        failed: list[RunError] = []
+        keys = until_failure(self._keys(start_step), failed)
         if self.workers == 0 or isinstance(self._images, Held):
-            steps = (self._steps[step] for step in count(start_step))
+            steps = (self._steps[key] for key in keys)
         else:
-            steps = _by_workers(self._steps, count(start_step), self.workers, self.pin_memory)
+            steps = by_workers(self._steps, keys, self.workers, self.pin_memory)
         for batch, faults in steps:
             self._report(faults)
             if batch is None:
                 first = printable(self.source.path(next(iter(faults))))
                 raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
             yield batch
+        raise failed[0]  # after all batches before it: without a failure there is no end
 
     def _report(self, faults: Faults) -> None:
         new = {index: reason for index, reason in faults.items() if index not in self._faults}
@@ -185,7 +196,7 @@ def in_order(
     images = Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
     parts = _Parts(images, batch_size)
     own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
-    loaded = _by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
+    loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
     for batch, faults in loaded:
         if unreadable is not None:
             unreadable.update({source.path(index): reason for index, reason in faults.items()})
@@ -253,54 +264,3 @@ class _Parts(Dataset[Loaded]):
             except UnreadableImage as error:
                 faults[wanted] = error.reason
         return (ImageBatch.pack(images, index) if images else None), faults
-
-
-def _by_workers(dataset: Dataset[Loaded], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
-    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead. That one of them
-    has died, or hangs, is found when its batch is waited for."""
-    loader: DataLoader[Loaded] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        timeout=GLANCE,
-        worker_init_fn=_heed_no_signals,
-    )
-    handler = signal.getsignal(signal.SIGCHLD)
-    loaded = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
-        signal.signal(signal.SIGCHLD, handler)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            item = next(loaded)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            # The latter two where it dies while it hands a batch over.
-            reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
-            if "timed out" in reason and time.monotonic() < deadline:
-                continue
-            raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
-        yield item
-        deadline = time.monotonic() + PATIENCE
-
-
-def _heed_no_signals(_: int) -> None:
-    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. The second
-    SIGTERM is that of the run itself, which is done with its workers; should none come, the worker does not stay."""
-
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.alarm(RESPITE)
-
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, first)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

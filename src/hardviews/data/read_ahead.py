@@ -1,8 +1,11 @@
-"""Batches of whatever can be read by number, read ahead by threads."""
+"""Whatever can be read by number, or comes of itself, read ahead by threads."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar, cast
 
 Read = TypeVar("Read")
 
@@ -23,3 +26,40 @@ def batches(read: Callable[[int], Read], order: Sequence[int], size: int, thread
         finally:
             for future in (future for part in ahead for future in part):
                 future.cancel()
+
+
+def ahead(items: Iterator[Read], count: int) -> Iterator[Read]:
+    """The same items, up to so many taken beforehand by a thread; what they raise is raised here."""
+    taken: Queue[tuple[Read | None, BaseException | None]] = Queue(count)
+    over = Event()
+
+    def put(item: Read | None, error: BaseException | None) -> None:
+        while not over.is_set():
+            with suppress(Full):
+                taken.put((item, error), timeout=1)
+                break
+
+    def take() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if over.is_set():
+                    break
+            put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    Thread(target=take, daemon=True).start()
+    try:
+        while True:
+            item, error = taken.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield cast("Read", item)
+    finally:
+        over.set()

@@ -7,8 +7,12 @@ from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds, printable
 from hardviews.data.folder import Folder
+from hardviews.data.hub import PREFIX, Hub
+from hardviews.data.remote import STREAMS
 from hardviews.data.shapes import COUNTS, Shapes
+from hardviews.data.shards import Shards, shards_at
 from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, Table, tables_in
+from hardviews.data.tar import LABEL
 from hardviews.data.torchvision_sets import NAMES, TorchvisionSet
 from hardviews.errors import InputError, unknown
 
@@ -61,13 +65,15 @@ def open_source(
     """Opens a data set.
 
     Args:
-        data: an existing path (a folder of images, a Parquet file or a folder of them), which wins over a name;
-            ``shapes`` or ``shapes:N``, the built-in set with N training and N / 5 test images; or a torchvision set
-            such as ``cifar10``, in any case.
+        data: an existing path (a folder of images, a Parquet file or a folder of them, a tar or a folder of them),
+            which wins over a name; tars by a pattern with braces or wildcards; ``shapes`` or ``shapes:N``, the built-in
+            set with N training and N / 5 test images; ``hf:`` and the name of a data set of Hugging Face's library; or
+            a torchvision set such as ``cifar10``, in any case.
         split: ``train`` or ``test``; of paths, only a folder of ``train-*.parquet`` and ``test-*.parquet`` heeds it.
         root: where torchvision's sets lie.
         image_column, label_column: of a table. The default image column gives way to the only other one that holds
-            images, and the default label column may be absent.
+            images, and the default label column may be absent. Of tars, extensions: by default any of an image, and
+            ``cls``.
         download: lets torchvision fetch a missing set.
 
     Raises:
@@ -75,10 +81,21 @@ def open_source(
     """
     if not data:
         raise InputError("data: no path and no name given")
+    if data.startswith(STREAMS):
+        raise InputError(f"{printable(data)}: its images have no numbers, so pretrain alone takes it")
+    if data.startswith(PREFIX):
+        return Hub(data, split, image_column, label_column)
     path = Path(data).expanduser()
     if path.exists():
         tables = tables_in(path, split)
-        return Table(tables, str(path), image_column, label_column) if tables else Folder(path)
+        if tables:
+            return Table(tables, str(path), image_column, label_column)
+    shards = shards_at(data)
+    if shards:
+        image = None if image_column == IMAGE_COLUMN else image_column
+        return Shards(shards, data, image, LABEL if label_column == LABEL_COLUMN else label_column)
+    if path.exists():
+        return Folder(path)
     name, _, count = data.lower().partition(":")
     if name == "shapes":
         return _shapes(data, count, split)

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, printable
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
+from hardviews.data.mapped import cache_folder
 from hardviews.errors import InputError
 
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
 ROWS = 256  # rows unpacked at a time: bounds the memory that unpacking takes
 IMAGE_COLUMN, LABEL_COLUMN = "image", "label"  # these may be absent; any other name given must be there
-_TEST_SPLITS = ("test", "validation", "val")
+TEST_SPLITS = ("test", "validation", "val")
 
 
 def tables_in(path: Path, split: str = "train") -> list[Path]:
@@ -30,14 +31,25 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
     """
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-    for name in ("train",) if split == "train" else _TEST_SPLITS:
+    files = files_called(path, ".parquet") or files_called(path / "data", ".parquet")
+    for name in ("train",) if split == "train" else TEST_SPLITS:
         of_split = [file for file in files if file.name.startswith(f"{name}-")]
         if of_split:
             return of_split
     if split != "train" and any(file.name.startswith("train-") for file in files):
         raise InputError(f"{printable(str(path))}: holds train-*.parquet and no test split; name the file to test on")
     return files
+
+
+def files_called(folder: Path, extension: str) -> list[Path]:
+    """The files in a folder, sorted, that have an extension; none where there is no such folder.
+
+    Not by ``glob``, which holds the names of all others too, of which there may be millions.
+    """
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.name.endswith(extension))
 
 
 class Table:
@@ -73,7 +85,7 @@ class Table:
                 raise InputError(f"{printable(str(file))}: no column {self.column!r}, which {self.files[0].name} has")
         self.labels, self.class_names = _labels(opened, schema, label_column, self.name)
         self._open()
-        self.native_size = self._native_size()
+        self.native_size = common_side(self.read, len(self))
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -121,16 +133,6 @@ class Table:
         for part in self._parts[:-1]:
             self._starts.append(self._starts[-1] + len(part))
 
-    def _native_size(self) -> int | None:
-        sizes: set[tuple[int, ...]] = set()
-        for index in {0, len(self) // 2, len(self) - 1}:
-            try:
-                sizes.add(tuple(self.read(index).shape[:2]))
-            except UnreadableImage:
-                continue
-        height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
-        return height if height == width <= 96 else None
-
 
 @contextmanager
 def _readable(file: Path) -> Generator[None, None, None]:
@@ -161,8 +163,8 @@ def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
     arrow: Any = importlib.import_module("pyarrow")
     status = file.stat()
     key = repr((str(file.resolve()), status.st_size, status.st_mtime_ns, column)).encode("utf-8", "surrogateescape")
-    cache = Path(os.environ.get("HARDVIEWS_CACHE") or Path.home() / ".cache" / "hardviews")
-    target = cache / "tables" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
+    cache = cache_folder("tables")
+    target = cache / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
     if not target.exists():
         part: Path | None = None
         try:
@@ -216,6 +218,18 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
     values: list[object] = []
     for table in tables:  # one column of small values: read whole
         values += table.read(columns=[column]).column(0).to_pylist()
+    labels, names = numbered(values, f"{name}: labels in column {column!r} are {schema.field(column).type}")
+    if labels is not None and names is None:
+        names = _class_names(schema.metadata or {}, column)
+    return labels, names
+
+
+def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] | None]:
+    """Labels as numbers, and of strings their names; None where one is missing or negative.
+
+    Raises:
+        InputError: ``what`` are not all whole numbers or all strings.
+    """
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):
         names = sorted(set(texts))
@@ -223,12 +237,10 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
         return torch.tensor([number[text] for text in texts]), names
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) + len(texts) + values.count(None) < len(values):
-        raise InputError(
-            f"{name}: labels in column {column!r} are {schema.field(column).type}, not integers or strings"
-        )
+        raise InputError(f"{what}, not integers or strings")
     if len(numbers) < len(values) or min(numbers) < 0:
         return None, None
-    return torch.tensor(numbers, dtype=torch.int64), _class_names(schema.metadata or {}, column)
+    return torch.tensor(numbers, dtype=torch.int64), None
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:

@@ -30,7 +30,9 @@ class PretrainOptions:
     """Pretrains a backbone without labels on the hardest of several random views of every image.
 
     Args:
-        data: a folder of images, a Parquet table, a torchvision data set's name, or shapes (built in). Without it the
+        data: a folder of images, a Parquet table, WebDataset shards ('shards/{000..099}.tar'), a data set of Hugging
+            Face's library (hf:USER/NAME), a torchvision data set's name, or shapes (built in). What comes as a stream:
+            https://HOST/{000..099}.tar, pipe:COMMAND, hf-stream:USER/NAME (docs/large-data.md). Without it the
             built-in demonstration runs.
         test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
             tenth of --data where that has labels (held out from the vote only).
@@ -38,6 +40,9 @@ class PretrainOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
+        epoch_images: images of an epoch, for streams that do not tell how many they are.
+        shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
+        allow_pipe: let --data pipe:COMMAND run a shell; heeded on the command line only, not in a file of settings.
         out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
@@ -113,6 +118,9 @@ class PretrainOptions:
     download: bool = False
     image_column: str = "image"
     label_column: str = "label"
+    epoch_images: int | None = None
+    shuffle_bytes: int | None = None
+    allow_pipe: bool = False
     out: str | None = None
     method: dict[str, Any] = field(default_factory=lambda: {"name": "simsiam"})
     plan: dict[str, Any] = field(default_factory=dict)

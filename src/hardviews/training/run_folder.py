@@ -26,7 +26,7 @@ METRICS = (
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
     "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_k", "knn_temperature", "log_steps",
-    "tensorboard", "telemetry", "gallery", "wandb",
+    "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe",
 }  # fmt: skip
 
 
@@ -129,8 +129,8 @@ class RunFolder:
         return found
 
     def summary(self) -> dict[str, float]:
-        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, how many of these were
-        skipped, and seconds in them."""
+        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, seconds in them, and
+        how many of them were skipped."""
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
             summary[name] = values[-1][1]

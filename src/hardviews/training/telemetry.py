@@ -113,6 +113,8 @@ class Telemetry:
 
     def note(self, step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
         """To be shown to steps as ``observe``."""
+        if not self.followed.count:
+            return  # images of a stream have numbers of another kind
         rows = self._is_followed[images.index].nonzero()[:, 0]
         if not len(rows):
             return

@@ -1,0 +1,231 @@
+"""WebDataset's shards on a disk: tar files of images, indexed once, then read by number like any other data."""
+
+import functools
+import glob
+import hashlib
+import logging
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from itertools import product
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardviews.data import mapped
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
+from hardviews.data.listing import is_folder, is_image
+from hardviews.data.mapped import Columns, Mapped
+from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
+from hardviews.errors import InputError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the index; another number builds all anew
+LARGE = 1 << 30  # bytes of shards whose index is kept in any case, and made by one process while others wait
+OPEN = 256  # shards that a process holds open
+
+
+def expand(pattern: str) -> list[str]:
+    """``a-{000..002}.tar`` as three names, ``{train,val}.tar`` as two; several braces in all combinations."""
+    parts: list[list[str]] = []
+    for text, inside in re.findall(r"([^{}]*)(?:\{([^{}]*)\})?", pattern):
+        numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+        if numbers:
+            first, last = int(numbers[1]), int(numbers[2])
+            width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 0
+            parts += [[text], [f"{k:0{width}d}" for k in range(first, last + 1)]]
+        elif "," in inside:
+            parts += [[text], inside.split(",")]
+        else:
+            parts.append([f"{text}{{{inside}}}" if inside else text])
+    return ["".join(combination) for combination in product(*parts)]
+
+
+def shards_at(data: str) -> list[Path]:
+    """The shards that a path or pattern names: a tar, a folder of tars and no images, braces, or wildcards; none where
+    it names something else.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    path = Path(data).expanduser()
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".tar" else []
+    if path.is_dir():
+        found = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    if is_image(entry.name) or is_folder(entry):
+                        return []  # at the first, of which there may be millions
+                    if entry.name.endswith(".tar"):
+                        found.append(path / entry.name)
+        return sorted(found)
+    if not data.endswith(".tar"):
+        return []
+    names = [os.path.expanduser(name) for name in expand(data)]  # noqa: PTH111 (a pattern, no path)
+    shards = [Path(match) for name in names for match in (sorted(glob.glob(name)) if _wild(name) else [name])]  # noqa: PTH207
+    missing = next((shard for shard in shards if not shard.is_file()), None)
+    if missing is not None and len(shards) > 1:
+        raise InputError(f"{printable(data)}: of {len(shards)} shards {printable(str(missing))} is missing")
+    return [] if missing is not None else shards
+
+
+class Shards:
+    """The images of tar files, shard after shard in the order given, each in the order of its members.
+
+    ``labels`` are those of ``.cls`` members (or of the extension named); None unless every sample has a whole number.
+    The index of many images is kept and mapped, and a copy sent to another process has no labels then. It is built
+    again when a shard's size or time of change is another. ``native_size`` is judged from the first, middle and last
+    image.
+
+    Args:
+        files: the shards.
+        name: how they are called in messages.
+        image: the extension of the images; None for any known.
+        label: the extension of the labels.
+
+    Raises:
+        InputError: a shard is damaged, or there is no image in any.
+    """
+
+    def __init__(self, files: Sequence[Path], name: str, image: str | None = None, label: str = LABEL) -> None:
+        self.files, self.name = [str(file) for file in files], printable(name)
+        self.image, self.label = image, label
+        self.class_names: list[str] | None = None
+        self._index = self._indexed()
+        # Of every shard the number of its first image.
+        self._first = [0, *np.cumsum(self._index["count"]).tolist()]
+        if not len(self):
+            wanted = "with an extension of images" if image is None else f"called .{image}"
+            raise InputError(f"{self.name}: no member {wanted} in {len(self.files)} shards")
+        labels = self._index["label"]
+        self.labels: Tensor | None = None if labels.min() < 0 else torch.from_numpy(labels)
+        self._opened: dict[int, _Opened] = {}
+        self.native_size = common_side(self.read, len(self))
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker opens the shards itself; labels of millions are not sent to it.
+        return self.__dict__ | {"_opened": {}} | ({"labels": None} if isinstance(self._index, Mapped) else {})
+
+    def identity(self) -> str:
+        return repr((self._stamps, self.image))
+
+    @functools.cached_property
+    def _stamps(self) -> list[tuple[str, int, int]]:
+        stamps = []
+        for file in self.files:
+            status = os.stat(file)  # noqa: PTH116
+            stamps.append((os.path.realpath(file), status.st_size, status.st_mtime_ns))
+        return stamps
+
+    def path(self, index: int) -> str:
+        return f"{self.files[bisect_right(self._first, index) - 1]}/{self._member(index)}"
+
+    def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
+        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        return decode(self.encoded(index), bounds, self.path(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of image ``index``; raises ``UnreadableImage``."""
+        start, size = int(self._index["start"][index]), int(self._index["size"][index])
+        if start < 0:
+            raise UnreadableImage(self.path(index), "stored with holes (a sparse file), or too large")
+        try:
+            opened = self._open(bisect_right(self._first, index) - 1)
+            data = os.pread(opened.descriptor, size, start)
+        except OSError as error:
+            raise UnreadableImage(self.path(index), os.strerror(error.errno or 0)) from None
+        if len(data) < size:
+            raise UnreadableImage(self.path(index), "its shard has become shorter")
+        return data
+
+    def _open(self, shard: int) -> "_Opened":
+        opened = self._opened.get(shard)
+        if opened is None:
+            if len(self._opened) >= OPEN:
+                self._opened = {}  # closed once no thread reads them any more
+            opened = self._opened[shard] = _Opened(self.files[shard])
+        return opened
+
+    def _member(self, index: int) -> str:
+        start = self._index["name_start"]
+        return os.fsdecode(self._index["name"][start[index] : start[index + 1]].tobytes())
+
+    def _indexed(self) -> "Mapped | dict[str, NDArray[Any]]":
+        """The index: kept if it is large, and taken from where it was kept."""
+        what = repr((self._stamps, self.image, self.label))
+        key = repr(([stamp[0] for stamp in self._stamps], self.image, self.label))
+        name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        file = mapped.cache_folder("index") / f"{name}.shards"
+        meta = {"format": FORMAT, "of": hashlib.blake2b(what.encode("utf-8", "surrogateescape")).hexdigest()}
+        large = file.exists() or sum(size for _, size, _ in self._stamps) > LARGE
+        with mapped.alone(file) if large else nullcontext():
+            index = mapped.read(file)
+            if index is not None and index.meta == meta:
+                return index
+            if large:
+                log.warning("%s: the headers of %d shards are read, once", self.name, len(self.files))
+            columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
+            with closing(columns):
+                images = self._read_headers(columns)
+                keep = large or images >= mapped.CACHED_FROM
+                return mapped.write(file, columns, meta) if keep else columns.arrays()
+
+    def _read_headers(self, columns: Columns) -> int:
+        """Fills the columns; how many images there are."""
+        end = images = 0
+        columns.append(name_start=0)
+        for shard in self.files:
+            rows: list[tuple[int, int, int]] = []
+            names: list[bytes] = []
+            try:
+                with open(shard, "rb") as opened:  # noqa: PTH123
+                    for found in samples(Tar(_File(opened)), self.image, self.label, load=False):
+                        rows.append((-1 if found.fault else found.start, found.size, found.label))
+                        names.append(os.fsencode(found.name))
+            except BrokenTarError as error:
+                raise InputError(f"{printable(shard)}: {error}; fetch or write this shard again") from None
+            except OSError as error:
+                raise InputError(f"{printable(shard)}: can't be read: {error.strerror}") from None
+            start, size, label = np.array(rows, np.int64).reshape(-1, 3).T
+            ends = end + np.cumsum([len(name) for name in names], dtype=np.int64)
+            columns.append(count=len(rows), start=start, size=size, label=label, name_start=ends, name=b"".join(names))
+            end, images = end + sum(map(len, names)), images + len(rows)
+        return images
+
+
+class _Opened:
+    """A file open for reading at any place, closed with its last user."""
+
+    def __init__(self, file: str) -> None:
+        self.descriptor = os.open(file, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class _File:
+    """A file as ``Tar`` reads it: content that is not wanted is not read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.read = file.read
+
+    def skip(self, count: int) -> None:
+        self._file.seek(count, os.SEEK_CUR)
+
+
+def _wild(name: str) -> bool:
+    return any(sign in name for sign in "*?[")

@@ -1,0 +1,207 @@
+"""Tar files read from front to back, member by member, and WebDataset's samples in them.
+
+Python's ``tarfile`` takes a damaged header in mid-file for the end; here it is an error that says where. The same code
+walks a file, skipping the content, and a stream.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from hardviews.data.listing import EXTENSIONS
+
+BLOCK = 512
+MOST_NOTES = 1 << 20  # bytes of a long name or of pax records
+MOST_BYTES = 1 << 28  # of an encoded image
+MOST_DIGITS = 64  # bytes of a label
+IMAGES = frozenset(extension[1:] for extension in EXTENSIONS)
+LABEL = "cls"
+
+
+class BrokenTarError(Exception):
+    """Where a tar can't be read on, in bytes from its start, and why."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(offset, reason)
+        self.offset, self.reason = offset, reason
+
+    def __str__(self) -> str:
+        return f"damaged at byte {self.offset}: {self.reason}"
+
+
+class Bytes(Protocol):
+    """What a tar is read from."""
+
+    def read(self, count: int, /) -> bytes:
+        """As many bytes, fewer only at the end."""
+        ...
+
+    def skip(self, count: int, /) -> None: ...
+
+
+class Member(NamedTuple):
+    """A file in a tar: its name, where its content is, and whether that is stored with holes."""
+
+    name: str
+    start: int
+    size: int
+    sparse: bool
+
+
+class Sample(NamedTuple):
+    """An image in a tar.
+
+    Args:
+        name: of the member.
+        start, size: where its bytes are.
+        label: the whole number of the sample's label, or -1.
+        fault: why it can't be read, or nothing.
+        data: the bytes, where they were to be loaded and there is no fault.
+    """
+
+    name: str
+    start: int
+    size: int
+    label: int
+    fault: str
+    data: bytes
+
+
+class Tar:
+    """The members of a tar, in order: plain, GNU's long names, pax. Links, folders and the like are passed over.
+
+    Raises:
+        BrokenTarError: (while iterating) a header is none, or the file ends before its end.
+    """
+
+    def __init__(self, file: Bytes) -> None:
+        self._file, self._at = file, 0
+
+    def __iter__(self) -> Iterator[Member]:
+        notes: dict[str, str] = {}  # what pax records and long names say of the next member
+        while True:
+            start = self._at
+            header = self._read(BLOCK)
+            if not header.strip(b"\0"):
+                return
+            kind, size = header[156:157], _size(header, start)
+            if kind in (b"L", b"K", b"x", b"X", b"g"):
+                if size > MOST_NOTES:
+                    raise BrokenTarError(start, f"a name or record of {size} bytes")
+                content = self._read(size)
+                self._skip(-size % BLOCK)
+                if kind == b"L":
+                    notes["path"] = os.fsdecode(content.rstrip(b"\0"))
+                elif kind in (b"x", b"X"):
+                    notes |= _records(content, start)
+                continue
+            more = kind == b"S" and header[482]
+            while more:  # GNU's map of holes goes on in blocks of its own
+                more = self._read(BLOCK)[504]
+            size = _whole(notes.get("size"), size, start)
+            name = notes.get("GNU.sparse.name") or notes.get("path") or _name(header)
+            sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in notes)
+            notes = {}
+            if kind in b"1 2 3 4 5 6".split():
+                continue  # these have no content, whatever their size says
+            self._left = size
+            if kind in (b"0", b"\0", b"7", b"S") and not name.endswith("/"):
+                yield Member(name, self._at, size, sparse)
+            self._skip(self._left + -size % BLOCK)
+
+    def content(self) -> bytes:
+        """Of the member that was yielded last, once."""
+        data, self._left = self._read(self._left), 0
+        return data
+
+    def _read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise BrokenTarError(self._at + len(data), "it ends here or before, without the zeros that a tar ends with")
+        self._at += count
+        return data
+
+    def _skip(self, count: int) -> None:
+        self._file.skip(count)
+        self._at += count
+
+
+def samples(tar: Tar, image: str | None, label: str, load: bool) -> Iterator[Sample]:
+    """The images of a tar: WebDataset's samples are members in a row whose names are alike up to the first dot.
+
+    Args:
+        tar: to be read.
+        image: the extension of the image, such as ``jpg`` or ``left.png``; None for the first of any known.
+        label: the extension of the label, a text of one whole number.
+        load: whether the bytes are wanted.
+    """
+    now: str | None = None
+    found: Sample | None = None
+    number = -1
+    for member in tar:
+        folder, slash, base = member.name.rpartition("/")
+        stem, dot, extension = base.partition(".")
+        if not stem or not dot or (stem.startswith("__") and stem.endswith("__")):
+            continue
+        key, extension = f"{folder}{slash}{stem}", extension.lower()
+        if key != now:
+            if found:
+                yield found._replace(label=number)
+            now, found, number = key, None, -1
+        if found is None and (extension in IMAGES if image is None else extension == image.lower()):
+            fault = ""
+            if member.sparse:
+                fault = "stored with holes (a sparse file)"
+            elif member.size > MOST_BYTES:
+                fault = f"{member.size >> 20} MiB are more than {MOST_BYTES >> 20}"
+            data = tar.content() if load and not fault else b""
+            found = Sample(member.name, member.start, member.size, -1, fault, data)
+        elif extension == label and member.size <= MOST_DIGITS:
+            text = tar.content().strip()
+            number = int(text) if text.isdigit() else -1
+    if found:
+        yield found._replace(label=number)
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
+    return os.fsdecode(prefix + b"/" + name if prefix else name)
+
+
+def _size(header: bytes, offset: int) -> int:
+    """The size a header states, once its checksum is right."""
+    try:
+        stated = int(header[148:156].strip(b"\0 ") or b"0", 8)
+        right = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        field = header[124:136]
+        # Large sizes are binary.
+        size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        stated, right, size = 0, 1, 0
+    if stated != right or size < 0:
+        raise BrokenTarError(
+            offset, "no header of a tar (compressed tars must be unpacked)" if not offset else "no header"
+        )
+    return size
+
+
+def _records(content: bytes, offset: int) -> dict[str, str]:
+    """Pax records: ``length key=value`` and a new line, the length being that of all of it."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(content) and content[at]:
+        digits = content[at : at + 20].partition(b" ")[0]
+        length = int(digits) if digits.isdigit() else 0
+        key, equals, value = content[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        if not equals:
+            raise BrokenTarError(offset, "pax records that are none")
+        found[os.fsdecode(key)] = os.fsdecode(value)
+        at += length
+    return found
+
+
+def _whole(stated: str | None, size: int, offset: int) -> int:
+    if stated is not None and not stated.isdecimal():
+        raise BrokenTarError(offset, "a size that is no number")
+    return size if stated is None else int(stated)

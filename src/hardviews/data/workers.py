@@ -1,0 +1,77 @@
+"""Worker processes that make batches: in order, heeding no signals, and missed when they die or hang."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from hardviews.errors import RunError
+
+Made = TypeVar("Made")
+
+GLANCE = 5  # seconds between two looks at workers that are waited for
+PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
+RESPITE = 60  # seconds that a worker outlives the SIGTERM meant for its run
+
+
+def until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
+    """Ends where the keys fail, which is noted: a ``DataLoader`` does not take down its workers well from within."""
+    try:
+        yield from keys
+    except RunError as error:
+        failed.append(error)
+
+
+def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Made]:
+    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead. That one of them
+    has died, or hangs, is found when its batch is waited for."""
+    loader: DataLoader[Made] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        timeout=GLANCE,
+        worker_init_fn=_heed_no_signals,
+    )
+    handler = signal.getsignal(signal.SIGCHLD)
+    loaded = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
+        signal.signal(signal.SIGCHLD, handler)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            item = next(loaded)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            # The latter two where it dies while it hands a batch over.
+            reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
+            if "timed out" in reason and time.monotonic() < deadline:
+                continue
+            raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
+        yield item
+        deadline = time.monotonic() + PATIENCE
+
+
+def _heed_no_signals(_: int) -> None:
+    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. The second
+    SIGTERM is that of the run itself, which is done with its workers; should none come, the worker does not stay."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(RESPITE)
+
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, first)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
