@@ -121,7 +121,7 @@ def finished(comparison: dict[str, Any]) -> int:
 
 def results(out: Path) -> str:
     """Markdown of all comparisons that have begun."""
-    parts = []
+    parts = ["![Differences from the plain method, with intervals](evidence.svg)"]
     for name, (seeds, cheap, _) in COMPARISONS.items():
         folder = out / name
         if not (folder / "comparison.json").exists():
@@ -131,7 +131,9 @@ def results(out: Path) -> str:
         there = finished(found)
         state = "" if there == seeds else f"**Not finished: {there} of {seeds} seeds are there in every arm.** "
         state += "".join(f"**Failed: {line}** " for line in found["failed"])
-        part = f"### {name}\n\n{state}The cheap arm is `{cheap.partition(': ')[2]}`.\n\n"
+        commits = {json.loads(run.read_text())["git_commit"][:7] for run in folder.glob("runs/*/summary.json")}
+        part = f"### {name}\n\n{state}The cheap arm is `{cheap.partition(': ')[2]}`. Made at commit "
+        part += f"{', '.join(sorted(commits))}; times of whole runs are those of a machine that did other work.\n\n"
         part += (folder / "comparison.md").read_text().strip()
         kept = kept_views(folder)
         if kept:
