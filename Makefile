@@ -24,7 +24,7 @@ browser:
 	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0; \
 	echo "installing chromium, which the tests of reports are shown in"; \
 	export DEBIAN_FRONTEND=noninteractive; \
-	{ timeout 120 apt-get update && timeout 600 apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
+	{ timeout 60 apt-get update && timeout 240 apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
 	|| echo "it can't be installed; those tests are skipped"
 
 # Wheel and sdist, and the wheel in an environment of its own.
