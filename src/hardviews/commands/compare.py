@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from hardviews.commands import pretrain
 from hardviews.commands.evaluate import listed
-from hardviews.commands.parsing import Parser, summary
+from hardviews.commands.parsing import Parser, descriptions, summary
 from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
 from hardviews.training.options import PretrainOptions
@@ -101,7 +101,9 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it will take, and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    parser.add_options(CompareOptions)
+    parser.add_options(CompareOptions, skip={"arm"})
+    # Taken out of the command line before it comes here, since it may be given again.
+    parser.add_argument("--arm", type=str, metavar="'NAME: OPTIONS'", help=descriptions(CompareOptions)["arm"])
     own, extra_arms, settings, common = _split(argv)
     given = parser.parse(own).as_dict()
     dry, as_json = given.pop("dry_run"), given.pop("json")

@@ -135,7 +135,7 @@ def in_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) ->
     for arm in request.arms:
         entry = plan["arms"][arm.name]
         seconds, equal = entry["seconds_per_epoch"], entry["equal_time_epochs"]
-        line = f"  {arm.name}: {run.epochs} epochs of {duration(seconds)}"
+        line = f"  {arm.name}: {run.epochs} {'epoch' if run.epochs == 1 else 'epochs'} of {duration(seconds)}"
         if arm.name == request.baseline:
             line += ", the baseline"
         elif request.options.equal_time and equal != run.epochs:
