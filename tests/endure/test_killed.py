@@ -1,0 +1,87 @@
+"""Runs that are killed at any moment after their first checkpoint end as the run that was not, bit for bit.
+
+``make endure`` kills each 20 times, in turns at random moments and while a checkpoint is being written; ``make test`` a
+sample.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands.test_pretrain import SIMSIAM, VIT, assert_equal, rows, state
+
+KILLS = 20 if os.environ.get("ENDURE") else 2
+COMMON = (
+    "--data shapes:64 --epochs 30 --log-steps 2 --checkpoint-steps 3 --knn-epochs 10 --tensorboard false --workers 0"
+)
+NARROW = "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16"
+LINES = {
+    "simsiam": f"{SIMSIAM} {NARROW} --backbone.drop_path_rate 0.3 {COMMON}",
+    "dino": f"{VIT} --backbone.drop_path_rate 0.3 {COMMON}",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "processes"),
+    [
+        ("simsiam", 1),
+        pytest.param("simsiam", 2, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
+        pytest.param("dino", 1, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
+        pytest.param("dino", 2, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
+    ],
+)
+def test_killed_again_and_again(method: str, processes: int, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    command = [sys.executable, "-m", "hardviews.cli", "pretrain", *LINES[method].split()]
+    command += ["--devices", str(processes), "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(whole)], check=True, env=environment, capture_output=True)
+    draw = random.Random(0)
+    begun: list[int] = []
+    last, part = run / "checkpoints" / "last.pt", run / "checkpoints" / "last.pt.part"
+    for number in range(KILLS):
+        log = tmp_path / f"log-{number}"
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                [*command, str(run)], env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        # It has to get on, else it would be killed for ever in the same place.
+        wait_for(process, lambda before=before: last.exists() and last.stat().st_mtime_ns > before)  # type: ignore[misc]
+        if number % 2:  # while a checkpoint is being written
+            wait_for(process, part.exists)
+        else:
+            time.sleep(draw.uniform(0, 0.4))
+        ended = process.poll() is not None
+        if not ended:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        begun += [int(line.split()[4]) for line in log.read_text().splitlines() if line.startswith("going on at step")]
+        if ended:  # before it was killed often enough: from the start again
+            assert_the_same(run, whole)
+            run.rename(tmp_path / f"run-{number}")
+    subprocess.run([*command, str(run)], check=True, env=environment, capture_output=True)
+    assert_the_same(run, whole)
+    assert begun
+    assert all(step > 0 for step in begun)
+
+
+def assert_the_same(run: Path, whole: Path) -> None:
+    assert_equal(state(run), state(whole))
+    assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(whole)]
+    assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(whole)]
+    assert (run / "evaluation.csv").read_text() == (whole / "evaluation.csv").read_text()
+
+
+def wait_for(process: subprocess.Popen[bytes], true: Callable[[], bool]) -> None:
+    """Or for the process to end."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not true() and time.monotonic() < deadline:
+        time.sleep(0.001)
