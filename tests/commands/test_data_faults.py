@@ -68,6 +68,7 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path) -> None:
     picture(data / "dot.png", (1, 1))
     picture(data / "panorama.png", (20_000, 10))
     (data / "gone.jpg").symlink_to(data / "nowhere.jpg")
+    (data / "bad-disk.jpg").symlink_to("/proc/self/mem")  # whose first bytes nobody can read: an I/O error
     inner = data / "inner"
     inner.mkdir()
     (inner / "loop").symlink_to(data, target_is_directory=True)
@@ -75,10 +76,11 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.jpg")).write_bytes(whole)
     found = trained(data, run, "--epochs", "2", "--max-unreadable", "0.2", "--workers", "1")
     assert found.returncode == 0, found.stderr
-    assert listed(run).keys() == {"cut.jpg", "zero.jpg", "text.jpg", "bomb.png", "gone.jpg", "pipe.jpg"}
+    assert listed(run).keys() == {"cut.jpg", "zero.jpg", "text.jpg", "bomb.png", "gone.jpg", "pipe.jpg", "bad-disk.jpg"}
     assert listed(run)["zero.jpg"] == "empty"
     assert listed(run)["pipe.jpg"] == "not a file"
-    assert "6 images could not be read" in found.stdout
+    assert listed(run)["bad-disk.jpg"] == "Input/output error"
+    assert "7 images could not be read" in found.stdout
     assert all(row["loss"] and row["skipped"] == "0" for row in rows(run))
 
 

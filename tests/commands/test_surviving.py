@@ -127,7 +127,7 @@ def full(*_: Any, **__: Any) -> None:
 def test_a_full_disk_stops_nothing(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For a while neither metrics nor checkpoints can be written; once they can, none is missing."""
+    """For a while neither metrics, measurements nor checkpoints can be written; once they can, none is missing."""
     run = tmp_path / "run"
     save, append, calls = Checkpoints.save, RunFolder.append_metrics, []
 
@@ -138,8 +138,15 @@ def test_a_full_disk_stops_nothing(
         calls.append(len(new))
         full() if 3 <= len(calls) <= 6 else append(self, new)
 
+    measure, measured = RunFolder.append_evaluation, []
+
+    def measuring(self: RunFolder, *entry: Any) -> None:
+        measured.append(entry)
+        full() if len(measured) == 1 else measure(self, *entry)
+
     monkeypatch.setattr(Checkpoints, "save", saving)
     monkeypatch.setattr(RunFolder, "append_metrics", appending)
+    monkeypatch.setattr(RunFolder, "append_evaluation", measuring)
     assert pretrain(f"{LINE} --out {run}") == 0
     said = capsys.readouterr().out
     assert "step 4: no checkpoint could be saved" in said

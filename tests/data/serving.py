@@ -18,7 +18,7 @@ class Served:
     Args:
         folder: of the files.
         faults: file → what goes wrong with the first so many answers: ``(kind, answers)``. ``break`` and ``stall``
-            send half of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all.
+            send a quarter of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ def serving(folder: Path) -> Iterator[Served]:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            sent = data[: {"break": len(data) // 2, "stall": len(data) // 2, "silence": 0}.get(fault, len(data))]
+            sent = data[: {"break": len(data) // 4, "stall": len(data) // 4, "silence": 0}.get(fault, len(data))]
             try:
                 self.wfile.write(sent)
             except OSError:  # the reader had enough

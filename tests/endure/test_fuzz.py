@@ -88,9 +88,10 @@ def test_configurations(tmp_path: Path) -> None:
 
 
 def test_checkpoints(tmp_path: Path) -> None:
-    file = tmp_path / "last.pt"
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    file = checkpoints.last
     weights = torch.rand(500)
-    checkpoint.save(file, {"step": 7, "method": {"w": weights}, "optimizer": {"state": [1, 2.5, None]}})
+    checkpoints.save({"step": 7, "method": {"w": weights}, "optimizer": {"state": [1, 2.5, None]}})
     for number, data in enumerate(mutated(file.read_bytes(), COUNT, seed=3)):
         file.write_bytes(data)
         try:

@@ -9,11 +9,12 @@ import torch
 
 from hardviews.errors import RunError
 from hardviews.training import checkpoint
+from hardviews.training.checkpoint import Checkpoints
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     state = {"step": 3, "method": {"w": torch.rand(3, 4)}, "scaler": {}}
-    checkpoint.save(tmp_path / "a" / "last.pt", state)
+    Checkpoints(tmp_path / "a").save(state)
     loaded = checkpoint.load(tmp_path / "a" / "last.pt")
     assert loaded["step"] == 3
     assert torch.equal(loaded["method"]["w"], state["method"]["w"])  # type: ignore[index]
@@ -21,14 +22,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_a_crash_while_saving_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "last.pt"
-    checkpoint.save(file, {"step": 1})
+    Checkpoints(tmp_path).save({"step": 1})
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(file, {"step": 2})
+        Checkpoints(tmp_path).save({"step": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
     assert checkpoint.load(file)["step"] == 1
 
@@ -36,7 +37,7 @@ def test_a_crash_while_saving_leaves_the_last_one_whole(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "pickle", "missing", "foreign"])
 def test_damage_is_one_line_naming_the_file(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "last.pt"
-    checkpoint.save(file, {"step": 1, "method": {"w": torch.rand(100)}})
+    Checkpoints(tmp_path).save({"step": 1, "method": {"w": torch.rand(100)}})
     whole = file.read_bytes()
     match damage:
         case "cut":

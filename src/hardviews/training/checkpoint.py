@@ -69,13 +69,6 @@ class Checkpoints:
         self.last.replace(self.folder / "damaged.pt")
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint so that ``path`` holds either the old one or the new one, whole, whenever the machine
-    stops."""
-    _written(path, state).replace(path)
-    _settle(path.parent)
-
-
 def _written(path: Path, state: dict[str, Any]) -> Path:
     """The file beside ``path`` that is to become it, whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)

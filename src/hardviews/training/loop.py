@@ -15,6 +15,7 @@ from torch import nn
 from hardviews.data.loader import Loader, moved
 from hardviews.errors import RunError, StoppedError
 from hardviews.training.collapse import CollapseWatch
+from hardviews.training.logbook import Logbook
 from hardviews.training.loggers import Logger
 from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
@@ -70,10 +71,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints)
+        self.logbook = Logbook(self.folder, self.loggers, self._say)
         self.collapse = CollapseWatch(self._say)
         self._skipped = 0  # steps in a row
-        self._unwritten: list[dict[str, float]] = []  # metrics, while the disk is full
-        self._failing: set[str] = set()  # files that could not be written the last time
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks it to stop.
@@ -159,8 +159,7 @@ class Loop:
         for line in damaged:
             self._say(f"{line}; the checkpoint before it is taken")
         if self.fabric.is_global_zero:
-            self.folder.forget_after(step)
-            self._unwritten = [row for row in self._unwritten if row["step"] < step]
+            self.logbook.forget_after(step)
         return step
 
     def _go_back(self, diverged: DivergedError) -> int:
@@ -212,16 +211,11 @@ class Loop:
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
             rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
-        with self._no_matter("unreadable.csv"):
-            self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
+        self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
         if self.fabric.is_global_zero:
-            self._unwritten += rows
-            with self._no_matter(self.folder.metrics_file.name):
-                self.folder.append_metrics(self._unwritten)
-                self._unwritten = []
             # The newest that says most: not every step need choose.
             shown = max(rows, key=lambda row: (len(row), row["step"]))
-            self._tell(lambda logger: logger.log(shown, shown["step"]))
+            self.logbook.metrics(rows, shown)
             progress.update(pending[-1][0] + 1, shown)
             self.collapse.note(rows)
         self._count_skipped(rows)
@@ -236,26 +230,6 @@ class Loop:
                 self._skipped = 0
                 raise DivergedError(f"step {row['step']}: {self.max_skipped} steps in a row were not finite")
 
-    def _tell(self, do: Callable[[Logger], None]) -> None:
-        """One that fails is told nothing more: no run ends for its logs."""
-        for logger in list(self.loggers):
-            try:
-                do(logger)
-            except Exception as error:
-                self.loggers.remove(logger)
-                self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
-
-    @contextlib.contextmanager
-    def _no_matter(self, name: str) -> Iterator[None]:
-        """What can't be written is kept for the next time, and said once."""
-        try:
-            yield
-            self._failing.discard(name)
-        except OSError as error:
-            if name not in self._failing:
-                self._say(f"{self.folder.path / name}: {error.strerror or error}; training goes on")
-            self._failing.add(name)
-
     def _measure_if_due(self, done: int) -> bool:
         """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""
         if self.evaluate is None or not self.evaluate_epochs or not self._due(done):
@@ -264,9 +238,7 @@ class Loop:
         measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
         if self.fabric.is_global_zero and not measured:
             values = self.evaluate(self._evaluated(), done == 0)
-            with self._no_matter(self.folder.evaluation_file.name):
-                self.folder.append_evaluation(done, epochs, values)
-            self._tell(lambda logger: logger.log(values, done))
+            self.logbook.measured(done, epochs, values)
             self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])
             text = ", ".join(
                 f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
@@ -281,9 +253,9 @@ class Loop:
         return not within and (epochs == self.epochs or epochs % self.evaluate_epochs == 0)
 
     def _show_gallery_if_due(self, done: int) -> None:
-        picture = self.telemetry.sheet() if self.loggers and self.evaluate_epochs and self._due(done) else None
+        picture = self.telemetry.sheet() if self.logbook.loggers and self.evaluate_epochs and self._due(done) else None
         if picture is not None:
-            self._tell(lambda logger: logger.show("gallery", picture, done))
+            self.logbook.tell(lambda logger: logger.show("gallery", picture, done))
 
     def _evaluated(self) -> nn.Module:
         method = self.step.method
@@ -295,8 +267,7 @@ class Loop:
         try:
             yield
         except RunError as error:
-            with self._no_matter("unreadable.csv"):
-                self.folder.write_unreadable(self.loader.unreadable, self.fabric.global_rank)
+            self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
         except RuntimeError as error:
             # CPUs have no class of their own for it.

@@ -1,0 +1,70 @@
+"""What a run says of itself, to its folder and to loggers, none of which can end it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from hardviews.training.loggers import Logger
+from hardviews.training.run_folder import RunFolder
+
+
+class Logbook:
+    """Writes metrics, measurements and unreadable images. While the disk is full, rows are kept for the next time, and
+    that is said once; a logger that fails is told nothing more.
+
+    Args:
+        folder: of the run.
+        loggers: TensorBoard and the like.
+        say: told what went wrong.
+    """
+
+    def __init__(self, folder: RunFolder, loggers: Sequence[Logger], say: Callable[[str], None]) -> None:
+        self.folder, self.loggers, self._say = folder, list(loggers), say
+        self._metrics: list[Mapping[str, float]] = []  # not written yet
+        self._measured: list[tuple[int, int, Mapping[str, float]]] = []
+        self._failing: set[str] = set()  # files that could not be written the last time
+
+    def metrics(self, rows: Sequence[Mapping[str, float]], shown: Mapping[str, float]) -> None:
+        """Rows of steps, of which loggers are told one."""
+        self._metrics += rows
+        with self._unharmed(self.folder.metrics_file.name):
+            self.folder.append_metrics(self._metrics)
+            self._metrics = []
+        self.tell(lambda logger: logger.log(shown, shown["step"]))
+
+    def measured(self, done: int, epochs: int, values: Mapping[str, float]) -> None:
+        """After ``done`` steps."""
+        self._measured.append((done, epochs, values))
+        with self._unharmed(self.folder.evaluation_file.name):
+            while self._measured:
+                self.folder.append_evaluation(*self._measured[0])
+                del self._measured[0]
+        self.tell(lambda logger: logger.log(values, done))
+
+    def unreadable(self, found: Mapping[str, str], process: int) -> None:
+        with self._unharmed("unreadable.csv"):
+            self.folder.write_unreadable(found, process)
+
+    def forget_after(self, step: int) -> None:
+        """Drops what is of later steps, which come again."""
+        self.folder.forget_after(step)
+        self._metrics = [row for row in self._metrics if row["step"] < step]
+        self._measured = [entry for entry in self._measured if entry[0] <= step]
+
+    def tell(self, do: Callable[[Logger], None]) -> None:
+        """Something that loggers are told."""
+        for logger in list(self.loggers):
+            try:
+                do(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
+
+    @contextmanager
+    def _unharmed(self, name: str) -> Iterator[None]:
+        try:
+            yield
+            self._failing.discard(name)
+        except OSError as error:
+            if name not in self._failing:
+                self._say(f"{self.folder.path / name}: {error.strerror or error}; training goes on")
+            self._failing.add(name)
