@@ -14,7 +14,7 @@ from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
-from hardviews.training.optimizers import Rates, clip_each, create_optimizer, parameter_groups
+from hardviews.training.optimizers import Rates, clip, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import draw
@@ -121,7 +121,7 @@ def test_clipping_by_parameter_and_by_all() -> None:
         else:
             assert sum(norm > 0.99e-3 for norm in moved) > 1
     gradients = [torch.full((4,), 3.0), torch.full((2, 2), 0.1)]
-    clip_each(gradients, 1.0)
+    clip(gradients, 1.0, "parameter")
     assert gradients[0].norm() == pytest.approx(1.0, abs=1e-5)
     assert torch.equal(gradients[1], torch.full((2, 2), 0.1))
 

@@ -35,8 +35,11 @@ class Parser(ArgumentParser):
 
     def add_signature(self, function: Callable[..., Any], prefix: str, skip: Iterable[str]) -> None:
         """An option ``--prefix.name`` for every argument of a function or class but those in ``skip``."""
-        helps = descriptions(function)
-        hints = typing.get_type_hints(vars(function)["__init__"] if isinstance(function, type) else function)
+        made = function
+        if isinstance(function, type):  # the constructor may be that of a class it derives from
+            function = next(owner for owner in function.__mro__ if "__init__" in vars(owner))
+            made = vars(function)["__init__"]
+        helps, hints = descriptions(function), typing.get_type_hints(made)
         for name, parameter in inspect.signature(function).parameters.items():
             if name not in skip and parameter.kind is not parameter.VAR_KEYWORD:
                 default = None if parameter.default is parameter.empty else parameter.default
@@ -87,13 +90,14 @@ class Parser(ArgumentParser):
 
 
 def value_before_parsing(argv: list[str], option: str) -> str | None:
-    """The value of an option before anything is parsed."""
+    """The value of an option before anything is parsed; the last where it is given twice, as parsers take it."""
+    found = None
     for place, argument in enumerate(argv):
         if argument == option and place + 1 < len(argv):
-            return argv[place + 1]
+            found = argv[place + 1]
         if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None
+            found = argument.partition("=")[2]
+    return found
 
 
 def _normal(argument: str) -> str:

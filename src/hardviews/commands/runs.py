@@ -8,6 +8,7 @@ from torch import Tensor
 from hardviews import methods
 from hardviews.commands.saying import say
 from hardviews.errors import InputError
+from hardviews.training.parts import whole
 from hardviews.training.run_folder import RunFolder
 
 
@@ -26,5 +27,7 @@ def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], int]:
     for line in damaged:
         say(f"{line}; the one before it is taken")
     prefix = f"{methods.find(config['method']['name']).evaluated}."
-    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    weights = {
+        key.removeprefix(prefix): whole(value) for key, value in state["method"].items() if key.startswith(prefix)
+    }
     return config, weights, int(state["step"])

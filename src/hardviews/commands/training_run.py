@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
 
 from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.processes import part_ways, started
@@ -34,6 +37,7 @@ from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.run_folder import RunFolder, provenance
+from hardviews.training.sharding import Whole, shard_backbones
 from hardviews.training.step import Observe, Step, look_away
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.plan import ViewPlan
@@ -70,6 +74,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     loader = create_loader(options, source, fabric)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
+    evaluated = create_evaluated(method, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
     if fabric.is_global_zero:
         folder.open(config)
@@ -82,7 +87,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
     loop = Loop(
-        fabric, step, loader, folder, options.epochs, evaluate, options.knn_epochs,
+        fabric, step, loader, folder, options.epochs, evaluated, evaluate, options.knn_epochs,
         options.checkpoint_steps, options.keep_epochs, options.max_skipped, options.log_steps, loggers, telemetry,
         console,
     )  # fmt: skip
@@ -121,10 +126,21 @@ def create_fabric(options: PretrainOptions) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         precision=options.precision,  # type: ignore[arg-type]  # settled by now, never "auto"
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        strategy=create_strategy(options, devices * nodes),
     )
     fabric.launch()
     return fabric
+
+
+def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
+    if processes == 1:
+        return "auto"
+    if options.strategy == "ddp":
+        return "ddp"
+    if options.compile:
+        raise InputError("compile: not with strategy fsdp; leave one of them out")
+    # What is shared out is known before the optimizer is made; fabric is left nothing to do.
+    return ModelParallelStrategy(lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1)
 
 
 def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
@@ -155,12 +171,23 @@ def create_telemetry(
     return Telemetry(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
 
 
+def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[], nn.Module]:
+    """What is measured on the way, by the first process alone: for that it must lie there whole."""
+    network = method.get_submodule(method.evaluated)
+    if not isinstance(fabric.strategy, ModelParallelStrategy):
+        return lambda: network
+    whole = Whole(network)
+    return lambda: whole.of(network).to(fabric.device)
+
+
 def create_step(
     options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int, observe: Observe = look_away
 ) -> Step:
     method = synchronised(method, fabric.device.type, fabric.world_size)
     if options.compile:
         compile_backbones(method)
+    if isinstance(fabric.strategy, ModelParallelStrategy):
+        shard_backbones(method, fabric.strategy.device_mesh["data_parallel"])
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
     # Lightning does not clip gradients that a fused optimizer unscales, as those of fp16 are.
     fused = options.precision != "16-mixed" or not options.clip

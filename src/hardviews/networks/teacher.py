@@ -47,7 +47,11 @@ class Teacher(nn.Module):
             students: the networks this was made of, in the same order.
             momentum: 1 stays.
         """
-        own, theirs = list(self.parameters()), list(nn.ModuleList(students).parameters())  # each shared one once
+        # Each shared one once; of those whose parts lie in several processes (DTensor), the part that lies here.
+        own, theirs = (
+            [getattr(parameter, "_local_tensor", parameter) for parameter in networks.parameters()]
+            for networks in (self, nn.ModuleList(students))
+        )
         get_ema_multi_avg_fn(momentum)(own, theirs, 0)  # type: ignore[no-untyped-call]
 
 

@@ -13,11 +13,14 @@ import torch
 
 from hardviews.errors import RunError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoints:
     """The checkpoints of a run: ``last.pt``, the one before it, and those of epochs that are kept.
+
+    Of a network that is shared out among processes each holds the first one's part and names the files in ``parts/`` of
+    the others, which are there before it is.
 
     Args:
         folder: where they lie; it need not exist.
@@ -25,6 +28,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.last, self.before = folder, folder / "last.pt", folder / "before.pt"
+        self.parts = folder / "parts"
+        self._in_use: list[str] = []  # parts of the last one
 
     def of_epoch(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}.pt"
@@ -33,7 +38,7 @@ class Checkpoints:
         """Makes ``state`` the last and keeps the one before it.
 
         Args:
-            state: plain values and tensors.
+            state: plain values and tensors; ``"parts"``: the names of the other processes' files.
             epoch: keep it under this number too, for good.
 
         Raises:
@@ -46,6 +51,24 @@ class Checkpoints:
         if epoch is not None:
             _linked(self.last, self.of_epoch(epoch))
         _settle(self.folder)
+        parts = state.get("parts", [])
+        for file in self.parts.glob("step-*"):
+            if file.name not in (*parts, *self._in_use):
+                file.unlink()
+        self._in_use = parts
+
+    def save_part(self, state: dict[str, Any], name: str) -> None:
+        """Writes what a process other than the first has of a checkpoint that is about to be saved.
+
+        Args:
+            state: plain values and tensors.
+            name: that the checkpoint will give; one that begins with ``step-`` goes with the checkpoint.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        _written(self.parts / name, state).replace(self.parts / name)
+        _settle(self.parts)
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest that is whole, None where there is none, and a line for every one that was passed over.
@@ -57,7 +80,9 @@ class Checkpoints:
         damaged: list[str] = []
         for file in found:
             try:
-                return load(file), damaged
+                state = load(file)
+                self._in_use = state.get("parts", [])
+                return state, damaged
             except RunError as error:
                 damaged.append(str(error))
         if damaged:
@@ -110,15 +135,34 @@ def _settle(folder: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, tensors and plain values only, once every byte agrees with its checksum.
 
+    A tensor that was shared out among processes is the list of its parts (``parts.whole`` puts them together).
+
     Raises:
-        RunError: it is missing, damaged, or of another format.
+        RunError: it is missing, damaged, or of another format; or one of its parts is.
     """
+    state = _load(path)
+    others = [_load(path.parent / "parts" / Path(name).name, mmap=True) for name in state.get("parts", [])]
+    if any(other["step"] != state["step"] for other in others):
+        raise RunError(f"{path}: its parts are of another step")
+    if others:
+        _gather(state["method"], [other["method"] for other in others])
+        for name, kept in state["optimizer"].items():
+            _gather(kept, [other["optimizer"].get(name, {}) for other in others])
+    return state
+
+
+def _gather(tensors: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    for name in tensors.keys() & others[0].keys():
+        tensors[name] = [tensors[name], *(other[name] for other in others)]
+
+
+def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as whole:
             wrong = whole.testzip()
         if wrong is not None:
             raise ValueError(f"{wrong} does not agree with its checksum")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (
         OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error,
         pickle.UnpicklingError,

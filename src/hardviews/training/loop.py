@@ -42,6 +42,7 @@ class Loop:
         loader: yields this process's images of every step.
         folder: opened; only the first process writes.
         epochs: passes over the data.
+        evaluated: the backbone to be measured; asked for by all processes, and called by the first.
         evaluate: measures the backbone, or None; called before the first step, every ``evaluate_epochs`` and at the
             end.
         evaluate_epochs: 0 never, and shows no gallery.
@@ -59,6 +60,7 @@ class Loop:
     loader: Loader
     folder: RunFolder
     epochs: int
+    evaluated: Callable[[], nn.Module]
     evaluate: Evaluate | None
     evaluate_epochs: int
     checkpoint_steps: int
@@ -235,9 +237,10 @@ class Loop:
         if self.evaluate is None or not self.evaluate_epochs or not self._due(done):
             return False
         epochs = done // self.loader.steps_per_epoch
+        network = self.evaluated()
         measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
         if self.fabric.is_global_zero and not measured:
-            values = self.evaluate(self._evaluated(), done == 0)
+            values = self.evaluate(network, done == 0)
             self.logbook.measured(done, epochs, values)
             self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])
             text = ", ".join(
@@ -256,10 +259,6 @@ class Loop:
         picture = self.telemetry.sheet() if self.logbook.loggers and self.evaluate_epochs and self._due(done) else None
         if picture is not None:
             self.logbook.tell(lambda logger: logger.show("gallery", picture, done))
-
-    def _evaluated(self) -> nn.Module:
-        method = self.step.method
-        return method.get_submodule(method.evaluated)
 
     @contextlib.contextmanager
     def _clear_errors(self, step: int) -> Iterator[None]:

@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from hardviews.errors import unknown
+from hardviews.methods.base import ClipBy
 from hardviews.training.schedules import warmup_cosine
+from hardviews.training.sharding import is_sharded, local
 
 OPTIMIZERS = ("adamw", "lars", "sgd")
 
@@ -17,7 +20,8 @@ OPTIMIZERS = ("adamw", "lars", "sgd")
 def parameter_groups(
     network: nn.Module, weight_decay: float, decay_1d: bool, constant_rate: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by weight decay and by whether their rate follows the schedule (key ``"constant"``).
+    """Trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), and by
+    whether they are shared out among processes, which optimizers can't take together.
 
     Args:
         network: whose parameters.
@@ -26,11 +30,12 @@ def parameter_groups(
             what the SimCLR paper asks for.
         constant_rate: prefixes of parameters whose rate stays at its peak.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             constant = any(name.startswith(f"{prefix}.") for prefix in constant_rate)
-            groups.setdefault((constant, decay_1d or parameter.ndim > 1), []).append(parameter)
+            decayed = decay_1d or parameter.ndim > 1
+            groups.setdefault((constant, decayed, is_sharded(parameter)), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -38,7 +43,7 @@ def parameter_groups(
             "constant": constant,
             "decayed": decayed,
         }
-        for (constant, decayed), parameters in groups.items()
+        for (constant, decayed, _), parameters in groups.items()
     ]
 
 
@@ -52,7 +57,9 @@ def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, f
     """
     match name:
         case "sgd":
-            return SGD(groups, lr=0.0, momentum=momentum, fused=fused)
+            sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
+            # torch has no fused SGD of what is shared out.
+            return SGD(groups, lr=0.0, momentum=momentum, fused=False if sharded else fused)
         case "lars":
             optimizer: Optimizer = Lars(groups, lr=0.0, momentum=momentum)
             return optimizer
@@ -101,7 +108,21 @@ class Rates:
                 group["weight_decay"] = self.decay_at(step)
 
 
-def clip_each(gradients: list[Tensor], limit: float) -> None:
-    """Scales every gradient whose norm is above the limit down to it, each by itself, as DINO's code does."""
-    scales = (limit / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, list(scales.unbind()))
+def clip(gradients: list[Tensor], limit: float, by: ClipBy) -> None:
+    """Scales gradients down to a norm, in place.
+
+    Args:
+        gradients: whole, or shared out among processes.
+        limit: of the norm.
+        by: ``"parameter"`` clips each by its own norm, as DINO's code does, ``"all"`` by the norm of all.
+    """
+    parts = [local(gradient) for gradient in gradients]
+    norms = torch.stack(torch._foreach_norm(parts))
+    sharded = [is_sharded(gradient) for gradient in gradients]
+    if any(sharded):
+        shared = torch.tensor(sharded, device=norms.device)
+        squares = torch.where(shared, norms.square(), 0)
+        dist.all_reduce(squares)
+        norms = torch.where(shared, squares.sqrt(), norms)
+    scales = (limit / ((norms if by == "parameter" else norms.norm()) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(parts, list(scales.expand(len(parts)).unbind()))

@@ -85,6 +85,8 @@ class PretrainOptions:
         accelerator: cpu, cuda, mps, or auto.
         devices: processes on this machine.
         nodes: machines.
+        strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
+            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for that.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
         compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
@@ -156,6 +158,7 @@ class PretrainOptions:
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: bool = False

@@ -1,10 +1,17 @@
 """What a run is between two steps, put into checkpoints and taken back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from hardviews.training.checkpoint import Checkpoints
+from hardviews.training.parts import load_named_state, load_weights, named_state, own_part
+from hardviews.training.sharding import local
 from hardviews.training.step import Step
 
 
@@ -17,7 +24,7 @@ class Saver:
     """Saves and restores weights, buffers, optimizer, scaler and the part of the learning rate that is left.
 
     Args:
-        fabric: launched; only the first process writes.
+        fabric: launched; only the first process writes, of a network that is shared out each its part.
         step: whose state.
         checkpoints: where to.
     """
@@ -39,8 +46,8 @@ class Saver:
         """
         state, damaged = self.checkpoints.newest()
         if state is not None:
-            self.step.method.load_state_dict(state["method"])
-            self.step.optimizer.load_state_dict(state["optimizer"])
+            load_weights(self.step.method, state["method"])
+            load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
             self.lower(state["rate_factor"])
         self.fabric.barrier()  # all have read what the first now puts aside
@@ -59,22 +66,44 @@ class Saver:
             DivergedError: weights are not finite.
         """
         # The losses so far are known to be finite; what the last of them did to the weights is not.
-        if not all(bool(parameter.isfinite().all()) for parameter in self.step.method.parameters()):
+        bad = not all(bool(local(parameter).isfinite().all()) for parameter in self.step.method.parameters())
+        if self._any(bad):
             raise DivergedError(f"step {done - 1}: weights are not finite")
-        if self.fabric.is_global_zero:
-            state = {
-                "step": done,
-                "method": self.step.method.state_dict(),
-                "optimizer": self.step.optimizer.state_dict(),
-                "scaler": self.fabric.strategy.precision.state_dict(),
-                "rate_factor": self.factor,
-            }
-            try:
-                self.checkpoints.save(state, epoch)
-                self.failure = ""
-            except OSError as error:
-                self.failure = f"{self.checkpoints.last}: {error.strerror or error}"
+        processes = self.fabric.world_size if self.step.sharded else 1
+        label = f"step-{done:08d}" if epoch is None else f"epoch-{epoch:04d}"
+        names = [f"{label}-{process}-of-{processes}.pt" for process in range(1, processes)]
+        self.failure = ""
+        if self.step.sharded and not self.fabric.is_global_zero:
+            self._try(partial(self.checkpoints.save_part, self._state(done), names[self.fabric.global_rank - 1]))
+        if names and self._any(bool(self.failure)):  # also waits until all parts are there
+            self.failure = self.failure or f"{self.checkpoints.parts}: another process could not write its part"
+        elif self.fabric.is_global_zero:
+            self._try(partial(self.checkpoints.save, self._state(done) | {"parts": names}, epoch))
         self.fabric.barrier()
+
+    def _state(self, done: int) -> dict[str, Any]:
+        """What this process has to write."""
+        method, first = self.step.method, self.fabric.is_global_zero
+        optimizer = named_state(method, self.step.optimizer.optimizer)
+        state = {
+            "step": done,
+            "method": own_part(method.state_dict(), all_of_it=first),
+            "optimizer": {name: own_part(kept, all_of_it=first) for name, kept in optimizer.items()},
+        }
+        if first:
+            state |= {"scaler": self.fabric.strategy.precision.state_dict(), "rate_factor": self.factor}
+        return state
+
+    def _try(self, save: Callable[[], None]) -> None:
+        try:
+            save()
+        except OSError as error:
+            self.failure = f"{self.checkpoints.last}: {error.strerror or error}"
+
+    def _any(self, mine: bool) -> bool:
+        """Whether it is so in any process."""
+        several: Tensor = self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="sum")  # type: ignore[assignment]
+        return bool(several > 0)
 
     def lower(self, factor: float) -> None:
         """Learning rates at a part of what was asked for."""

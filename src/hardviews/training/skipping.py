@@ -7,9 +7,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hardviews.training.sharding import local
+
 
 class Skipping:
-    """Judges every step and undoes the bad ones. Only optimizers without a fused kernel (LARS) wait for the device.
+    """Judges every step and undoes the bad ones. Only optimizers without a fused kernel (LARS, SGD of
+    what is shared out among processes) wait for the device.
 
     What overflowed in forward has been written into running statistics and centres by the time it is noticed, so
     buffers are copied before the step, and put back after a bad one.
@@ -35,7 +38,7 @@ class Skipping:
         Args:
             figures: losses, and costs of all candidates.
         """
-        gradients = [p.grad for p in self.method.parameters() if p.grad is not None and not self._scaled]
+        gradients = [local(p.grad) for p in self.method.parameters() if p.grad is not None and not self._scaled]
         norms = list(torch._foreach_norm(gradients)) if gradients else []
         sums = torch.stack([*norms, *(figure.detach().sum().float() for figure in figures)])
         bad: Tensor = self.fabric.all_reduce((~sums.isfinite().all()).float(), reduce_op="sum")  # type: ignore[assignment]

@@ -17,8 +17,9 @@ from hardviews.selection.hard_views import Choice, HardViews
 from hardviews.selection.policies import Policy
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
-from hardviews.training.optimizers import Rates, clip_each
+from hardviews.training.optimizers import Rates, clip
 from hardviews.training.scorer import Scorer, joined
+from hardviews.training.sharding import is_sharded, synchronise
 from hardviews.training.skipping import Skipping
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
@@ -94,6 +95,7 @@ class Step:
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
+        self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         self.scorer = Scorer(fabric, method, scoring)
         self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
         self.network, self.optimizer = fabric.setup(method, optimizer)
@@ -127,6 +129,8 @@ class Step:
             encodings.append(detached(encoding))
             reports.append((loss.detach(), self._values(choice, candidates)))
             lap("train")
+        if self.sharded:
+            synchronise(method)
         method.after_backward()
         losses, values = zip(*reports, strict=True)
         bad = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
@@ -162,14 +166,9 @@ class Step:
         return replace(choice, costs=None) if self.scorer.scoring.network == "teacher_targets" else choice
 
     def _clip(self) -> None:
-        if not self.clip:
-            return
-        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-        parameters = [p for p in self.method.parameters() if p.grad is not None]
-        if self.clip_by == "parameter":
-            clip_each([p.grad for p in parameters if p.grad is not None], self.clip)
-        else:
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+        if self.clip:
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+            clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_by)
 
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])
