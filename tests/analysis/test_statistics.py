@@ -27,6 +27,7 @@ def synthetic(plan: ViewPlan, n: int, seed: int = 0, **given: Any) -> Telemetry:
         "flip": r.random((n, v)) < 0.5, "jitter": r.random((n, v, 4)).astype(np.float32),
         "order": np.tile(np.arange(4, dtype=np.uint8), (n, v, 1)), "grey": r.random((n, v)) < 0.2,
         "blur": r.random((n, v)).astype(np.float32), "solarize": r.random((n, v)) < 0.2,
+        "masked": np.zeros((n, v), np.float32),
         "chosen": np.ones(n, bool), "rank": np.zeros(n, np.int32), "kept": kept.astype(np.int16),
         "cost": every.max(1), "cost_mean": every.mean(1), "combination_cost": every,
     } | given  # fmt: skip
@@ -54,6 +55,9 @@ def test_two_images_counted_by_hand() -> None:
     assert found["area"].kept == pytest.approx([0.5, 0.25])
     assert found["area"].random == pytest.approx([2.5 / 4, 0.25])
     assert found["area_difference"].random == pytest.approx([np.log(2) * 3 / 6, 0])
+    assert found["shape"].kept == pytest.approx([0.5, 1])
+    assert found["shape"].random == pytest.approx([2.5 / 4, 1])
+    assert found["shape_difference"].random == pytest.approx([np.log(2) * 3 / 6, 0])
     assert found["brightness"].kept == pytest.approx([1, 1])
     assert found["brightness_difference"].kept == pytest.approx([0.4, 0], abs=1e-6)
     assert found["brightness_difference"].random == pytest.approx([(0.4 + 4 * 0.2 + 0) / 6, 0], abs=1e-6)

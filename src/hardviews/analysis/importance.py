@@ -10,21 +10,27 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hardviews.analysis.statistics import of_pairs, of_views
 from hardviews.analysis.telemetry import Array, Telemetry
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
+from hardviews.views.draw import Views
 
 # What is permuted together, since it is of one drawn parameter: (name, quantities of two views, of single views).
 PARAMETERS = {
     "crop position": (("iou", "overlap", "distance"), ()),
     "crop size": (("area_difference",), ("area",)),
+    "crop shape": (("shape_difference",), ("shape",)),
     **{
         name: ((f"{name}_difference",), (name,))
         for name in ("brightness", "contrast", "saturation", "hue", "grey", "blur", "solarize", "flip")
     },
+    "order of colours": (("order_difference",), ("place_0", "place_1", "place_2", "place_3")),
+    "mask": (("masked_difference",), ("masked",)),
 }
+NO_JITTER = (1.0, 1.0, 1.0, 0.0)  # what telemetry holds of views whose colours were left alone
 LEAST = 200  # rows below which a forest says nothing
 HELD_OUT = 4  # one image in so many tests the forest
 
@@ -112,8 +118,14 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
     """
     views = telemetry.views()
     ids = torch.from_numpy(telemetry.combinations[picked]).T  # [K, N]
-    pairs = {name: Costs(x[: telemetry.plan.targets]).total(ids) for name, x in of_pairs(views).items()}
-    means = {name: x.gather(0, ids).mean(0) for name, x in of_views(views).items()}
+    places, masked = _places(views), torch.from_numpy(telemetry["masked"]).double().T
+    of_two = of_pairs(views) | {
+        "order_difference": (places[:, None] - places[None]).abs().sum(-1),
+        "masked_difference": (masked[:, None] - masked[None]).abs(),
+    }
+    of_each = of_views(views) | {f"place_{step}": places[..., step] for step in range(4)} | {"masked": masked}
+    pairs = {name: Costs(x[: telemetry.plan.targets]).total(ids) for name, x in of_two.items()}
+    means = {name: x.gather(0, ids).mean(0) for name, x in of_each.items()}
     values: list[Array] = []
     columns: dict[str, list[int]] = {}
     for name, (of_pair, of_one) in PARAMETERS.items():
@@ -124,6 +136,12 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
     cost = telemetry["combination_cost"].astype(np.float64)
     excess = cost[np.arange(len(cost)), picked] - cost.mean(1)
     return np.stack(values, 1), excess, columns
+
+
+def _places(views: Views) -> Tensor:
+    """When each of the four steps of the jitter came, 0 to 3, ``[V, N, 4]``; all in the middle where there was none."""
+    jittered = (views.jitter != torch.tensor(NO_JITTER)).any(-1, keepdim=True)
+    return torch.where(jittered, views.order.argsort(-1).double(), 1.5)
 
 
 def _explained(true: Array, predicted: Array) -> float:

@@ -29,11 +29,13 @@ class Quantity:
 
 
 def of_views(views: Views) -> dict[str, Tensor]:
-    """Quantities of single views, ``[V, N]``; factors of jitter are 1, and shifts of hue 0, where there was none."""
+    """Quantities of single views, ``[V, N]``: areas are parts of the picture, shapes width over height as parts of the
+    picture's; factors of jitter are 1, and shifts of hue 0, where there was none."""
     sides = views.box[..., 2:] - views.box[..., :2]
     brightness, contrast, saturation, hue = views.jitter.double().unbind(-1)
     return {
         "area": sides.prod(-1),
+        "shape": sides[..., 0] / sides[..., 1],
         "brightness": brightness,
         "contrast": contrast,
         "saturation": saturation,
@@ -46,10 +48,11 @@ def of_views(views: Views) -> dict[str, Tensor]:
 
 
 def of_pairs(views: Views) -> dict[str, Tensor]:
-    """Quantities of every two views, ``[V, V, N]``; differences are without sign, that of areas of their logarithms."""
+    """Quantities of every two views, ``[V, V, N]``; differences are without sign, those of areas and shapes of their
+    logarithms."""
     a, b = views.box[:, None], views.box[None]
     singles = of_views(views) | {"hue": views.jitter[..., 3].double()}
-    singles["area"] = singles["area"].log()
+    singles |= {name: singles[name].log() for name in ("area", "shape")}
     apart = {f"{name}_difference": (x[:, None] - x[None]).abs() for name, x in singles.items()}
     return {"iou": iou(a, b), "overlap": overlap(a, b), "distance": relative_distance(a, b)} | apart
 
