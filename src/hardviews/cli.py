@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
+from hardviews.commands import processes
 from hardviews.errors import InputError, RunError, StoppedError, unknown
 
 VERBS = {
@@ -49,18 +50,24 @@ def main(argv: list[str] | None = None) -> int:
             raise unknown("verb", verb, VERBS)
         import_module(f"hardviews.commands.{verb}").run(rest)
     except (InputError, RunError) as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one per process
-            print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if processes.may_speak(error):
+            who = f"process {processes.number()}: " if processes.number() else ""
+            print(f"hardviews: error: {who}{' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except StoppedError as stopped:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if processes.may_speak(stopped):
             print(f"hardviews: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
     except KeyboardInterrupt as interrupt:
-        print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
+        if processes.number() == 0:
+            print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if not processes.may_speak(error):
+            return 1
+        raise
     return 0
 
 
