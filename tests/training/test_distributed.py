@@ -43,9 +43,9 @@ def shared(out: Path, names: list[str], processes: int, nodes: int = 1) -> dict[
 
 def assert_the_same(many: dict[str, Any], one: dict[str, Any]) -> None:
     assert torch.equal(many["chosen"], one["chosen"])
-    close = {"atol": 1e-5, "rtol": 1e-5}  # of figures up to 4, in float32
-    torch.testing.assert_close(many["losses"], one["losses"], **close)
-    torch.testing.assert_close(many["values"], one["values"], **close)  # which are logged
+    # Of figures up to 4, in float32.
+    torch.testing.assert_close(many["losses"], one["losses"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(many["values"], one["values"], atol=1e-5, rtol=1e-5)  # which are logged
     torch.testing.assert_close(many["gradients"], one["gradients"], atol=1e-5, rtol=0)
     torch.testing.assert_close(many["state"], one["state"], atol=1e-5, rtol=0)  # with teacher and centres
     for parameter in many["everywhere"]:  # and all processes hold the same

@@ -91,10 +91,13 @@ def may_speak(error: BaseException) -> bool:
 
     Whoever started the processes ends all of them as soon as one has left, so those that have nothing to say wait.
     """
-    if isinstance(error, PeerError) or (isinstance(error, StoppedError) and number()):
-        time.sleep(PATIENCE)
     if isinstance(error, StoppedError):
+        if number():  # the first leaves at once; all leave with the code of the signal
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(1)
         return number() == 0
+    if isinstance(error, PeerError):
+        time.sleep(PATIENCE)
     folder = os.environ.get(LAUNCHER) or os.environ.get("TORCHELASTIC_ERROR_FILE", "").rpartition("/")[0]
     if not folder:  # Slurm's tasks share none
         time.sleep(PATIENCE if number() else 0)

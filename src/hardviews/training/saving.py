@@ -25,6 +25,7 @@ class Saver:
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
+    processes: int = field(default=0, init=False)  # that wrote what was restored; 0: nothing was, or it does not say
     factor: float = field(default=1.0, init=False)  # of the learning rates that were asked for
     failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
 
@@ -43,6 +44,7 @@ class Saver:
             self.step.optimizer.load_state_dict(state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
             self.lower(state["rate_factor"])
+            self.processes = state.get("processes", 0)
         self.fabric.barrier()  # all have read what the first now puts aside
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
@@ -68,6 +70,7 @@ class Saver:
                 "optimizer": self.step.optimizer.state_dict(),
                 "scaler": self.fabric.strategy.precision.state_dict(),
                 "rate_factor": self.factor,
+                "processes": self.fabric.world_size,
             }
             try:
                 self.checkpoints.save(state, epoch)
