@@ -1,4 +1,4 @@
-"""Several processes that share a run: who starts, ends and speaks; and a run that goes on with another number of them."""
+"""Several processes that share a run: who starts, ends and speaks; and runs that go on with another number of them."""
 
 import os
 import re
@@ -199,8 +199,9 @@ def assert_same_run(run: Path, whole: Path) -> None:
                 name
             )
     torch.testing.assert_close(state(run)["method"], state(whole)["method"], atol=1e-5, rtol=0)
-    mine, others = (telemetry.load(folder) for folder in (run, whole))
-    places = [np.lexsort((found["image"], found["step"])) for found in (mine, others)]
-    assert len(places[1]) == 8 * 16
+    followed = [telemetry.load(folder) for folder in (run, whole)]
+    places = [np.lexsort((found["image"], found["step"])) for found in followed]
+    assert len(places[1]) == len(rows(whole)) * 16
     for name in ("step", "image", "box", "jitter", "flip", "kept"):
-        assert np.array_equal(mine[name][places[0]], others[name][places[1]]), name
+        here, there = (found[name][place] for found, place in zip(followed, places, strict=True))
+        assert np.array_equal(here, there), name
