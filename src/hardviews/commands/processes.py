@@ -97,7 +97,7 @@ def may_speak(error: BaseException) -> bool:
             time.sleep(1)
         return number() == 0
     if isinstance(error, PeerError):
-        time.sleep(PATIENCE)
+        time.sleep(2 * PATIENCE)
     folder = os.environ.get(LAUNCHER) or os.environ.get("TORCHELASTIC_ERROR_FILE", "").rpartition("/")[0]
     if not folder:  # Slurm's tasks share none
         time.sleep(PATIENCE if number() else 0)
