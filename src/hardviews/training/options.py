@@ -83,8 +83,9 @@ class PretrainOptions:
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
         decay_1d: whether biases and norms are decayed too; by default as the method does.
         accelerator: cpu, cuda, mps, or auto.
-        devices: processes on this machine.
-        nodes: machines.
+        devices: processes on this machine; torchrun and Slurm know better.
+        nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
+            environment.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
         compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
