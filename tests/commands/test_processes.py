@@ -126,6 +126,7 @@ def test_processes_outlive_no_launcher(tmp_path: Path) -> None:
 def test_what_all_have_found_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.0)
     monkeypatch.setenv(processes.LAUNCHER, str(tmp_path / "1"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert processes.may_speak(RunError("mine"))
     monkeypatch.setenv(processes.LAUNCHER, str(tmp_path / "0"))
@@ -144,6 +145,7 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3",
         ({"SLURM_JOB_NAME": "bash"}, (1, 1, 0)),
         ({"SLURM_JOB_NAME": "interactive"}, (1, 1, 0)),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, (1, 1, 0)),
+        ({"SLURM_JOB_NAME": "bash", "RANK": "3"}, (1, 1, 0)),
         ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8", "RANK": "5"}, (4, 2, 5)),  # torchrun, started by srun
     ],
 )

@@ -46,6 +46,8 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
                 # In a group of its own: what a terminal or killpg sends to all would reach it twice.
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
+        except KeyboardInterrupt:  # the second
+            raise KeyboardInterrupt("the same command with --out goes on from the last checkpoint, if any") from None
         finally:
             end(processes)
     if failed is None:
@@ -53,8 +55,8 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
     if failed.returncode > 0:
         return failed.returncode
     name = signal.Signals(-failed.returncode).name
-    if stop.signal:
-        raise StoppedError(f"stopped by {name}; nothing was saved", stop.signal)
+    if stop.signal and stop.signal == -failed.returncode:
+        raise StoppedError(f"stopped by {name} before any training", stop.signal)
     number = node * devices + processes.index(failed)
     raise RunError(
         f"process {number} (pid {failed.pid}) was killed by {name}, and the others were ended; the same command with "

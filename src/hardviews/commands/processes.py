@@ -8,11 +8,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardviews.errors import InputError, PeerError, StoppedError
+from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.training.options import PretrainOptions
 
 LAUNCHER = "HARDVIEWS_LAUNCHER"  # of the processes of `launching.py`: a path in a folder that they share
-PATIENCE = 4.0  # seconds for a process that has more to say, or for being ended with the others
+PATIENCE = 10.0  # seconds for a process that has more to say, and until this one is ended with it
 GLANCE = 0.5  # seconds between two looks at whether the parent still lives
 INTERACTIVE = ("bash", "interactive")  # jobs of these names are somebody's shell, as fabric sees it too
 
@@ -43,9 +43,9 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     available = torch.cuda.device_count() if device_type(options.accelerator) == "cuda" else devices
     if devices > available:
         raise InputError(f"devices: {devices} asked for, {available} available here")
-    shares = devices * nodes * options.accumulate
-    if shares < 1:
+    if min(devices, nodes, options.accumulate) < 1:
         raise InputError("devices, nodes and accumulate must be at least 1")
+    shares = devices * nodes * options.accumulate
     if options.batch_size % shares:
         raise InputError(
             f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
@@ -62,7 +62,9 @@ def is_started() -> bool:
 
 def number() -> int:
     """Of this process among all that share the command; 0 where it is alone."""
-    return int(os.environ.get("RANK") or (os.environ["SLURM_PROCID"] if _tasks_of_slurm() else "0"))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"])
+    return int(os.environ["SLURM_PROCID"]) if _tasks_of_slurm() else 0
 
 
 def _tasks_of_slurm() -> bool:
@@ -105,8 +107,9 @@ def may_speak(error: BaseException) -> bool:
     try:
         (Path(folder).parent / "said").touch(exist_ok=False)
     except FileExistsError:
+        time.sleep(PATIENCE)
         return False
-    except OSError:
+    except OSError:  # rather twice than never
         return True
     return True
 
@@ -122,11 +125,16 @@ def together() -> Generator[None, None, None]:
 
     try:
         yield
+    except RunError:
+        raise
     except RuntimeError as error:
-        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
-        if not lost:
+        reason = str(error)
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in reason and "NCCL" not in reason:
             raise
-        raise PeerError("another process of the run has ended, and what it said is why") from error
+        reason = " ".join(reason.split())[:160]
+        raise PeerError(
+            f"the other processes can't be reached; if one of them has ended, what it said is why ({reason})"
+        ) from error
 
 
 def part_ways() -> None:
