@@ -85,7 +85,8 @@ def test_one_that_fails_ends_all_and_it_is_said_once(fault: str, starter: str, t
     if starter == "devices" or kind != "killed":  # srun and torchrun say themselves what was killed
         lines = [line for line in found.stderr.splitlines() if SAID[kind] in line]
         assert len(lines) == 1, found.stderr
-    assert "another process" not in found.stderr
+    # Slurm's tasks can't know that another has said it.
+    assert found.stderr.count("the other processes can't be reached") <= (starter == "srun")
     wait_for(lambda: not alive("hardviews.cli", str(run)))
     assert state(run)["step"] == 5
     argv, environment = command(starter, run, tmp_path)
@@ -148,7 +149,7 @@ def test_a_terminal_that_is_closed_ends_a_comparison_and_its_run(tmp_path: Path)
     narrow = "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --workers 0 --data shapes:640"
     line = f"compare {narrow} --batch-size 16 --epochs 20 --knn-epochs 0 --protocol knn --timed-steps 2 --out {out}"
     argv = [sys.executable, "-m", "hardviews.cli", *line.split(), "--log-steps", "1"]
-    pid, terminal = pty.fork()
+    pid, terminal = pty.fork()  # of which it is the first process
     if pid == 0:
         os.execv(argv[0], argv)
     os.set_blocking(terminal, False)

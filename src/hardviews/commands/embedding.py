@@ -73,7 +73,7 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
         fabric.barrier()
     finally:
         beside.unlink(missing_ok=True)
-        part_ways()
+    part_ways()
     if not fabric.is_global_zero:
         return {}
     written = {

@@ -12,7 +12,7 @@ from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.training.options import PretrainOptions
 
 LAUNCHER = "HARDVIEWS_LAUNCHER"  # of the processes of `launching.py`: a path in a folder that they share
-PATIENCE = 10.0  # seconds for a process that has more to say, and until this one is ended with it
+PATIENCE = 5.0  # seconds for a process that has more to say, and until this one is ended with it
 GLANCE = 0.5  # seconds between two looks at whether the parent still lives
 INTERACTIVE = ("bash", "interactive")  # jobs of these names are somebody's shell, as fabric sees it too
 

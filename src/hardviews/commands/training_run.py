@@ -93,7 +93,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         for logger in loggers:
             with suppress(Exception):  # of a full disk, which ends no run
                 logger.close()
-        part_ways()
+    part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
         summary = finish(options, folder)
