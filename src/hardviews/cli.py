@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
+from hardviews.commands import processes
 from hardviews.errors import InputError, RunError, StoppedError, unknown
 
 VERBS = {
@@ -44,24 +45,38 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "--version":
         print(f"hardviews {version('hardviews')}")
         return 0
+    code = 0
     try:
         if verb not in VERBS:
             raise unknown("verb", verb, VERBS)
         import_module(f"hardviews.commands.{verb}").run(rest)
     except (InputError, RunError) as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one per process
-            print(f"hardviews: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        if processes.may_speak(error):
+            who = f"process {processes.number()}: " if processes.number() else ""
+            print(f"hardviews: error: {who}{' '.join(str(error).split())}", file=sys.stderr)
+        code = 2 if isinstance(error, InputError) else 1
     except StoppedError as stopped:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if processes.may_speak(stopped):
             print(f"hardviews: {stopped}", file=sys.stderr)
-        return 128 + stopped.signal
+        code = 128 + stopped.signal
     except KeyboardInterrupt as interrupt:
-        print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
-        return 130
+        if processes.number() == 0:
+            print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
+        code = 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    except Exception as error:
+        if not processes.is_started():
+            raise
+        if processes.may_speak(error):
+            sys.excepthook(type(error), error, error.__traceback__)  # torch's, which names the process
+        code = 1
+    if code and processes.is_started():
+        # At once: the others are ended when this one is gone, and what they still share might hang on the way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

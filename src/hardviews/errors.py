@@ -12,6 +12,10 @@ class RunError(RuntimeError):
     """A run could not go on. The command line exits with 1; what was saved before is intact."""
 
 
+class PeerError(RunError):
+    """Another process that shares the run is gone: not the fault of this one, and not its to explain."""
+
+
 class StoppedError(Exception):
     """A run was asked to stop by a signal, has saved and leaves. The command line exits with 128 and the signal's
     number, as shells count."""

@@ -222,7 +222,7 @@ def test_where_one_of_two_processes_fails_nothing_is_left(run: Path, tmp_path: P
     options = f"--data shapes:48 --out {out}/e.parquet --batch-size 8 --workers 0 --accelerator cpu"
     done = torchrun(str(script), "embed", str(run), *options.split())
     assert done.returncode != 0
-    assert done.stderr.count("hardviews: process 1: its disk is gone") == 1
+    assert done.stderr.count("hardviews: error: process 1: its disk is gone") == 1
     assert not list(out.iterdir())
 
 

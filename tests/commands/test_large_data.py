@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 
 from hardviews.cli import main
+from hardviews.training.checkpoint import Checkpoints
 from tests.commands.test_pretrain import SIMSIAM, TINY, assert_equal, rows, state
 from tests.data.serving import serving
 from tests.data.tars import png, shards
@@ -62,6 +64,27 @@ def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path) -> None:
         served.faults = {"001.tar": ("break", 3)}
         data = f"{served.address}/{{000..003}}.tar"
         assert_goes_on(data, tmp_path, "--epoch-images", "64", "--shuffle-bytes", "2000")
+
+
+def test_a_stream_of_another_number_of_processes_is_told_what_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards(tmp_path / "set", [16] * 4, (40, 36))
+    save = Checkpoints.save
+
+    def save_as_two_and_stop(self: Checkpoints, saved: dict[str, Any], epoch: int | None = None) -> None:
+        save(self, saved | {"processes": 2}, epoch)
+        raise KeyboardInterrupt
+
+    with serving(tmp_path / "set") as served:
+        line = command(f"{served.address}/{{000..003}}.tar", tmp_path / "run", "--epoch-images", "64", "--workers", "0")
+        monkeypatch.setattr(Checkpoints, "save", save_as_two_and_stop)
+        assert main(line[3:]) == 130
+        monkeypatch.undo()
+        capsys.readouterr()
+        assert main(line[3:]) == 0
+    assert capsys.readouterr().out.count("this run had 2 processes and has 1") == 1
+    assert state(tmp_path / "run")["processes"] == 1
 
 
 @pytest.mark.parametrize(

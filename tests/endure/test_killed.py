@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_killed_again_and_again(method: str, processes: int, tmp_path: Path) -> 
             time.sleep(draw.uniform(0, 0.4))
         ended = process.poll() is not None
         if not ended:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process.pid)
         process.wait()
         begun += [int(line.split()[4]) for line in log.read_text().splitlines() if line.startswith("going on at step")]
         if ended:  # before it was killed often enough: from the start again
@@ -78,6 +79,14 @@ def assert_the_same(run: Path, whole: Path) -> None:
     assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(whole)]
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(whole)]
     assert (run / "evaluation.csv").read_text() == (whole / "evaluation.csv").read_text()
+
+
+def kill_all(pid: int) -> None:
+    """At once: the processes that this one has launched, which have groups of their own, would outlive it a little."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for number in (*map(int, children), pid):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def wait_for(process: subprocess.Popen[bytes], true: Callable[[], bool]) -> None:

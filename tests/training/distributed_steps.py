@@ -1,21 +1,23 @@
-"""Run by test_distributed.py in one or more processes: ten steps of a method without BN; what came out goes to a
-file."""
+"""Run by test_distributed.py, alone or as one of several processes: ten steps of methods without BN, in float32; what
+came out goes to a file."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor
 
 from hardviews import methods
-from hardviews.commands.processes import part_ways
+from hardviews.commands.processes import part_ways, started
 from hardviews.methods.base import Method
 from hardviews.selection import policies
+from hardviews.selection.hard_views import Choice
+from hardviews.selection.search import every_combination, totals
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step
+from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from tests.methods.multi_crop import dino, ibot, tiny_vit
 from tests.methods.tiny import TinyBackbone, without_bn
@@ -42,32 +44,47 @@ def create_method(name: str) -> Method[Any]:
     return method
 
 
-def main(name: str, out: str) -> None:
-    torch.set_num_threads(1)
-    fabric = Fabric(
-        accelerator="cpu",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy="auto" if "WORLD_SIZE" not in os.environ else "ddp",
-    )
+def create_fabric() -> Fabric:
+    devices, nodes = started()
+    many = devices * nodes > 1
+    fabric = Fabric(accelerator="cpu", devices=devices, num_nodes=nodes, strategy="ddp" if many else "auto")
     fabric.launch()
-    method = create_method(name).double()
-    for module in method.modules():  # float64 from the first layer on
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    return fabric
+
+
+def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
+    """Losses, gradients, statistics, choices and what they cost of ten steps, and the state after them."""
+    method = create_method(name)
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
     optimizer = create_optimizer("sgd", groups, 0.9)
-    gradients: list[list[torch.Tensor]] = []
+    gradients: list[list[Tensor]] = []
     optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
     )
+    combos = every_combination(method.plan, 10_000)
+    assert combos is not None
+    chosen: list[Tensor] = []
+    costs: list[Tensor] = []
+
+    def everyones(own: Tensor) -> Tensor:
+        """``[X, B]`` of every process as ``[X, G]``."""
+        found = fabric.all_gather(own.contiguous())
+        assert isinstance(found, Tensor)
+        return torch.cat(list(found.view(fabric.world_size, *own.shape)), -1)
+
+    def observe(step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
+        assert choice.costs is not None
+        chosen.append(everyones(choice.ids))
+        costs.append(everyones(totals(choice.costs, combos)))
+
     step = Step(
         fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), policies.named("hardest"), 0,
-        steps=STEPS, steps_per_epoch=3, clip=CLIP,
+        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
     )  # fmt: skip
     share = GLOBAL_BATCH // fabric.world_size
     mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
     losses: list[Any] = []
-    kept: list[Any] = []
+    values: list[dict[str, Any]] = []
     for index in range(STEPS):
         generator = torch.Generator().manual_seed(index)
         # Coarse blocks of colour: views of noise would all look alike to the network, and their costs would tie.
@@ -76,22 +93,26 @@ def main(name: str, out: str) -> None:
         step.watch.start()
         report = step(ImageBatch.pack(list(pictures))[mine], index)
         losses.append(fabric.all_reduce(report.loss, reduce_op="mean"))
-        kept.append(fabric.all_reduce(report.values["iou_kept"], reduce_op="mean"))
-    everywhere = [fabric.all_gather(parameter.detach()) for parameter in method.parameters()]
+        values.append({key: fabric.all_reduce(value, reduce_op="mean") for key, value in report.values.items()})
+    return {
+        "losses": torch.stack(losses),
+        "values": values,
+        "chosen": torch.stack(chosen),
+        "costs": torch.stack(costs),
+        "gradients": gradients,
+        "state": method.state_dict(),
+        "everywhere": [fabric.all_gather(parameter.detach()) for parameter in method.parameters()],
+        "world": fabric.world_size,
+    }
+
+
+def main(out: str, *names: str) -> None:
+    torch.set_num_threads(1)
+    fabric = create_fabric()
+    found = {name: ten_steps(fabric, name) for name in names}
     if fabric.is_global_zero:
-        torch.save(
-            {
-                "losses": torch.stack(losses),
-                "kept": torch.stack(kept),
-                "gradients": gradients,
-                "state": method.state_dict(),
-                "everywhere": everywhere,
-                "world": fabric.world_size,
-            },
-            Path(out),
-        )
-    if torch.distributed.is_initialized():
-        fabric.barrier()
+        torch.save(found, Path(out))
+    fabric.barrier()
     part_ways()
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.embed import EmbedOptions
-from hardviews.commands.processes import part_ways, started
+from hardviews.commands.processes import part_ways, started, together
 from hardviews.commands.sources import opened
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.decode import printable
@@ -31,6 +31,7 @@ from hardviews.training.precision import device_type, fast_precision
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
 
 
+@together()
 def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
     """Embeds and prints.
 
@@ -57,10 +58,10 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
         schema = schema_of(dimension(subject, ready), source.labels is not None, facts_of(subject, ready, source))
-        with spoken(fabric), writing(out), shown_progress(fabric.is_global_zero) as progress:
+        with writing(out), shown_progress(fabric.is_global_zero) as progress:
             file = EmbeddingFile(beside, schema)
             write_part(file, subject, source, ready, options, fabric, progress)
-        wait(fabric)
+        fabric.barrier()
         if fabric.is_global_zero:
             with writing(out):
                 for process in range(1, fabric.world_size):
@@ -69,10 +70,10 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
                 if not file.rows:
                     raise InputError(f"{source.name}: no image can be read")
                 beside.replace(out)
-        wait(fabric)
+        fabric.barrier()
     finally:
         beside.unlink(missing_ok=True)
-        part_ways()
+    part_ways()
     if not fabric.is_global_zero:
         return {}
     written = {
@@ -123,18 +124,6 @@ def create_fabric(options: EmbedOptions) -> Fabric:
     return fabric
 
 
-def wait(fabric: Fabric) -> None:
-    """For the other processes.
-
-    Raises:
-        RunError: one of them is gone.
-    """
-    try:
-        fabric.barrier()
-    except RuntimeError as error:
-        raise RunError("another process stopped before its images were done") from error
-
-
 def dimension(subject: Subject, ready: Preprocessing) -> int:
     """D, as the backbone shows it."""
     with torch.no_grad():
@@ -180,17 +169,6 @@ def all_bits() -> AbstractContextManager[None]:
     """Convolutions in all bits of float32, of which NVIDIA's GPUs else leave out half."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return flags
-
-
-@contextmanager
-def spoken(fabric: Fabric) -> Generator[None, None, None]:
-    """Says what went wrong in one process alone: the command line speaks for the first only."""
-    try:
-        yield
-    except RunError as error:
-        if fabric.local_rank:
-            print(f"hardviews: process {fabric.global_rank}: {error}", file=sys.stderr)
-        raise
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 from hardviews import methods
 from hardviews.commands.parsing import Parser, read_yaml, summary, value_before_parsing
+from hardviews.commands.processes import check_shares, end_with_parent, is_started
 from hardviews.errors import InputError
 from hardviews.recipes import find, recipes
 from hardviews.training.options import BackboneOptions, PretrainOptions
@@ -14,6 +15,12 @@ from hardviews.training.options import BackboneOptions, PretrainOptions
 def run(argv: list[str]) -> None:
     """Parses a command line and trains."""
     options, as_json = parse(argv)
+    if options.devices * options.nodes > 1 and not is_started():
+        from hardviews.commands.launching import launch
+
+        check_shares(options, options.devices, options.nodes)
+        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes))
+    end_with_parent()
     # Only here, so that help and wrong options need not wait for torch.
     from hardviews.commands.training_run import pretrain
 

@@ -1,10 +1,11 @@
 """What is said besides results."""
 
-import os
 import sys
+
+from hardviews.commands import processes
 
 
 def say(line: str) -> None:
-    """On standard error, since standard output may be JSON; the processes that fabric starts need not say it again."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    """On standard error, since standard output may be JSON; of several processes the first says it."""
+    if processes.number() == 0:
         print(line, file=sys.stderr)

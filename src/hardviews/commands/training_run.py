@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
@@ -20,7 +19,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from hardviews.commands.monitoring import create_evaluate
-from hardviews.commands.processes import part_ways, started
+from hardviews.commands.processes import check_shares, part_ways, started, together
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.data.loader import Loader
@@ -46,6 +45,7 @@ from hardviews.views.plan import ViewPlan
 CHECKPOINT_COPIES = 9
 
 
+@together()
 def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     """Trains to the end, or goes on where the run folder's checkpoint stands.
 
@@ -99,7 +99,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         for logger in loggers:
             with suppress(Exception):  # of a full disk, which ends no run
                 logger.close()
-        part_ways()
+    part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
         summary = finish(options, folder)
@@ -108,18 +108,9 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
 
 
 def create_fabric(options: PretrainOptions) -> Fabric:
-    """Launches the processes; the others start again at the command line and come here too."""
+    """Of this process and the others, all of which come here."""
     devices, nodes = started(options.devices, options.nodes)
-    available = torch.cuda.device_count() if options.accelerator == "cuda" else devices
-    if devices > available:
-        raise InputError(f"devices: {devices} asked for, {available} available here")
-    if options.batch_size % (devices * nodes * options.accumulate):
-        raise InputError(
-            f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
-            f"in {options.accumulate} parts"
-        )
-    if options.batch_size == devices * nodes * options.accumulate:
-        raise InputError(f"batch-size: {options.batch_size} leaves one image to a forward, and BN needs two; give more")
+    check_shares(options, devices, nodes)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
     fabric = Fabric(
         accelerator=options.accelerator,

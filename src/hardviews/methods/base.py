@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hardviews.networks.assignment import average
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import ViewPlan
 
@@ -145,14 +146,19 @@ class Method(nn.Module, ABC, Generic[E]):
 
 
 def feature_std(vectors: Tensor) -> Tensor:
-    """How far apart images are to a network: the standard deviation over the batch of unit vectors, times the root of
-    their dimension, after Chen and He (CVPR 2021, section 4.1). 1 is spread evenly over the sphere, 0 is one point.
+    """How far apart images are to a network: the standard deviation of unit vectors over the batch of all processes,
+    times the root of their dimension, after Chen and He (CVPR 2021, section 4.1). 1 is spread evenly over the sphere, 0
+    is one point.
 
     Args:
         vectors: ``[..., B, D]``, of any length.
     """
     unit: Tensor = nn.functional.normalize(vectors.detach().float(), dim=-1)
-    return unit.std(-2, correction=0).mean() * math.sqrt(vectors.shape[-1])
+    centre = unit.mean(-2)
+    average(centre)
+    variance = (unit - centre.unsqueeze(-2)).square().mean(-2)
+    average(variance)
+    return variance.sqrt().mean() * math.sqrt(vectors.shape[-1])
 
 
 def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:

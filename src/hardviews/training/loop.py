@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from hardviews.data.loader import Loader, moved
+from hardviews.data.streaming import Stream
 from hardviews.errors import RunError, StoppedError
 from hardviews.training.collapse import CollapseWatch
 from hardviews.training.logbook import Logbook
@@ -137,11 +138,11 @@ class Loop:
             ends_epoch = done % steps_per_epoch == 0
             saves = ends_epoch or bool(self.checkpoint_steps and done % self.checkpoint_steps == 0)
             # Several processes agree when figures are fetched.
-            stops = stop.signal is not None and self.fabric.world_size == 1
+            stops = (stop.signal or 0) if self.fabric.world_size == 1 else 0
             if saves or stops or len(pending) == self.log_steps:
                 now = time.perf_counter()
                 # Before any save: what is saved is known to be finite.
-                stops = self._write(pending, now - mark, progress, stop.signal is not None)
+                stops = self._write(pending, now - mark, progress, stop.signal or 0)
                 self.telemetry.fetch()
                 if saves or stops:
                     # Before the processes meet: once there is a checkpoint, all of them have written.
@@ -149,7 +150,7 @@ class Loop:
                     self._save(done, ends_epoch)
                 pending, mark = [], now
                 if stops:
-                    raise self._stopped(done, stop.signal)
+                    raise self._stopped(done, stops)
             self._show_gallery_if_due(done)
             if self._measure_if_due(done):
                 mark = time.perf_counter()
@@ -160,6 +161,12 @@ class Loop:
         self.telemetry.resume(step)
         for line in damaged:
             self._say(f"{line}; the checkpoint before it is taken")
+        before, now = self.saver.processes or self.fabric.world_size, self.fabric.world_size
+        if before != now and step % self.loader.steps_per_epoch and isinstance(self.loader.source, Stream):
+            self._say(
+                f"this run had {before} processes and has {now}, by which a stream's order goes: in what is left of "
+                "the epoch some images come again and others do not come"
+            )
         if self.fabric.is_global_zero:
             self.logbook.forget_after(step)
         return step
@@ -182,17 +189,24 @@ class Loop:
             # A later save may find room again; days of training must not end for this one.
             self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
 
-    def _stopped(self, done: int, number: int | None) -> StoppedError:
-        name = "another process" if number is None else signal.Signals(number).name
+    def _stopped(self, done: int, number: int) -> StoppedError:
+        name = signal.Signals(number).name
         saved = f"saved after step {done - 1}" if not self.saver.failure else f"could not save ({self.saver.failure})"
-        line = f"stopped by {name}, {saved}; the same command with --out {self.folder.path} goes on"
-        return StoppedError(line, number or signal.SIGTERM)
+        return StoppedError(
+            f"stopped by {name}, {saved}; the same command with --out {self.folder.path} goes on", number
+        )
 
-    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: bool) -> bool:
+    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: int) -> int:
         """Fetches the figures of the pending steps at once and writes them to every log.
 
+        Args:
+            pending: steps and what they report.
+            spent: seconds on them.
+            progress: to be told.
+            asked: the number of the signal that asked this process to stop, or 0.
+
         Returns:
-            Whether any process was asked to stop.
+            The same of all processes.
 
         Raises:
             DivergedError: too many steps in a row were skipped.
@@ -202,12 +216,11 @@ class Loop:
         figures = torch.stack(
             [torch.stack([report.loss, *(report.values.get(n, none) for n in names)]).float() for _, report in pending]
         )
-        figures = torch.cat([figures, torch.full_like(figures[:1], float(asked))])
         figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
-        *listed, (asked_mean, *_) = figures.tolist()
+        signals = self.fabric.all_reduce(torch.tensor(float(asked), device=figures.device), reduce_op="max")
         speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
         rows: list[dict[str, float]] = []
-        for (step, report), (loss, *values) in zip(pending, listed, strict=True):
+        for (step, report), (loss, *values) in zip(pending, figures.tolist(), strict=True):
             seconds = {f"seconds_{part}": value for part, value in Stopwatch.seconds(report.marks).items()}
             rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
             epoch = step // self.loader.steps_per_epoch
@@ -221,7 +234,7 @@ class Loop:
             progress.update(pending[-1][0] + 1, shown)
             self.collapse.note(rows)
         self._count_skipped(rows)
-        return bool(asked_mean > 0)
+        return int(signals)  # type: ignore[arg-type]
 
     def _count_skipped(self, rows: list[dict[str, float]]) -> None:
         for row in rows:

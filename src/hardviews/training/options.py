@@ -83,8 +83,9 @@ class PretrainOptions:
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
         decay_1d: whether biases and norms are decayed too; by default as the method does.
         accelerator: cpu, cuda, mps, or auto.
-        devices: processes on this machine.
-        nodes: machines.
+        devices: processes on this machine; torchrun and Slurm know better.
+        nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
+            environment.
         strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
             and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for that.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.

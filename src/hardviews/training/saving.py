@@ -32,6 +32,7 @@ class Saver:
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
+    processes: int = field(default=0, init=False)  # that wrote what was restored; 0: nothing was, or it does not say
     factor: float = field(default=1.0, init=False)  # of the learning rates that were asked for
     failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
 
@@ -50,6 +51,7 @@ class Saver:
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
             self.lower(state["rate_factor"])
+            self.processes = state.get("processes", 0)
         self.fabric.barrier()  # all have read what the first now puts aside
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
@@ -91,7 +93,11 @@ class Saver:
             "optimizer": {name: own_part(kept, all_of_it=first) for name, kept in optimizer.items()},
         }
         if first:
-            state |= {"scaler": self.fabric.strategy.precision.state_dict(), "rate_factor": self.factor}
+            state |= {
+                "scaler": self.fabric.strategy.precision.state_dict(),
+                "rate_factor": self.factor,
+                "processes": self.fabric.world_size,
+            }
         return state
 
     def _try(self, save: Callable[[], None]) -> None:

@@ -1,11 +1,14 @@
-"""Signals that ask a run to save and leave: Ctrl-C, a scheduler's SIGTERM, Slurm's SIGUSR1 before it preempts."""
+"""Signals that ask a run to save and leave: Ctrl-C, a scheduler's SIGTERM, Slurm's SIGUSR1 before it preempts, the
+SIGHUP of a terminal that is closed (but for nohup's runs, which ignore it)."""
 
+import os
 import signal
+import stat
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequest:
@@ -20,7 +23,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            noted = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in noted}
         return self
 
     def __exit__(
@@ -32,4 +36,15 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        if number == signal.SIGHUP:
+            _leave_terminal()
         self.__exit__(None, None, None)
+
+
+def _leave_terminal() -> None:
+    """To say anything to a terminal that is gone is an error, and would keep a run from saving."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode):  # isatty denies it by then
+            os.dup2(nowhere, number)
+    os.close(nowhere)
