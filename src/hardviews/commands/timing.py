@@ -51,7 +51,7 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
         InputError: an arm can't be built.
     """
     alone = {
-        name: replace(arm, devices=1, nodes=1, batch_size=arm.batch_size // (arm.devices * arm.nodes))
+        name: replace(arm, devices=1, nodes=1, batch_size=arm.images_per_step // (arm.devices * arm.nodes))
         for name, arm in arms.items()
     }
     first = next(iter(alone.values()))
@@ -78,7 +78,7 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
         next(batches)
     data = _seconds(lambda: [next(batches) for _ in range(rounds)], fabric.device) / rounds
     medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
-    return Timing(medians, data, len(source) // next(iter(arms.values())).batch_size, options.workers > 0)
+    return Timing(medians, data, len(source) // next(iter(arms.values())).images_per_step, options.workers > 0)
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:

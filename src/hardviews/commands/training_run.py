@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 
+from hardviews.commands.batch_size import agreed, settle_batch_size
 from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.processes import part_ways, started
 from hardviews.commands.settling import settle
@@ -62,11 +63,14 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         options = replace(options, epoch_images=len(source), telemetry=0)
     matches: list[Match] = []
     options, method = settle(options, source, matches.append)
+    options = settle_batch_size(options)
     config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
     fabric = create_fabric(options)
+    options = agreed(fabric, options)
+    config["batch_size"] = options.batch_size
     loader = create_loader(options, source, fabric)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
@@ -102,19 +106,29 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     return summary
 
 
-def create_fabric(options: PretrainOptions) -> Fabric:
-    """Launches the processes; the others start again at the command line and come here too."""
+def shared_by(options: PretrainOptions) -> tuple[int, int]:
+    """Processes per machine and machines.
+
+    Raises:
+        InputError: there are not so many devices, or the batch can't be shared by them.
+    """
     devices, nodes = started(options.devices, options.nodes)
     available = torch.cuda.device_count() if options.accelerator == "cuda" else devices
     if devices > available:
         raise InputError(f"devices: {devices} asked for, {available} available here")
-    if options.batch_size % (devices * nodes * options.accumulate):
+    if options.images_per_step % (devices * nodes * options.accumulate):
         raise InputError(
             f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
             f"in {options.accumulate} parts"
         )
-    if options.batch_size == devices * nodes * options.accumulate:
+    if options.images_per_step == devices * nodes * options.accumulate:
         raise InputError(f"batch-size: {options.batch_size} leaves one image to a forward, and BN needs two; give more")
+    return devices, nodes
+
+
+def create_fabric(options: PretrainOptions) -> Fabric:
+    """Launches the processes; the others start again at the command line and come here too."""
+    devices, nodes = shared_by(options)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
     fabric = Fabric(
         accelerator=options.accelerator,
@@ -130,7 +144,7 @@ def create_fabric(options: PretrainOptions) -> Fabric:
 def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
     return Loader(
         source,
-        batch_size=options.batch_size // fabric.world_size,
+        batch_size=options.images_per_step // fabric.world_size,
         seed=options.seed,
         process=fabric.global_rank,
         processes=fabric.world_size,
@@ -140,9 +154,14 @@ def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric
         tolerance=options.max_unreadable,
         pin_memory=fabric.device.type == "cuda",
         device=fabric.device,
-        in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
+        in_memory=in_memory(options),
         shuffle_bytes=SHUFFLE_BYTES if options.shuffle_bytes is None else options.shuffle_bytes,
     )
+
+
+def in_memory(options: PretrainOptions) -> bool | Literal["auto"]:
+    """As a loader is told."""
+    return "auto" if options.in_memory == "auto" else options.in_memory == "on"
 
 
 def create_telemetry(
@@ -201,7 +220,7 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
     """Settled rates, the peak of which is per 256 images, scaled to the batch."""
-    peak = (options.lr or 0.0) * options.batch_size / 256
+    peak = (options.lr or 0.0) * options.images_per_step / 256
     warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
     steps = options.epochs * steps_per_epoch
     return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
@@ -242,7 +261,7 @@ def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
     summary: dict[str, Any] = dict(folder.summary())
     summary |= {
         "unreadable": folder.unreadable(),
-        "images_per_second": summary["steps"] * options.batch_size / summary["seconds"],
+        "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
         "epochs": options.epochs,
         "seed": options.seed,
         "method": options.method["name"],
