@@ -64,7 +64,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     matches: list[Match] = []
     options, method = settle(options, source, matches.append)
     options = settle_batch_size(options)
-    config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    config = config_of(options)
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
@@ -104,6 +104,11 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         summary = finish(options, folder)
         show(summary, folder, console, as_json)
     return summary
+
+
+def config_of(options: PretrainOptions) -> dict[str, Any]:
+    """What ``config.yaml`` holds of settled options."""
+    return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
 
 
 def shared_by(options: PretrainOptions) -> tuple[int, int]:
