@@ -11,14 +11,14 @@ from hardviews.commands.sampling import Sample
 from hardviews.commands.timing import Timing
 from hardviews.commands.trials import Trials
 from hardviews.data.decode import printable
-from hardviews.training.memory import in_gib
+from hardviews.training.memory import in_words
 from hardviews.training.options import PretrainOptions
 
 NAMED = 3  # of many, how many are named
 TIGHT = 0.8  # of the memory: measurements on the way and fragments need some
-# Of the weights' length, in one step. The loss of networks with BN falls at absurd rates too; but the methods' own rates,
-# and ten times these, change the weights by at most 15 %, and a thousand times these by 70 % and more (small networks,
-# all five methods, batch 512).
+# Of the weights' length, in one step. The loss of networks with BN falls at absurd rates too; but the methods' own
+# rates, and ten times these, change the weights by at most 0.15, and a thousand times these by 0.7 and more (small
+# networks, all five methods, batch 512).
 LARGE_CHANGE, ABSURD_CHANGE = 0.2, 0.5
 LEAST_FALL = 0.005  # of the loss's size, or of 1 where that is less; without learning it stays as it is, bit for bit
 WAITING = 0.2  # of the time
@@ -47,11 +47,11 @@ def check_data(sample: Sample, image_size: int, tolerance: float) -> Check:
     """Whether pictures decode, but for a part, and are as large as views, which are ``image_size`` pixels a side."""
     sides = sorted(min(picture.shape[:2]) for picture in sample.pictures)
     bad = sample.unreadable
-    figures = {"sampled": len(sample), "unreadable": dict(bad), "sides": [sides[0], sides[-1]] if sides else []}
+    figures = {"sampled": len(sample), "unreadable": dict(bad), "shorter_sides": [*sides[:1], *sides[-1:]]}
     says = f"{len(sides)} of {len(sample)} pictures decode"
     if sides:
         longest = max(max(picture.shape[:2]) for picture in sample.pictures)
-        says += f"; shorter sides {sides[0]} to {sides[-1]} px, longest side {longest} px, as decoded"
+        says += f"; as decoded their sides are {sides[0]} to {longest} px"
     if bad:
         some = [f"{printable(path)} ({reason})" for path, reason in list(bad.items())[:NAMED]]
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
@@ -75,8 +75,8 @@ def check_learning(learned: Learned) -> Check:
     figures = {"loss_first": first, "loss_end": end, "steps": len(learned.losses), "largest_change": change}
     if not learned.finite:
         says = f"the loss on one batch is not finite after {steps}"
-        return Check("learning", "failed", says, "a lower --lr; --precision 32-true", figures)
-    moved = f"a step changes the weights by up to {change:.0%} of their length"
+        return Check("learning", "failed", says, "a lower --lr; --precision 32-true")
+    moved = f"a step changes the weights by up to {change:.2g} times their length"
     if change > ABSURD_CHANGE:
         return Check("learning", "failed", f"{says}; {moved}", "a lower --lr", figures)
     if first - end < LEAST_FALL * max(abs(first), 1.0):
@@ -115,11 +115,11 @@ def check_memory(trials: Trials, images: int, there: int, on_gpu: bool) -> Check
     remedy = "a smaller --batch-size (auto finds the largest), --accumulate, a smaller --score-resolution"
     place = "of the GPU's memory" if on_gpu else "of memory"
     if trials.too_large:
-        says = f"a step of {trials.too_large} images ran out {place}; {in_gib(there)} are free"
+        says = f"a step of {trials.too_large} images ran out {place}; {in_words(there)} are free"
         return Check("memory", "failed", says, remedy, {"available_bytes": there})
     need, largest = trials.memory(images), trials.taken[-1].images
     how = "" if largest >= images else f", judging by steps of up to {largest}"
-    says = f"a step of {images} images takes up to {in_gib(need)} {place}{how}; {in_gib(there)} are free"
+    says = f"a step of {images} images takes up to {in_words(need)} {place}{how}; {in_words(there)} are free"
     figures = {"peak_bytes": need, "available_bytes": there, "measured_up_to": largest}
     verdict: Literal["ok", "warning", "failed"] = "ok"
     if need > TIGHT * there:
@@ -174,7 +174,7 @@ def check_time(step: dict[str, float], data: float, steps_per_epoch: int, option
 
 def check_disk(need: int, free: int, place: str) -> Check:
     """Whether there is room for so many bytes at a place."""
-    says = f"checkpoints take up to {in_gib(need)}; {in_gib(free)} are free at {place}"
+    says = f"checkpoints take up to {in_words(need)}; {in_words(free)} are free at {place}"
     figures = {"needed_bytes": need, "free_bytes": free}
     if need > free:
         return Check("disk", "failed", says, "free some, another --out, fewer --keep-epochs", figures)

@@ -21,7 +21,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
-from hardviews.training.memory import available, in_gib
+from hardviews.training.memory import available, in_words
 from hardviews.training.options import PretrainOptions
 
 LARGEST = 4096  # images of a step; learning rates in proportion to more are not tried
@@ -54,7 +54,7 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     step = trial_step(one, method, fabric, steps_per_epoch=1000)
     trials = grow(step, sample, shares, SECONDS if on_cpu else inf, most)
     share = largest(shares, trials, most, AHEAD * options.workers * sample.mean_bytes() if on_cpu else 0)
-    why = f"a process's step then holds about {in_gib(trials.memory(share))} of the {in_gib(there)} that are free"
+    why = f"a process's step then holds about {in_words(trials.memory(share))} of the {in_words(there)} that are free"
     return share * devices * nodes, why
 
 
@@ -100,7 +100,7 @@ def largest(shares: list[int], trials: Trials, most: int, waiting: int = 0) -> i
     fitting = [s for s in shares if s < end and trials.taken and trials.memory(s) + waiting * s <= most]
     if not fitting:
         raise InputError(
-            f"batch-size: not even {shares[0]} images fit in {in_gib(most)}; give a smaller image-size or "
+            f"batch-size: not even {shares[0]} images fit in {in_words(most)}; give a smaller image-size or "
             "backbone, fewer views or a smaller score-resolution"
         )
     return fitting[-1]

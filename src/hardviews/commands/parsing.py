@@ -36,7 +36,8 @@ class Parser(ArgumentParser):
     def add_signature(self, function: Callable[..., Any], prefix: str, skip: Iterable[str]) -> None:
         """An option ``--prefix.name`` for every argument of a function or class but those in ``skip``."""
         helps = descriptions(function)
-        hints = typing.get_type_hints(vars(function)["__init__"] if isinstance(function, type) else function)
+        constructor = inspect.getattr_static(function, "__init__") if isinstance(function, type) else function
+        hints = typing.get_type_hints(constructor)
         for name, parameter in inspect.signature(function).parameters.items():
             if name not in skip and parameter.kind is not parameter.VAR_KEYWORD:
                 default = None if parameter.default is parameter.empty else parameter.default

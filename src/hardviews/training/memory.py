@@ -29,9 +29,9 @@ def available(device: torch.device, processes: int = 1) -> int:
     return resident() + min([_free(), *_left_in_groups()]) // processes
 
 
-def in_gib(number: int) -> str:
-    """Bytes in words."""
-    return f"{number / 2**30:.2f} GiB"
+def in_words(number: int) -> str:
+    """Bytes in the unit that people would use."""
+    return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
