@@ -169,6 +169,7 @@ def check_time(step: dict[str, float], data: float, steps_per_epoch: int, option
     seconds = options.epochs * timing.epoch("run")
     says = f"{options.epochs} epochs of {steps_per_epoch:,} steps: about {duration(seconds)}, besides measurements"
     says += " and what processes tell each other" if options.devices * options.nodes > 1 else ""
+    says += ", without --compile" if options.compile else ""
     return Check("time", "ok", says, figures={"seconds": seconds})
 
 

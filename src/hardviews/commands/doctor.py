@@ -93,7 +93,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
 
     fabric, seen, own = lone_fabric(options), Onlooker(), deepcopy(method)
     there = available(fabric.device, devices)
-    step = trial_step(replace(options, devices=1, nodes=1), method, fabric, per_epoch, seen)
+    step = trial_step(options, method, fabric, per_epoch, seen)
     trials = grow(step, sample, sizes_up_to(share, options.accumulate), SECONDS, round(checks.TIGHT * there))
     if seen.chosen is not None:
         yield check_views(seen, method.plan, Path(f"{name}-views.png"))

@@ -50,8 +50,7 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.accumulate)
     there = available(fabric.device, devices)
     most = round(PART * there) - kept_besides(settled, source, method, sample, fabric.device, devices * nodes)
-    one = replace(settled, devices=1, nodes=1, batch_size=shares[-1])
-    step = trial_step(one, method, fabric, steps_per_epoch=1000)
+    step = trial_step(replace(settled, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)
     trials = grow(step, sample, shares, SECONDS if on_cpu else inf, most)
     share = largest(shares, trials, most, AHEAD * options.workers * sample.mean_bytes() if on_cpu else 0)
     why = f"a process's step then holds about {in_words(trials.memory(share))} of the {in_words(there)} that are free"
