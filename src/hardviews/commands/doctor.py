@@ -19,11 +19,12 @@ from hardviews.commands import checks
 from hardviews.commands.batch_size import settle_batch_size
 from hardviews.commands.checks import Check
 from hardviews.commands.fixed_batch import STEPS, learn
+from hardviews.commands.processes import shared_by
 from hardviews.commands.sampling import sampled
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import seconds_to_make
-from hardviews.commands.training_run import CHECKPOINT_COPIES, config_of, in_memory, run_folder_name, shared_by
+from hardviews.commands.training_run import CHECKPOINT_COPIES, config_of, in_memory, run_folder_name
 from hardviews.commands.trials import grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.commands.view_sheet import Onlooker, view_sheet
 from hardviews.data.held import is_held

@@ -11,20 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from hardviews.commands.batch_size import agreed, settle_batch_size
 from hardviews.commands.monitoring import create_evaluate
-from hardviews.commands.processes import part_ways, started
+from hardviews.commands.processes import part_ways, shared_by
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
-from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -109,26 +107,6 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
 def config_of(options: PretrainOptions) -> dict[str, Any]:
     """What ``config.yaml`` holds of settled options."""
     return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
-
-
-def shared_by(options: PretrainOptions) -> tuple[int, int]:
-    """Processes per machine and machines.
-
-    Raises:
-        InputError: there are not so many devices, or the batch can't be shared by them.
-    """
-    devices, nodes = started(options.devices, options.nodes)
-    available = torch.cuda.device_count() if options.accelerator == "cuda" else devices
-    if devices > available:
-        raise InputError(f"devices: {devices} asked for, {available} available here")
-    if options.images_per_step % (devices * nodes * options.accumulate):
-        raise InputError(
-            f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
-            f"in {options.accumulate} parts"
-        )
-    if options.images_per_step == devices * nodes * options.accumulate:
-        raise InputError(f"batch-size: {options.batch_size} leaves one image to a forward, and BN needs two; give more")
-    return devices, nodes
 
 
 def create_fabric(options: PretrainOptions) -> Fabric:
