@@ -16,7 +16,7 @@ from hardviews.commands.fitting import largest, largest_that_fits, shares_of
 from hardviews.commands.pretrain import parse
 from hardviews.commands.sampling import Sample
 from hardviews.commands.settling import settle
-from hardviews.commands.trials import Trial, Trials, grow, lone_fabric, trial_step
+from hardviews.commands.trials import Trial, Trials, grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.training import memory
@@ -102,12 +102,20 @@ def test_shares() -> None:
     assert shares_of(3, processes=2, parts=1) == [2]  # the loader says that this is more than the data
 
 
-def test_predictions_are_steep_and_never_below_what_was_measured() -> None:
+def test_predictions_follow_the_largest_steps() -> None:
     found = Trials([Trial(2, 100, {}), Trial(4, 100, {}), Trial(8, 140, {}), Trial(16, 180, {})])
-    assert [found.memory(images) for images in (4, 16, 32)] == [100, 180, 287]  # by 80 a dozen images
+    assert [found.memory(images) for images in (4, 16, 32)] == [100, 180, 180 + 16 * 5]
     assert largest([2, 4, 8, 16, 32, 64], found, most=400) == 32
     assert largest([2, 4, 8, 16, 32, 64], found, most=400, waiting=8) == 16
     assert largest([2, 4, 8], Trials([Trial(2, 100, {})], too_large=4), most=400) == 2
+    assert Trials([Trial(2, 100, {})]).memory(8) == 400
+
+
+def test_trial_steps_begin_with_few_images() -> None:
+    """A CPU that has no room for the whole batch must not be asked for half of it."""
+    assert sizes_up_to(4096, 1) == [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    assert sizes_up_to(96, 3) == [12, 24, 48, 96]
+    assert sizes_up_to(2, 1) == [2]
 
 
 def test_the_smallest_of_all_processes_counts() -> None:

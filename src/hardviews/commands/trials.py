@@ -56,12 +56,15 @@ class Trials:
     too_large: int | None = None
 
     def memory(self, images: int) -> int:
-        """Bytes that a step of so many images holds at most: as measured, else by the steepest of the lines through the
-        largest step and the two before it. Costs of pairs of images (SimCLR's), which grow faster, are too small beside
-        what networks hold to bend it."""
+        """Bytes that a step of so many images holds at most: as measured, else by the line through the two largest steps,
+        or in proportion to the only one. First steps take some memory once, so small ones say too much rather than too
+        little. Costs of pairs of images (SimCLR's), which grow faster, are too small beside what networks hold to bend
+        the line."""
         *before, last = [trial for trial in self.taken if trial.images <= images] or self.taken[:1]
-        slopes = [(last.memory - t.memory) / (last.images - t.images) for t in before[-2:]]
-        return round(last.memory + max([0.0, *slopes]) * (images - last.images))
+        slope = last.memory / last.images
+        if before:
+            slope = max((last.memory - before[-1].memory) / (last.images - before[-1].images), 0.0)
+        return round(last.memory + slope * (images - last.images))
 
     def seconds(self, images: int) -> dict[str, float]:
         """Seconds by part of a step of so many images, in proportion to the largest."""
@@ -86,8 +89,11 @@ def trial_step(
 
 
 def sizes_up_to(images: int, parts: int) -> list[int]:
-    """Sizes to try before a step of so many images in so many parts: a few, doubling, that leave no part one image."""
-    return sorted({max(images >> halved, min(2 * parts, images)) for halved in range(6)})
+    """Sizes to try before a step of so many images in so many parts: doubling, from few, for which there is room."""
+    sizes = [images]
+    while sizes[0] > 4 * parts:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
 
 
 def grow(step: Step, sample: Sample, sizes: Iterable[int], seconds: float, most: int) -> Trials:
