@@ -56,10 +56,10 @@ class Trials:
     too_large: int | None = None
 
     def memory(self, images: int) -> int:
-        """Bytes that a step of so many images holds at most: as measured, else by the line through the two largest steps,
-        or in proportion to the only one. First steps take some memory once, so small ones say too much rather than too
-        little. Costs of pairs of images (SimCLR's), which grow faster, are too small beside what networks hold to bend
-        the line."""
+        """Bytes that a step of so many images holds at most: as measured, else by the line through the two largest
+        steps, or in proportion to the only one. First steps take some memory once, so small ones say too much rather
+        than too little. Costs of pairs of images (SimCLR's), which grow faster, are too small beside what networks hold
+        to bend the line."""
         *before, last = [trial for trial in self.taken if trial.images <= images] or self.taken[:1]
         slope = last.memory / last.images
         if before:
