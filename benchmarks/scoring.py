@@ -52,7 +52,7 @@ def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, Image
     source, _ = open_sources(options)
     options, method = settle(replace(options, accelerator=device.type, precision="auto"), source)
     method.load_state_dict(state["method"])
-    steps_per_epoch = len(source) // options.batch_size
+    steps_per_epoch = len(source) // options.images_per_step
     method.progress = Progress(int(state["step"]), options.epochs * steps_per_epoch, steps_per_epoch)
     return options, source, method
 
@@ -60,8 +60,8 @@ def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, Image
 def batches(source: ImageSource, options: PretrainOptions, skip: int, device: torch.device) -> Iterator[ImageBatch]:
     order = torch.randperm(len(source), generator=stream(0, "benchmark")).tolist()[skip:]
     bounds = Bounds(options.decode_size or 512)
-    for start in range(0, len(order) - options.batch_size + 1, options.batch_size):
-        rows = order[start : start + options.batch_size]
+    for start in range(0, len(order) - options.images_per_step + 1, options.images_per_step):
+        rows = order[start : start + options.images_per_step]
         yield ImageBatch.pack([source.read(row, bounds) for row in rows], rows).to(device)
 
 
@@ -147,7 +147,7 @@ def main() -> None:
         everything[str(folder)] = {"method": options.method["name"], "hardness": kept, "times": times}
         table(
             f"{options.method['name']}, {options.backbone.name} at {options.image_size} px, batch "
-            f"{options.batch_size}, {args.device}, {torch.get_num_threads()} threads; {args.images} images",
+            f"{options.images_per_step}, {args.device}, {torch.get_num_threads()} threads; {args.images} images",
             ["scoring", "hardness kept", "exact choice", "step", "lowest", "highest"],
             [
                 [

@@ -39,12 +39,12 @@ def one_each(slots: Iterable[Slot], write: Callable[[Slot], object]) -> str:
 def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
     # shapes stands for the data, whose size at most depends on it
     options, method = settle(recipes()[name](), Shapes(count=10))
-    steps = IMAGES[name.rpartition("_")[2]] // options.batch_size
+    steps = IMAGES[name.rpartition("_")[2]] // options.images_per_step
     rates = create_rates(options, steps)
     warmup, last = round((options.warmup_epochs or 0) * steps), options.epochs * steps - 1
     slots = method.plan.slots
     resolved: dict[str, object] = {
-        "batch size": options.batch_size,
+        "batch size": options.images_per_step,
         "steps per epoch": steps,
         "lr at step 0": rates.at(0),
         "lr at end of warm-up": rates.at(warmup),

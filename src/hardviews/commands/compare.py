@@ -166,14 +166,19 @@ def _written(options: CompareOptions) -> dict[str, tuple[str, ...]]:
 
 
 def _options(name: str, common: Sequence[str], argv: Sequence[str]) -> PretrainOptions:
+    if "--doctor" in (*common, *argv):
+        raise InputError("--doctor: looks at one run; give it to hardviews pretrain")
     for argument in common:
         instead = OWN.get(argument.partition("=")[0])
         if instead:
             raise InputError(f"{argument.partition('=')[0]}: every arm has its own here; give {instead}")
     try:
-        return pretrain.parse([*common, *argv])[0]
+        options, _ = pretrain.parse([*common, *argv])
     except InputError as error:
         raise InputError(f"arm {name}: {error}") from error
+    if options.batch_size == "auto":
+        raise InputError("batch-size: auto may come out differently for each run, and arms share it; give a number")
+    return options
 
 
 def _check_alike(arms: Sequence[Arm]) -> None:

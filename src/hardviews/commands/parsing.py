@@ -117,7 +117,7 @@ def _in_words(hint: Any) -> str:
         return simple[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return f"one of {', '.join(map(str, arguments))}"
+        return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
     if origin in (list, tuple):
         return f"{len(arguments)} numbers such as 0.1,0.2,0.3" if origin is tuple else "numbers such as 2,2,16"
     if origin is dict:

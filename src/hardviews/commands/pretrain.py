@@ -6,15 +6,21 @@ from typing import Any
 
 from hardviews import methods
 from hardviews.commands.parsing import Parser, read_yaml, summary, value_before_parsing
-from hardviews.commands.processes import check_shares, end_with_parent, is_started
+from hardviews.commands.processes import check_shares, end_with_parent, is_started, number
 from hardviews.errors import InputError
 from hardviews.recipes import find, recipes
 from hardviews.training.options import BackboneOptions, PretrainOptions
 
 
 def run(argv: list[str]) -> None:
-    """Parses a command line and trains."""
+    """Parses a command line and trains, or looks whether that would go well."""
     options, as_json = parse(argv)
+    if "--doctor" in argv:
+        from hardviews.commands.doctor import diagnose
+
+        if number() == 0:
+            diagnose(options, as_json)
+        return
     if options.devices * options.nodes > 1 and not is_started():
         from hardviews.commands.launching import launch
 
@@ -41,7 +47,7 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     parser = _parser(None if helps and not asked else named or "simsiam")
     namespace = parser.parse(argv, {} if helps and not asked else given).as_dict()
     as_json = namespace.pop("json")
-    del namespace["config"], namespace["recipe"]
+    del namespace["config"], namespace["recipe"], namespace["doctor"]
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
     namespace["plan"] = namespace.get("plan") or {}
     return PretrainOptions(**namespace), as_json
@@ -58,6 +64,11 @@ def _parser(method: str | None) -> Parser:
     )
     parser.add_argument("--config", type=str, help="a YAML file of these settings, such as a run's config.yaml")
     parser.add_argument("--recipe", type=str, help=f"a published run: {', '.join(recipes())}")
+    parser.add_argument(
+        "--doctor",
+        action="store_true",
+        help="train nothing, but check by a few steps whether the run would go well: data, views, loss, memory, time",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end, and nothing else")
     parser.add_argument(
         "--method.name", type=str, default="simsiam", help=f"{listed}, or package.module.Class (short: --method)"

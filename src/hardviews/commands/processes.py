@@ -34,6 +34,13 @@ def started(devices: int = 1, nodes: int = 1) -> tuple[int, int]:
     return int(per_node), int(os.environ["SLURM_NTASKS"]) // int(per_node)
 
 
+def shared_by(options: PretrainOptions) -> tuple[int, int]:
+    """Processes per machine and machines, once the batch is settled; raises as ``started`` and ``check_shares`` do."""
+    devices, nodes = started(options.devices, options.nodes)
+    check_shares(options, devices, nodes)
+    return devices, nodes
+
+
 def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     """Raises InputError where the images of a step can't be shared evenly, or there are not so many devices."""
     import torch
@@ -46,12 +53,14 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     if min(devices, nodes, options.accumulate) < 1:
         raise InputError("devices, nodes and accumulate must be at least 1")
     shares = devices * nodes * options.accumulate
-    if options.batch_size % shares:
+    if options.batch_size == "auto":  # it will be a number of whole shares
+        return
+    if options.images_per_step % shares:
         raise InputError(
             f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
             f"in {options.accumulate} parts"
         )
-    if options.batch_size == shares:
+    if options.images_per_step == shares:
         raise InputError(f"batch-size: {options.batch_size} leaves one image to a forward, and BN needs two; give more")
 
 

@@ -155,7 +155,7 @@ def check(options: PretrainOptions) -> None:
     for least, names in at_least.items():
         for name in names.split():
             value = getattr(options, name)
-            if value is not None and value < least:
+            if value is not None and value != "auto" and value < least:
                 raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
     if options.knn_temperature <= 0:
         raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")

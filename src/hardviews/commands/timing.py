@@ -1,8 +1,9 @@
 """How long a step of several arms takes, side by side, before anything is trained."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -51,7 +52,7 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
         InputError: an arm can't be built.
     """
     alone = {
-        name: replace(arm, devices=1, nodes=1, batch_size=arm.batch_size // (arm.devices * arm.nodes))
+        name: replace(arm, devices=1, nodes=1, batch_size=arm.images_per_step // (arm.devices * arm.nodes))
         for name, arm in arms.items()
     }
     first = next(iter(alone.values()))
@@ -74,11 +75,27 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
             spent[name].append(_seconds(lambda: _take(step, images, turn), fabric.device))  # noqa: B023  # called at once
         if turn > WARM_UP and time.perf_counter() > end:
             break
-    for _ in range(AHEAD * options.workers):  # made meanwhile
-        next(batches)
-    data = _seconds(lambda: [next(batches) for _ in range(rounds)], fabric.device) / rounds
+    data = seconds_to_make(batches, options.workers, rounds)
     medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
-    return Timing(medians, data, len(source) // next(iter(arms.values())).batch_size, options.workers > 0)
+    return Timing(medians, data, len(source) // next(iter(arms.values())).images_per_step, options.workers > 0)
+
+
+def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, longest: float = inf) -> float:
+    """Seconds in which a loader makes a batch, the mean of so many, or of as many as there is time for.
+
+    Args:
+        batches: of the loader, whose workers have made some in the meantime.
+        workers: how many.
+        rounds: batches that are waited for.
+        longest: seconds after which no further one is.
+    """
+    for _ in range(AHEAD * workers):  # made meanwhile
+        next(batches)
+    begun, spent, made = time.perf_counter(), 0.0, 0
+    while made < rounds and spent <= longest:
+        next(batches)
+        made, spent = made + 1, time.perf_counter() - begun
+    return spent / made
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:

@@ -1,6 +1,5 @@
 """Carries out a run: data, settled options and method in; step, loop, folder and summary out."""
 
-import json
 import logging
 import re
 import time
@@ -9,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
@@ -18,10 +17,12 @@ from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from hardviews.commands.batch_size import agreed, settle_batch_size
 from hardviews.commands.monitoring import create_evaluate
-from hardviews.commands.processes import check_shares, part_ways, started, together
+from hardviews.commands.processes import part_ways, shared_by, together
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
+from hardviews.commands.summaries import finish, headline, show
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
@@ -35,7 +36,7 @@ from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
-from hardviews.training.run_folder import RunFolder, provenance
+from hardviews.training.run_folder import RunFolder
 from hardviews.training.sharding import Whole, shard_backbones
 from hardviews.training.step import Observe, Step, look_away
 from hardviews.training.telemetry import Followed, Telemetry
@@ -66,11 +67,14 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         options = replace(options, epoch_images=len(source), telemetry=0)
     matches: list[Match] = []
     options, method = settle(options, source, matches.append)
-    config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    options = settle_batch_size(options)
+    config = config_of(options)
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, CHECKPOINT_COPIES * 4 * parameters)
     fabric = create_fabric(options)
+    options = agreed(fabric, options)
+    config["batch_size"] = options.batch_size
     loader = create_loader(options, source, fabric)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
@@ -107,10 +111,14 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     return summary
 
 
+def config_of(options: PretrainOptions) -> dict[str, Any]:
+    """What ``config.yaml`` holds of settled options."""
+    return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+
+
 def create_fabric(options: PretrainOptions) -> Fabric:
     """Of this process and the others, all of which come here."""
-    devices, nodes = started(options.devices, options.nodes)
-    check_shares(options, devices, nodes)
+    devices, nodes = shared_by(options)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
     fabric = Fabric(
         accelerator=options.accelerator,
@@ -137,7 +145,7 @@ def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
 def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
     return Loader(
         source,
-        batch_size=options.batch_size // fabric.world_size,
+        batch_size=options.images_per_step // fabric.world_size,
         seed=options.seed,
         process=fabric.global_rank,
         processes=fabric.world_size,
@@ -147,9 +155,14 @@ def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric
         tolerance=options.max_unreadable,
         pin_memory=fabric.device.type == "cuda",
         device=fabric.device,
-        in_memory="auto" if options.in_memory == "auto" else options.in_memory == "on",
+        in_memory=in_memory(options),
         shuffle_bytes=SHUFFLE_BYTES if options.shuffle_bytes is None else options.shuffle_bytes,
     )
+
+
+def in_memory(options: PretrainOptions) -> bool | Literal["auto"]:
+    """As a loader is told."""
+    return "auto" if options.in_memory == "auto" else options.in_memory == "on"
 
 
 def create_telemetry(
@@ -219,7 +232,7 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
     """Settled rates, the peak of which is per 256 images, scaled to the batch."""
-    peak = (options.lr or 0.0) * options.batch_size / 256
+    peak = (options.lr or 0.0) * options.images_per_step / 256
     warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
     steps = options.epochs * steps_per_epoch
     return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
@@ -239,61 +252,3 @@ def run_folder_name(options: PretrainOptions, now: str) -> Path:
     """Where a run goes that was not told: ``runs/TIME-METHOD-DATA``."""
     data = re.sub(r"[^\w.-]+", "-", Path(str(options.data)).name) or "data"
     return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"
-
-
-def headline(
-    options: PretrainOptions, source: ImageSource | Stream, step: Step, fabric: Fabric, folder: RunFolder
-) -> str:
-    plan = step.plan
-    drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
-    chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
-    where = f"{fabric.world_size} x {fabric.device.type}" if fabric.world_size > 1 else fabric.device.type
-    return (
-        f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
-        f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
-        f"{options.precision} on {where}; run folder {folder.path}"
-    )
-
-
-def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
-    """Writes ``summary.json``, of all parts of a run that was interrupted."""
-    summary: dict[str, Any] = dict(folder.summary())
-    summary |= {
-        "unreadable": folder.unreadable(),
-        "images_per_second": summary["steps"] * options.batch_size / summary["seconds"],
-        "epochs": options.epochs,
-        "seed": options.seed,
-        "method": options.method["name"],
-        "backbone": options.backbone.name,
-        "data": options.data,
-        **provenance(),
-    }
-    folder.write_summary(summary)
-    return summary
-
-
-def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_json: bool) -> None:
-    """What a run ends with in the terminal."""
-    if as_json:
-        print(json.dumps({**summary, "run": str(folder.path)}, indent=2))
-        return
-    if "knn_top1" in summary:
-        figures = [
-            f"{label} {summary[key]:.1%}"
-            for label, key in (
-                ("raw pixels", "knn_top1_pixels"),
-                ("untrained backbone", "knn_top1_untrained"),
-                ("trained backbone", "knn_top1"),
-            )
-            if key in summary
-        ]
-        console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
-    if summary["unreadable"]:
-        console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
-    minutes, seconds = divmod(round(summary["seconds"]), 60)
-    console.print(
-        f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )

@@ -1,5 +1,7 @@
 """Images by their index: decoded when they are asked for, or all decoded beforehand and held where training runs."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,12 @@ from hardviews.views.images import ImageBatch
 
 # Small sets up to this many decoded bytes are held without being asked, and on the device that trains.
 RESIDENT_BYTES = 512 << 20
+
+
+def is_held(source: ImageSource, in_memory: bool | Literal["auto"]) -> bool:
+    """Whether all images are to be decoded beforehand: where that was asked for, or they are few and small."""
+    side = source.native_size or 0
+    return in_memory is True or (in_memory == "auto" and 0 < len(source) * side * side * 3 <= RESIDENT_BYTES)
 
 
 class Decoded:

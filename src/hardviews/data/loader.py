@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hardviews.data.decode import DECODE_SIZE, Bounds, Faults, UnreadableImage, printable
-from hardviews.data.held import RESIDENT_BYTES, Decoded, Held, held
+from hardviews.data.held import Decoded, Held, held, is_held
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
 from hardviews.data.workers import by_workers, until_failure
@@ -27,6 +27,20 @@ Loaded = tuple[ImageBatch | None, Faults]
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     """The order of an epoch: a permutation of 0..n-1, int64 ``[n]``."""
     return torch.randperm(n, generator=stream(seed, "order", epoch))
+
+
+def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
+    """Whole batches, of all processes together, in the data.
+
+    Raises:
+        InputError: there is none.
+    """
+    if batch_size > len(source):
+        raise InputError(
+            f"a batch of {batch_size} images is larger than the data: {source.name} has {len(source)}; "
+            f"give a batch-size of {len(source)} or less"
+        )
+    return len(source) // batch_size
 
 
 def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES) -> Bounds:
@@ -95,17 +109,12 @@ class Loader:
         device: torch.device = CPU,
         shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
-        n, whole = len(source), batch_size * processes
+        whole = batch_size * processes
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1, not {batch_size}")
-        if whole > n:
-            raise InputError(
-                f"a batch of {whole} images is larger than the data: {source.name} has {n}; "
-                f"give a batch-size of {n} or less"
-            )
         self.source, self.batch_size, self.workers = source, batch_size, workers
         self.tolerance, self.pin_memory = tolerance, pin_memory
-        self.steps_per_epoch = n // whole
+        self.steps_per_epoch = steps_per_epoch(source, whole)
         self.unreadable: dict[str, str] = {}
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
         self.bounds = bounds
@@ -120,8 +129,7 @@ class Loader:
             self._steps = Decoding(bounds)
             return
         self._images = Decoded(source, bounds)
-        side = source.native_size
-        if in_memory is True or (in_memory == "auto" and side and n * side * side * 3 <= RESIDENT_BYTES):
+        if is_held(source, in_memory):
             self._images = held(source, bounds, in_memory is True, device) or self._images
         self._steps = _Steps(self._images, batch_size, seed, process, processes)
 

@@ -63,7 +63,7 @@ class Stream:
     def path(self, index: int) -> str:
         return f"{self.shards[index >> PLACES]}#{index & ((1 << PLACES) - 1)}"
 
-    def part(self, seed: int, epoch: int, process: int, processes: int) -> Iterator[Encoded]:
+    def part(self, seed: int, epoch: int, process: int, processes: int) -> Generator[Encoded, None, None]:
         """A process's images of an epoch, unshuffled: every process gets as many shards as any other, in an order drawn
         for the epoch; those left over are read by all, and each takes every P-th image of them."""
         order: list[int] = torch.randperm(len(self.shards), generator=stream(seed, "shards", epoch)).tolist()

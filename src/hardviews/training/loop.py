@@ -18,6 +18,7 @@ from hardviews.errors import RunError, StoppedError
 from hardviews.training.collapse import CollapseWatch
 from hardviews.training.logbook import Logbook
 from hardviews.training.loggers import Logger
+from hardviews.training.memory import is_out_of_memory
 from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
 from hardviews.training.saving import DivergedError, Saver
@@ -282,8 +283,7 @@ class Loop:
             self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
         except RuntimeError as error:
-            # CPUs have no class of their own for it.
-            if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             scoring = self.step.scorer.scoring
             raise RunError(

@@ -67,7 +67,8 @@ class PretrainOptions:
         image_size: side of a view in pixels; by default the data's own size for small sets, else 224.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
         std: per channel, as mean.
-        batch_size: images per step, over all processes.
+        batch_size: images per step, over all processes; auto takes the most that fit in memory, found by trial steps
+            before the run: processes x accumulate x a power of two, at most 4096, which the run's config.yaml records.
         accumulate: parts in which a process takes its images of a step, for less memory.
         epochs: passes over the data.
         seed: of weights, order, views and choices.
@@ -142,7 +143,7 @@ class PretrainOptions:
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    batch_size: int = 256
+    batch_size: int | Literal["auto"] = 256
     accumulate: int = 1
     epochs: int = 100
     seed: int = 0
@@ -180,3 +181,10 @@ class PretrainOptions:
     telemetry: int = 2048
     gallery: int = 16
     wandb: str | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        """``batch_size``, which is a number once it is settled."""
+        if self.batch_size == "auto":
+            raise TypeError("batch_size is not settled")
+        return int(self.batch_size)

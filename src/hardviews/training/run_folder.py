@@ -61,14 +61,20 @@ class RunFolder:
             self._check_same(config)
         elif self.path.exists() and any(self.path.iterdir()):
             raise InputError(f"out: {self.path} holds other files and no run; give a new or empty folder")
-        existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
-        free = shutil.disk_usage(existing).free
-        if free < bytes_needed:
+        if self.free() < bytes_needed:
             raise InputError(
-                f"out: {existing} has {free / 2**20:.0f} MiB free, and this run's "
+                f"out: {self.existing()} has {self.free() / 2**20:.0f} MiB free, and this run's "
                 f"checkpoints need {bytes_needed / 2**20:.0f} MiB; "
                 "free some or give another folder"
             )
+
+    def existing(self) -> Path:
+        """The folder, or the innermost one around it that is there."""
+        return next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+
+    def free(self) -> int:
+        """Bytes free on the disk where it is, or will be."""
+        return shutil.disk_usage(self.existing()).free
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
         there = self.config()

@@ -1,0 +1,72 @@
+"""What a run says of itself where it begins and where it has ended."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
+from hardviews.training.options import PretrainOptions
+from hardviews.training.run_folder import RunFolder, provenance
+from hardviews.training.step import Step
+
+
+def headline(
+    options: PretrainOptions, source: ImageSource | Stream, step: Step, fabric: Fabric, folder: RunFolder
+) -> str:
+    plan = step.plan
+    drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
+    chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
+    where = f"{fabric.world_size} x {fabric.device.type}" if fabric.world_size > 1 else fabric.device.type
+    return (
+        f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
+        f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
+        f"{options.precision} on {where}; run folder {folder.path}"
+    )
+
+
+def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
+    """Writes ``summary.json``, of all parts of a run that was interrupted."""
+    summary: dict[str, Any] = dict(folder.summary())
+    summary |= {
+        "unreadable": folder.unreadable(),
+        "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "method": options.method["name"],
+        "backbone": options.backbone.name,
+        "data": options.data,
+        **provenance(),
+    }
+    folder.write_summary(summary)
+    return summary
+
+
+def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_json: bool) -> None:
+    """What a run ends with in the terminal."""
+    if as_json:
+        print(json.dumps({**summary, "run": str(folder.path)}, indent=2))
+        return
+    if "knn_top1" in summary:
+        figures = [
+            f"{label} {summary[key]:.1%}"
+            for label, key in (
+                ("raw pixels", "knn_top1_pixels"),
+                ("untrained backbone", "knn_top1_untrained"),
+                ("trained backbone", "knn_top1"),
+            )
+            if key in summary
+        ]
+        console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
+    if summary["unreadable"]:
+        console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
+    minutes, seconds = divmod(round(summary["seconds"]), 60)
+    console.print(
+        f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,103 @@
+"""How much memory a process may come to hold, and how much it held at most."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# Of a group of processes: where, its limit, what it holds, the name of what the kernel would drop first; by version.
+FILES = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def available(device: torch.device, processes: int = 1) -> int:
+    """Bytes that this process may come to hold on a device, with those that it holds already.
+
+    Args:
+        device: a CUDA device, else main memory is meant.
+        processes: that share the main memory; a CUDA device is taken to be one's own.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device))
+    return resident() + min([_free(), *_left_in_groups()]) // processes
+
+
+def in_words(number: int) -> str:
+    """Bytes in the unit that people would use."""
+    return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device could not give what was asked for; CPUs have no class of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def start_peak(device: torch.device) -> None:
+    """Lets ``peak`` begin anew. Where the kernel can't (it is Linux's), main memory's peak is that of the process's
+    life, which serves as long as what is measured grows."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        (PROC / "self/clear_refs").write_text("5")
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes this process held since ``start_peak``: of tensors on CUDA, else resident in main memory."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM")
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    try:
+        return _kilobytes(PROC / "self/status", name)
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if os.uname().sysname == "Darwin" else most * 1024
+
+
+def _free() -> int:
+    """What the machine could give, page cache included."""
+    try:
+        return _kilobytes(PROC / "meminfo", "MemAvailable")
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What the limits of this process's control groups leave it, from its own to the outermost: containers have one."""
+    try:
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+    for controller, most, now, dropped in FILES:
+        folder = CGROUPS / controller / own.get(controller, "/").strip("/")
+        while folder.is_relative_to(CGROUPS / controller):
+            try:
+                limit, used = (folder / most).read_text().strip(), int((folder / now).read_text())
+                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except OSError:  # not of this version, or of a group that can't be seen from here
+                limit, used, statistics = "max", 0, {}
+            if limit != "max":
+                yield max(int(limit) - used + int(statistics.get(dropped, 0)), 0)
+            folder = folder.parent
