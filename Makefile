@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test browser check dist endure test-oldest constraints clean
+.PHONY: demo test browser check dist endure faults test-oldest constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
@@ -39,6 +39,10 @@ dist: $(VENV)/.installed-test
 # What takes hours: the full counts of what `make test` runs a sample of.
 endure: $(VENV)/.installed-test
 	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure
+
+# Puts every fault into real runs, and writes down what came of it.
+faults: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m fault --faults docs/faults.md
 
 # The lower bounds of pyproject.toml, on the oldest versions they allow.
 test-oldest:

@@ -33,7 +33,7 @@ OF_A_RUN = [code for code in CODE if "runs/first" in code]
 
 @pytest.mark.parametrize("code", [code for code in CODE if code not in OF_A_RUN])
 def test_code_blocks_run(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         assert main(shlex.split(command + extra)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
     assert (tmp_path / "RUN" / "summary.json").exists()
     for code in OF_A_RUN:
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=240, cwd=tmp_path)
     assert OF_A_RUN[0] in (Path(__file__).parents[1] / "docs" / "telemetry.md").read_text(encoding="utf-8")
 
 

@@ -2,12 +2,12 @@
 
 import fcntl
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +29,77 @@ TINY = shlex.split(
 )
 
 
+@dataclass
+class Made:
+    """A comparison that was interrupted in the middle of its first run, and made to its end by the same command.
+
+    Args:
+        folder: its folder.
+        interrupted: the exit code of the first command, and what it said.
+        left: whether its run had ended, and what its log said.
+        code: the exit code of the second.
+    """
+
+    folder: Path
+    interrupted: tuple[int, str]
+    left: tuple[bool, str]
+    code: int
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "comparison.json").read_text()))
+
+    def run(self, arm: str) -> Path:
+        return self.folder / "runs" / f"{arm}-24-epochs-seed-0"
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[str, Any]]:
-    """A comparison of three arms, of which one can't be trained: its folder, exit code, and comparison.json."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Of three arms, of which one can't be trained."""
     folder = tmp_path_factory.mktemp("compare") / "out"
-    argv = [*TINY, "--epochs", "2", "--seeds", "1", "--arm", "broken: --lr 1e30 --max-skipped 2", "--timed-steps", "2"]
-    code = main(["compare", *argv, "--out", str(folder), "--equal-time", "false"])
-    return folder, code, json.loads((folder / "comparison.json").read_text())
+    argv = ["compare", *TINY, "--epochs", "24", "--seeds", "1", "--arm", "broken: --lr 1e30 --max-skipped 2"]
+    argv += ["--timed-steps", "2", "--log-steps", "1", "--equal-time", "false", "--out", str(folder)]
+    process = subprocess.Popen([sys.executable, "-m", "hardviews.cli", *argv], stderr=subprocess.PIPE, text=True)
+    run = folder / "runs" / "random-24-epochs-seed-0"
+    deadline = time.monotonic() + 240
+    while not (run / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=240)
+    left = (run / "summary.json").exists(), run.with_name(run.name + ".log").read_text()
+    with run.with_name(run.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+    return Made(folder, (process.returncode, said), left, main(argv))
 
 
-def test_a_failing_arm_loses_no_other(made: tuple[Path, int, dict[str, Any]]) -> None:
-    folder, code, found = made
-    assert code == 1
+def test_an_interrupted_one_goes_on(made: Made) -> None:
+    """SIGINT in the middle of a run: its process has ended when the comparison has, and the same command finishes."""
+    code, said = made.interrupted
+    assert code == 130
+    assert "the same command goes on where it stopped" in said
+    finished, log = made.left
+    assert not finished
+    assert "saved" in log  # it was asked once, and let go on to where it could
+    run = made.run("random")
+    assert "going on at step" in run.with_name(run.name + ".log").read_text()
+    steps = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == [str(step) for step in range(96)]
+
+
+def test_a_failing_arm_loses_no_other(made: Made) -> None:
+    found = made.found
+    assert made.code == 1
     assert len(found["failed"]) == 1
     assert "broken" in found["failed"][0]
     assert "not finite" in found["failed"][0]
     assert [row["arm"] for row in found["rows"]] == ["random", "hardest"]
-    assert "| hardest | 2 | 1 |" in (folder / "comparison.md").read_text()
+    assert "| hardest | 24 | 1 |" in (made.folder / "comparison.md").read_text()
 
 
-def test_figures_are_those_of_the_runs(made: tuple[Path, int, dict[str, Any]]) -> None:
-    folder, _, found = made
+def test_figures_are_those_of_the_runs(made: Made) -> None:
+    found = made.found
     for row in found["rows"]:
-        run = folder / "runs" / f"{row['arm']}-2-epochs-seed-0"
+        run = made.run(row["arm"])
         [result] = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
         assert row["figures"] == {"knn_top1": {"runs": 1, "mean": result["knn_top1"], "deviation": None}}
         assert row["seconds"]["mean"] == json.loads((run / "summary.json").read_text())["seconds"]
@@ -60,8 +108,8 @@ def test_figures_are_those_of_the_runs(made: tuple[Path, int, dict[str, Any]]) -
     assert hard["differences"]["knn_top1"] == {"seeds": 1, "mean": pytest.approx(difference), "half_width": None}
 
 
-def test_arms_see_the_same_images_and_candidates(made: tuple[Path, int, dict[str, Any]]) -> None:
-    plain, hard = (telemetry.load(made[0] / "runs" / f"{arm}-2-epochs-seed-0") for arm in ("random", "hardest"))
+def test_arms_see_the_same_images_and_candidates(made: Made) -> None:
+    plain, hard = (telemetry.load(made.run(arm)) for arm in ("random", "hardest"))
     for name in ("step", "image", "box", "jitter", "flip"):
         assert (plain[name] == hard[name]).all(), name
     assert (plain["kept"] != hard["kept"]).any()
@@ -69,12 +117,11 @@ def test_arms_see_the_same_images_and_candidates(made: tuple[Path, int, dict[str
     assert np.isnan(plain["cost"]).all()  # nothing was scored for it
 
 
-def test_what_is_done_is_not_done_again(
-    made: tuple[Path, int, dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_done_is_not_done_again(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor is a run that another process holds; the plan need not be timed again."""
-    folder, _, before = made
-    argv = ["compare", *TINY, "--epochs", "2", "--seeds", "1", "--out", str(folder), "--equal-time", "false", "--json"]
+    folder, before = made.folder, made.found
+    argv = ["compare", *TINY, "--epochs", "24", "--seeds", "1", "--log-steps", "1", "--out", str(folder), "--json"]
+    argv += ["--equal-time", "false"]
     stamps = {file: file.stat().st_mtime_ns for file in (folder / "runs").rglob("*") if file.suffix != ".lock"}
     assert main(argv) == 0
     printed = capsys.readouterr()
@@ -82,12 +129,12 @@ def test_what_is_done_is_not_done_again(
     assert printed.err.count("(there already)") == 2
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}
     # One more seed, whose first run is somebody else's.
-    held = folder / "runs" / "random-2-epochs-seed-1.lock"
+    held = folder / "runs" / "random-24-epochs-seed-1.lock"
     with held.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main([*argv, "--seeds", "2"]) == 0
     printed = capsys.readouterr()
-    assert "random, 2 epochs, seed 1: another process is at it" in printed.err
+    assert "random, 24 epochs, seed 1: another process is at it" in printed.err
     rows = json.loads(printed.out)["rows"]
     assert [row["seconds"]["runs"] for row in rows] == [1, 2]
     assert rows[1]["differences"]["knn_top1"]["seeds"] == 1
@@ -96,42 +143,17 @@ def test_what_is_done_is_not_done_again(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["--epochs", "3"], "epochs of random is 2 there and 3 here"),
+        (["--epochs", "3"], "epochs of random is 24 there and 3 here"),
         (["--baseline", "hardest"], "the baseline is random"),
         (["--views", "6"], "views of random is None there and 6 here"),
     ],
 )
 def test_another_comparison_is_refused(
-    made: tuple[Path, int, dict[str, Any]], change: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    made: Made, change: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = [*TINY, "--epochs", "2", "--seeds", "1", "--out", str(made[0]), *change]
+    argv = [*TINY, "--epochs", "24", "--seeds", "1", "--log-steps", "1", "--out", str(made.folder), *change]
     assert main(["compare", *argv]) == 2
     assert says in capsys.readouterr().err
-
-
-def test_an_interrupted_one_goes_on(tmp_path: Path) -> None:
-    """SIGINT in the middle of a run: its process has ended when the comparison has, and the same command finishes."""
-    command = [sys.executable, "-m", "hardviews.cli", "compare", *TINY, "--epochs", "40", "--seeds", "1"]
-    command += ["--policies", "random,lowest_iou", "--equal-time", "false", "--timed-steps", "1", "--log-steps", "1"]
-    command += ["--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    run = tmp_path / "out" / "runs" / "random-40-epochs-seed-0"
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "the same command goes on where it stopped" in said
-    assert not (run / "summary.json").exists()
-    log = run.with_name(run.name + ".log").read_text()
-    assert "saved" in log  # it was asked once, and let go on to where it could
-    with run.with_name(run.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
-    assert subprocess.run(command, check=False).returncode == 0
-    assert "going on at step" in run.with_name(run.name + ".log").read_text()
-    steps = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
-    assert steps == [str(step) for step in range(160)]
 
 
 def request(*argv: str) -> verb.Request:
@@ -195,11 +217,11 @@ def test_reading_counts_where_no_worker_does_it_beside() -> None:
     assert Timing({"random": 2.0}, 1.5, 10, beside=False).epoch("random") == 35
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["compare", *TINY, "--epochs", "4", "--out", str(tmp_path / "out"), "--dry-run", "--timed-steps", "2"])
-        == 0
-    )
+def test_a_dry_run_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "timed", lambda arms, _: Timing(dict.fromkeys(arms, 1.0), 0.0, 4))
+    assert main(["compare", *TINY, "--epochs", "4", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "2 arms, seeds 0, 1, 2" in said
     assert "random: 4 epochs of" in said

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,91 @@ from tests.commands.test_pretrain import SIMSIAM, TINY, assert_equal, rows, stat
 from tests.data.serving import serving
 from tests.data.tars import png, shards
 
-STEPS = 24  # three epochs of 64 images
 
-
-def command(data: str, out: Path, *more: str) -> list[str]:
+def arguments(data: str, out: Path, *more: str) -> list[str]:
     line = f"{TINY} {SIMSIAM} --batch-size 8 --epochs 3 --checkpoint-steps 3 --workers 1 --knn-epochs 3".split()
-    return [sys.executable, "-m", "hardviews.cli", "pretrain", *line, "--data", data, "--out", str(out), *more]
+    return ["pretrain", *line, "--data", data, "--out", str(out), *more]
 
 
-def killed(arguments: list[str], out: Path) -> None:
-    """Runs until there is a checkpoint, which is in the middle of an epoch, and not a moment longer."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (out / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+# Kills itself in the middle of an epoch, and after its first checkpoint.
+KILLED = """
+import os, signal, sys
+from hardviews.cli import main
+from hardviews.training.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def save_and_die(*given):
+    save(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+main(sys.argv[1:])
+"""
+# Nobody waits long.
+HURRIED = """
+import sys
+from hardviews.cli import main
+from hardviews.data import remote
+
+remote.TIMEOUT, remote.PAUSES = 1.0, (0.01,) * 3
+sys.exit(main(sys.argv[1:]))
+"""
 
 
-def assert_goes_on(data: str, tmp_path: Path, *more: str) -> None:
+def process(code: str, line: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *line], check=False, capture_output=True, text=True, timeout=240)
+
+
+def assert_goes_on(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> None:
     """What a killed run comes to is what an uninterrupted one does, bit for bit."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(data, whole, *more), check=True, capture_output=True)
-    killed(command(data, cut, *more), cut)
-    assert 0 < state(cut)["step"] < STEPS
-    assert state(cut)["step"] % 8
-    done = subprocess.run(command(data, cut, *more), check=True, capture_output=True, text=True)
-    assert "going on at step" in done.stdout
+    assert main(arguments(data, whole, *more)) == 0
+    assert process(KILLED, arguments(data, cut, *more)).returncode == -signal.SIGKILL
+    assert state(cut)["step"] == 3
+    capsys.readouterr()
+    assert main(arguments(data, cut, *more)) == 0
+    assert "going on at step 3 of 24" in capsys.readouterr().out
     assert_equal(state(whole), state(cut))
     assert rows(whole) == rows(cut)
-    assert [row["step"] for row in rows(cut)] == [str(step) for step in range(STEPS)]
+    assert [row["step"] for row in rows(cut)] == [str(step) for step in range(24)]
 
 
-def test_a_killed_run_on_local_shards_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_on_local_shards_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(tmp_path / "set", [30, 4, 30], (40, 36))
-    assert_goes_on(f"{tmp_path}/set/{{000..002}}.tar", tmp_path)
+    assert_goes_on(f"{tmp_path}/set/{{000..002}}.tar", tmp_path, capsys)
     assert "knn_top1" in (tmp_path / "cut" / "evaluation.csv").read_text()  # of the .cls members
 
 
-def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(tmp_path / "set", [16] * 4, (40, 36))
     with serving(tmp_path / "set") as served:
         served.faults = {"001.tar": ("break", 3)}
         data = f"{served.address}/{{000..003}}.tar"
-        assert_goes_on(data, tmp_path, "--epoch-images", "64", "--shuffle-bytes", "2000")
+        assert_goes_on(data, tmp_path, capsys, "--epoch-images", "64", "--shuffle-bytes", "2000")
+
+
+@pytest.mark.fault("server that stalls, breaks off, or says 500", "asked again for what is missing")
+@pytest.mark.fault("server that stays silent", "a clear line; the same command goes on")
+def test_a_server_that_misbehaves(tmp_path: Path) -> None:
+    shards(tmp_path / "set", [16] * 4, (40, 36))
+    with serving(tmp_path / "set") as served:
+        served.faults = {"000.tar": ("stall", 1), "001.tar": ("500", 1), "002.tar": ("break", 1)}
+        more = ("--epoch-images", "64", "--knn-epochs", "0", "--epochs", "1")
+        line = arguments(f"{served.address}/{{000..003}}.tar", tmp_path / "run", *more)
+        done = process(HURRIED, line)
+        assert done.returncode == 0, done.stderr
+        assert [row["skipped"] for row in rows(tmp_path / "run")] == ["0"] * 8
+        served.faults = {"003.tar": ("silence", 99)}
+        line += ["--epochs", "3", "--out", str(tmp_path / "stopped")]
+        stopped = process(HURRIED, line)
+        served.faults = {}
+        assert main(line) == 0
+    assert [row["step"] for row in rows(tmp_path / "stopped")] == [str(step) for step in range(24)]
+    assert stopped.returncode == 1
+    [error] = stopped.stderr.splitlines()
+    assert "003.tar: nothing came for 1 s at byte" in error
+    assert "checkpoint" in error
 
 
 def test_a_stream_of_another_number_of_processes_is_told_what_that_does(
@@ -77,12 +114,14 @@ def test_a_stream_of_another_number_of_processes_is_told_what_that_does(
         raise KeyboardInterrupt
 
     with serving(tmp_path / "set") as served:
-        line = command(f"{served.address}/{{000..003}}.tar", tmp_path / "run", "--epoch-images", "64", "--workers", "0")
+        line = arguments(
+            f"{served.address}/{{000..003}}.tar", tmp_path / "run", "--epoch-images", "64", "--workers", "0"
+        )
         monkeypatch.setattr(Checkpoints, "save", save_as_two_and_stop)
-        assert main(line[3:]) == 130
+        assert main(line) == 130
         monkeypatch.undo()
         capsys.readouterr()
-        assert main(line[3:]) == 0
+        assert main(line) == 0
     assert capsys.readouterr().out.count("this run had 2 processes and has 1") == 1
     assert state(tmp_path / "run")["processes"] == 1
 

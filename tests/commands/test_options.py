@@ -48,6 +48,13 @@ def test_every_spelling() -> None:
     assert parse(["--data", "d", "--views", "4"])[0].views == 4
 
 
+def test_a_method_of_ones_own_may_inherit_its_constructor() -> None:
+    options, _ = parse(["--data", "shapes", "--method", "tests.commands.spoilt.Spoilt", "--method.dim", "8"])
+    assert options.method == {
+        "name": "tests.commands.spoilt.Spoilt", "dim": 8, "predictor_dim": 512, "projector_layers": 3
+    }  # fmt: skip
+
+
 def test_line_over_file_over_recipe(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({"method": "simsiam", "epochs": 7, "backbone": {"name": "resnet34"}, "seed": 2}))

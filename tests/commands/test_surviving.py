@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,10 @@ import torch
 from hardviews.methods.base import Method
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.run_folder import RunFolder
-from tests.commands.test_pretrain import SIMCLR, SIMSIAM, assert_equal, pretrain, rows, state
+from tests.commands.test_pretrain import SIMCLR, SIMSIAM, TINY, assert_equal, pretrain, rows, state
 
-NARROW = (
-    "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16 --tensorboard false"
-)
+REPOSITORY = Path(__file__).parents[2]
+LIMIT = 240  # seconds after which a run is taken to hang
 LINE = f"--data shapes:64 {SIMSIAM} --epochs 3 --backbone.drop_path_rate 0.3 --log-steps 1"
 
 
@@ -41,63 +41,67 @@ def assert_the_same(run: Path, whole: Path) -> None:
     assert (run / "evaluation.csv").read_text() == (whole / "evaluation.csv").read_text()
 
 
+SIGNALLED = f"--data shapes:640 {SIMSIAM} --epochs 2 --log-steps 7 --in-memory off --workers 2 --knn-epochs 0"
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that gets no signal: 80 steps in 2 epochs."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    assert pretrain(f"{SIGNALLED} --out {run}") == 0
+    return run
+
+
+@pytest.mark.fault("SIGINT, SIGTERM or SIGUSR1", "saved after the step; the same command goes on, bit for bit")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_signals_save_and_leave(number: signal.Signals, tmp_path: Path) -> None:
+def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_path: Path) -> None:
     """Sent to all its processes, loader's workers included, in the middle of an epoch."""
-    reference, run = tmp_path / "reference", tmp_path / "run"
-    line = f"--data shapes:640 {SIMSIAM} --epochs 2 --log-steps 7 --in-memory off --workers 2 --knn-epochs 0"
-    command = [sys.executable, "-m", "hardviews.cli", "pretrain", *NARROW.split(), *line.split(), "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, str(run)], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    metrics, deadline = run / "metrics.csv", time.monotonic() + 120
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "hardviews.cli", "pretrain", *f"{TINY} {SIGNALLED} --out {run}".split()]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    metrics, deadline = run / "metrics.csv", time.monotonic() + LIMIT
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + number, said
     assert f"stopped by {number.name}, saved after step" in said
     assert f"the same command with --out {run} goes on" in said
     assert "Traceback" not in said
     done = state(run)["step"]
     assert len(rows(run)) == done < 80
-    for folder in (run, reference):
-        assert subprocess.run([*command, str(folder)], check=False, env=environment).returncode == 0
+    assert pretrain(f"{SIGNALLED} --out {run}") == 0
     assert_equal(state(run), state(reference))
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(80)]
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(reference)]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    damage: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.fault("checkpoint cut short", "said, and the one before it is taken")
+@pytest.mark.fault("checkpoint with a flipped bit", "said, and the one before it is taken")
+@pytest.mark.fault("full disk while a checkpoint is saved", "said, and training goes on; the next one is saved")
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_and_a_full_disk(damage: str, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    save = Checkpoints.save
-
-    def then_stop(self: Checkpoints, saved: dict[str, Any], epoch: int | None = None) -> None:
-        save(self, saved, epoch)
-        if saved["step"] == 8:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", then_stop)
-    assert pretrain(f"{LINE} --out {run}") == 130
-    monkeypatch.undo()
+    shutil.copytree(whole, run)
     last = run / "checkpoints" / "last.pt"
     content = last.read_bytes()
     half = len(content) // 2
     flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
-    last.write_bytes({"cut": content[:half], "flipped": flipped, "empty": b""}[damage])
-    capsys.readouterr()
-    assert pretrain(f"{LINE} --out {run}") == 0
-    said = capsys.readouterr().out
-    assert f"{last}: can't be loaded as a checkpoint" in said
-    assert "the checkpoint before it is taken" in said
-    assert "going on at step 4 of 12" in said
+    last.write_bytes(content[:half] if damage == "cut" else flipped)
+    last.with_name("last.pt.part").symlink_to("/dev/full")  # the first is written there, and no other
+    found = process(f"{LINE} --checkpoint-steps 2 --out {run}")
+    assert found.returncode == 0, found.stderr
+    assert f"{last}: can't be loaded as a checkpoint" in found.stdout
+    assert "the checkpoint before it is taken" in found.stdout
+    assert "going on at step 8 of 12" in found.stdout
+    assert f"step 10: no checkpoint could be saved ({last}: No space left on device); training goes on" in found.stdout
     assert_the_same(run, whole)
-    assert state(run)["step"] == 12
     assert Checkpoints(run / "checkpoints").newest()[1] == []
+
+
+def process(line: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hardviews.cli", "pretrain", *TINY.split(), *line.split()]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT, cwd=REPOSITORY)
 
 
 def test_without_any_whole_checkpoint_nothing_is_started_over(
@@ -154,9 +158,8 @@ def test_a_full_disk_stops_nothing(
     assert_the_same(run, whole)
 
 
-def test_a_run_that_can_not_be_saved_at_its_end_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.fault("file system that takes no checkpoint at all", "training goes on; at the end a clear line")
+def test_a_run_that_can_not_be_saved_at_its_end_says_so(tmp_path: Path) -> None:
     """The file system itself refuses the file: its size is limited to less than the checkpoint's."""
     code = (
         "import resource, signal, sys; from hardviews.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -164,7 +167,7 @@ def test_a_run_that_can_not_be_saved_at_its_end_says_so(
     )
     run = tmp_path / "run"
     line = f"--data shapes:64 {SIMSIAM} --epochs 2 --telemetry 0 --knn-epochs 0 --workers 0 --out {run}"
-    command = [sys.executable, "-c", code, "pretrain", *NARROW.split(), *line.split()]
+    command = [sys.executable, "-c", code, "pretrain", *TINY.split(), *line.split()]
     found = subprocess.run(command, check=False, capture_output=True, text=True)
     assert found.returncode == 1
     assert "training goes on" in found.stdout
@@ -173,6 +176,24 @@ def test_a_run_that_can_not_be_saved_at_its_end_says_so(
     assert "no checkpoint was written yet" in found.stderr
     assert list((run / "checkpoints").iterdir()) == []
     assert len(rows(run)) == 8
+
+
+@pytest.mark.fault("loss or gradient that is not finite", "the step leaves no trace, and is counted")
+@pytest.mark.fault("steps in a row that are not finite", "back once, at a lower rate; then a clear line")
+def test_steps_that_are_not_finite(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    spoilt = SIMSIAM.replace("simsiam", "tests.commands.spoilt.Spoilt")
+    line = f"--data shapes:64 {spoilt} --epochs 4 --knn-epochs 0 --log-steps 1 --max-skipped 3"
+    found = process(f"{line} --out {run}")
+    assert found.returncode == 1
+    for step in (2, 4):
+        assert f"step {step}: skipped, the loss, a cost or a gradient is not finite" in found.stdout
+    assert "step 11: 3 steps in a row were not finite: going back to step 8, at 0.1 of" in found.stdout
+    [error] = found.stderr.splitlines()
+    assert "step 11: 3 steps in a row were not finite, also at a lower rate" in error
+    assert str(run / "checkpoints" / "last.pt") in error
+    assert [row["skipped"] for row in rows(run)] == ["1" if step in (2, 4) or step >= 9 else "0" for step in range(12)]
+    assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
 
 
 class Spoilt:

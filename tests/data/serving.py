@@ -1,14 +1,13 @@
 """A web server on this machine that can be told to misbehave."""
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 
 @dataclass
@@ -18,7 +17,8 @@ class Served:
     Args:
         folder: of the files.
         faults: file → what goes wrong with the first so many answers: ``(kind, answers)``. ``break`` and ``stall``
-            send a quarter of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all.
+            send a quarter of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all. What
+            stalls or is silent stays so.
     """
 
     folder: Path
@@ -30,7 +30,7 @@ class Served:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Served]:
-    served = Served(folder)
+    served, over = Served(folder), Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -58,7 +58,7 @@ def serving(folder: Path) -> Iterator[Served]:
             served.bytes += len(sent)
             if fault in ("stall", "silence"):
                 self.wfile.flush()
-                time.sleep(2)
+                over.wait()
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -71,6 +71,7 @@ def serving(folder: Path) -> Iterator[Served]:
     try:
         yield served
     finally:
+        over.set()
         server.shutdown()
         server.server_close()
         thread.join()

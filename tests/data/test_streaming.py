@@ -24,9 +24,9 @@ from tests.data.tars import png, shards
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """Eight shards of five images each; nobody waits long."""
+    """Eight shards of five images each; nobody waits long, but often enough for a machine that is slow itself."""
     monkeypatch.setattr(remote, "TIMEOUT", 0.5)
-    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(remote, "PAUSES", (0.01,) * 4)
     shards(tmp_path / "set", [5] * 8)
     with serving(tmp_path / "set") as served:
         yield served
@@ -147,8 +147,8 @@ def test_of_a_server_without_ranges_what_was_read_is_passed_over(served: Served)
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (("silence", 99), r"003\.tar: nothing came for 0.5 s at byte \d+, after 3 tries"),
-        (("500", 99), r"003\.tar: the server says 500 .* at byte 0, after 3 tries"),
+        (("silence", 99), r"003\.tar: nothing came for 0.5 s at byte \d+, after 5 tries"),
+        (("500", 99), r"003\.tar: the server says 500 .* at byte 0, after 5 tries"),
         (None, r"003\.tar: the server says 404 Not Found at byte 0; "),
         (b"cut", r"003\.tar: damaged at byte 2048: it ends here or before"),
     ],
@@ -168,12 +168,12 @@ def test_a_shard_that_cant_be_read_ends_the_run_in_one_line(
         with pytest.raises(RunError, match=message) as caught:
             list(islice(Loader(opened(served), 8, 0, workers=workers).batches(), 5))
         assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
 
 
 def test_nobody_there_is_one_line(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tar_stream("http://127.0.0.1:9/{0..3}.tar", 40, allow_pipe=False)
-    with pytest.raises(RunError, match="Connection refused at byte 0, after 3 tries"):
+    with pytest.raises(RunError, match="Connection refused at byte 0, after 5 tries"):
         next(Loader(source, 8, 0).batches())
 
 
@@ -215,10 +215,10 @@ def test_a_command_runs_only_if_it_may(served: Served, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("exit 3", "the command ended with code 3 at byte 0, after 3 tries"),
-        ("sleep 60", "nothing came for 0.5 s at byte 0, after 3 tries"),
+        ("exit 3", "the command ended with code 3 at byte 0, after 5 tries"),
+        ("sleep 60", "nothing came for 0.5 s at byte 0, after 5 tries"),
         ("head -c 2000 FOLDER/000.tar", "damaged at byte 2048: it ends here or before"),
-        ("head -c 2000 FOLDER/000.tar; exit 1", "code 1 at byte 2000, after 3 tries"),
+        ("head -c 2000 FOLDER/000.tar; exit 1", "code 1 at byte 2000, after 5 tries"),
     ],
 )
 def test_commands_that_fail(served: Served, command: str, message: str) -> None:

@@ -29,6 +29,7 @@ LINES = {
 }
 
 
+@pytest.mark.fault("SIGKILL, at random moments and while a checkpoint is written", "goes on after it, bit for bit")
 @pytest.mark.parametrize(
     ("method", "processes"),
     [
