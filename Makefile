@@ -42,7 +42,7 @@ endure: $(VENV)/.installed-test
 
 # Puts every fault into real runs, and writes down what came of it.
 faults: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m fault --faults docs/faults.md
+	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m fault --faults docs/faults.md
 
 # The lower bounds of pyproject.toml, on the oldest versions they allow.
 test-oldest:

@@ -165,6 +165,7 @@ def test_slurm_must_say_how_tasks_lie(monkeypatch: pytest.MonkeyPatch) -> None:
         processes.started()
 
 
+@pytest.mark.fault("one of several processes that fails", "all end, it is said once; another number of them goes on")
 def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_path: Path) -> None:
     """The second of two processes comes upon a picture that it may not do without; one process goes on alone, to what
     one would have done from the start: images, views, figures and weights."""

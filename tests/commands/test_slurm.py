@@ -33,6 +33,7 @@ def test_the_script_is_sound() -> None:
     assert "#SBATCH --requeue" in script
 
 
+@pytest.mark.fault("warning of Slurm that the time is nearly over", "saved; the job queues again and goes on")
 @pytest.mark.parametrize(
     ("nodes", "per_node"),
     [

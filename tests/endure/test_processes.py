@@ -65,6 +65,9 @@ def command(starter: str, run: Path, folder: Path, processes: int = 2) -> tuple[
     return [sys.executable, "-m", "hardviews.cli", *line, "--devices", str(processes)], dict(os.environ)
 
 
+@pytest.mark.fault(
+    "error, lack of memory or SIGKILL of one of several processes", "all end within seconds, and it is said once"
+)
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("starter", STARTERS)
 @pytest.mark.parametrize("fault", ["raises:1", "raises:0,1", "memory:1", "memory:0,1", "killed:0", "killed:1"])
@@ -110,6 +113,10 @@ def test_a_run_goes_on_with_another_number(before: int, after: int, tmp_path: Pa
     assert_same_run(run, whole)
 
 
+@pytest.mark.fault(
+    "SIGINT, SIGTERM, SIGUSR1 or SIGHUP to one or all of several processes",
+    "all save after the same step; the same command goes on",
+)
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("to", ["the first", "all"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
@@ -132,6 +139,7 @@ def test_signals_save_and_leave(number: signal.Signals, to: str, tmp_path: Path)
     assert not alive("hardviews.cli", str(run))
 
 
+@pytest.mark.fault("launcher of several processes that is killed", "none of them is left")
 @pytest.mark.usefixtures("faulty")
 def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -144,6 +152,7 @@ def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     assert state(run)["step"] < 200
 
 
+@pytest.mark.fault("terminal of a comparison that is closed", "its run saves and leaves")
 def test_a_terminal_that_is_closed_ends_a_comparison_and_its_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
     narrow = "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --workers 0 --data shapes:640"
