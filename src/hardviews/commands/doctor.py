@@ -4,7 +4,6 @@ Nothing is trained into the run's folder, and several devices are stood for by o
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from copy import deepcopy
@@ -54,8 +53,6 @@ def diagnose(options: PretrainOptions, as_json: bool = False) -> None:
         InputError: such a run could not be started.
         RunError: a check failed.
     """
-    if os.environ.get("RANK", "0") != "0":  # of several that were started, one looks
-        return
     console = Console(stderr=as_json)
     found: list[Check] = []
     for check in examine(options):

@@ -18,7 +18,7 @@ def run(argv: list[str]) -> None:
     if "--doctor" in argv:
         from hardviews.commands.doctor import diagnose
 
-        if number() == 0:
+        if number() == 0:  # of several that were started, one looks
             diagnose(options, as_json)
         return
     if options.devices * options.nodes > 1 and not is_started():
