@@ -91,7 +91,7 @@ def learn(
         # Layers that begin with zeros hide what is below them from the first gradient.
         reached |= {n for n, p in trainable.items() if p.grad is not None and bool(p.grad.any())}
         method.after_backward()
-        step._clip()
+        step.clip_gradients()
         before = [weight.detach().clone() for weight in weights]
         step.optimizer.step()
         step.optimizer.zero_grad(set_to_none=True)

@@ -134,7 +134,7 @@ class Step:
         method.after_backward()
         losses, values = zip(*reports, strict=True)
         bad = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
-        self._clip()
+        self.clip_gradients()
         self.skipping.update(bad)
         self.optimizer.zero_grad(set_to_none=True)
         encoding = joined(encodings)
@@ -165,7 +165,7 @@ class Step:
         # Of views that were not scored, nothing is known, nor of the combinations they are part of.
         return replace(choice, costs=None) if self.scorer.scoring.network == "teacher_targets" else choice
 
-    def _clip(self) -> None:
+    def clip_gradients(self) -> None:
         if self.clip:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
             clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_by)
