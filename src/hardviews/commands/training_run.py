@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
 from rich.console import Console
@@ -44,6 +46,8 @@ from hardviews.views.plan import ViewPlan
 
 # The weights, as many numbers of the optimizer (twice for AdamW): of the last two checkpoints and the next beside them.
 CHECKPOINT_COPIES = 9
+# For the first process, which measures while the others wait. One that dies ends the others without it.
+PATIENCE = timedelta(days=1)
 
 
 @together()
@@ -135,11 +139,13 @@ def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
     if processes == 1:
         return "auto"
     if options.strategy == "ddp":
-        return "ddp"
+        return DDPStrategy(timeout=PATIENCE)
     if options.compile:
         raise InputError("compile: not with strategy fsdp; leave one of them out")
     # What is shared out is known before the optimizer is made; fabric is left nothing to do.
-    return ModelParallelStrategy(lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1)
+    return ModelParallelStrategy(
+        lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE
+    )
 
 
 def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
