@@ -11,7 +11,8 @@ EXAMPLE = REPOSITORY / "examples" / "slurm.sbatch"
 # leaves with the largest of their codes, as srun does.
 SRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys, time
-command = [word for place, word in enumerate(sys.argv) if place and not word.startswith("--kill-on-bad-exit")]
+own = ("--kill-on-bad-exit", "--cpus-per-task")
+command = [word for word in sys.argv[1:] if not word.startswith(own)]
 nodes, per_node = int(os.environ["NODES"]), int(os.environ["PER_NODE"])
 tasks = []
 signal.signal(signal.SIGUSR1, lambda number, _: [task.send_signal(number) for task in tasks])

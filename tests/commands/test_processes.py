@@ -135,7 +135,13 @@ def test_what_all_have_found_is_said_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert processes.may_speak(StoppedError("asked", signal.SIGTERM))
 
 
-SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "job"}
+SLURM = {
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_PROCID": "3",
+    "SLURM_JOB_NAME": "job",
+    "SLURM_STEP_ID": "0",
+}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from hardviews.errors import RunError
 from hardviews.training import checkpoint
 from hardviews.training.checkpoint import Checkpoints
+from hardviews.training.saving import Saver
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -55,3 +58,56 @@ def test_damage_is_one_line_naming_the_file(tmp_path: Path, damage: str) -> None
     with pytest.raises(RunError, match=r"last\.pt") as caught:
         checkpoint.load(file)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_the_last_two_are_kept_whatever_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+
+    def save(step: int, settle: bool = True) -> None:
+        state = {"step": step, "method": {"w": torch.full((2,), float(step))}, "optimizer": {}}
+        name = f"step-{step:08d}-1-of-2.pt"
+        checkpoints.save_part(state, name)
+        with monkeypatch.context() as patched:
+            if not settle:
+                patched.setattr(checkpoint, "_settle", broken)
+            checkpoints.save(state | {"parts": [name]})
+
+    def broken(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    save(3)
+    save(6)
+    with pytest.raises(OSError, match="Input/output"):
+        save(9, settle=False)  # is renamed, but not known to be on the disk
+    save(12)
+    assert checkpoint.load(checkpoints.last)["step"] == 12
+    assert [part.tolist() for part in checkpoint.load(checkpoints.before)["method"]["w"]] == [[9, 9], [9, 9]]
+    assert len(list(checkpoints.parts.iterdir())) == 2
+
+
+def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (3, 6):
+        checkpoints.save({"step": step, "method": {}, "optimizer": {}})
+    least = 3  # which is all that another process can read
+
+    def all_reduce(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        return mine.clamp(max=least) if reduce_op == "min" else mine
+
+    saver = Saver(SimpleNamespace(all_reduce=all_reduce), None, checkpoints)  # type: ignore[arg-type]
+    state, damaged = saver._newest()
+    assert state is not None
+    assert state["step"] == 3
+    assert damaged == [f"{checkpoints.last}: another process can't read it"]
+    least = 2
+    with pytest.raises(RunError, match="no checkpoint is there that all processes can read"):
+        saver._newest()
+
+
+@pytest.mark.parametrize("wrong", [{"parts": 3}, {"parts": ["a"], "method": None}, {"parts": ["a"], "step": None}])
+def test_what_is_whole_but_no_checkpoint_is_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_part({"step": 1, "method": {"w": torch.ones(1)}, "optimizer": {}}, "a")
+    torch.save({"format": checkpoint.FORMAT, "step": 1, "method": {}, "optimizer": {}} | wrong, checkpoints.last)
+    with pytest.raises(RunError, match=r"last\.pt"):
+        checkpoint.load(checkpoints.last)

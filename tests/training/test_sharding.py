@@ -18,7 +18,7 @@ from hardviews.errors import InputError
 from hardviews.training import checkpoint
 from hardviews.training.parts import whole
 from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import shard_backbones
+from hardviews.training.sharding import check_blocks
 from tests.commands.test_pretrain import assert_equal, rows
 from tests.methods.multi_crop import dino
 
@@ -135,4 +135,4 @@ def test_they_go_on_from_each_other(
 
 def test_a_backbone_without_blocks_is_refused() -> None:
     with pytest.raises(InputError, match="fsdp finds no blocks to share out in TinyBackbone; give ddp"):
-        shard_backbones(dino(), mesh=None)  # type: ignore[arg-type]
+        check_blocks(dino())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hardviews.commands.processes import LAUNCHER
@@ -19,6 +20,7 @@ from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.training.stopping import StopRequest
 
 GLANCE = 0.1  # seconds between two looks at the processes
+LONG = 30.0  # seconds after which somebody who has asked to stop is told what is waited for
 PATIENCE = 5.0  # seconds that processes have to leave when one has failed
 
 
@@ -42,7 +44,9 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
         try:
             for local in range(devices):
                 own = {"LOCAL_RANK": str(local), "RANK": str(node * devices + local), LAUNCHER: f"{folder}/{local}"}
-                command = [sys.executable, "-m", "hardviews.cli", *argv]
+                # Modules are looked for where this process looks for them: in this folder only if it was asked to.
+                safe = [] if sys.path[0] in ("", str(Path.cwd())) else ["-P"]
+                command = [sys.executable, *safe, "-m", "hardviews.cli", *argv]
                 # In a group of its own: what a terminal or killpg sends to all would reach it twice.
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
@@ -66,7 +70,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
 
 def watch(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> subprocess.Popen[bytes] | None:
     """Waits until all have left, or one has failed, which is returned; hands on the signal that asks to stop."""
-    asked = False
+    asked, said = 0.0, False
     while True:
         codes = [process.poll() for process in processes]
         for process, code in zip(processes, codes, strict=True):
@@ -76,7 +80,12 @@ def watch(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> su
             return None
         if stop.signal and not asked:
             processes[0].send_signal(stop.signal)  # all agree to stop when they next exchange figures
-            asked = True
+            asked = time.monotonic()
+        if asked and not said and time.monotonic() - asked > LONG:
+            print(
+                "hardviews: waiting for the processes to save; the same signal again ends them at once", file=sys.stderr
+            )
+            said = True
         time.sleep(GLANCE)
 
 

@@ -77,8 +77,13 @@ def number() -> int:
 
 
 def _tasks_of_slurm() -> bool:
-    """One task is a process like any other, which may start more."""
-    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
+    """One task is a process like any other, which may start more; and so is what srun has not started."""
+    started_by_srun = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
+    return (
+        started_by_srun
+        and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+        and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
+    )
 
 
 def end_with_parent() -> None:

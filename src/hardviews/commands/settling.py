@@ -24,6 +24,7 @@ from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.training.sharding import check_blocks
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 
@@ -74,6 +75,12 @@ def settle(
     method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    if accelerator == "cpu" and precision == "16-mixed":
+        raise InputError("precision: 16-mixed is for GPUs; give bf16-mixed or 32-true")
+    if options.strategy == "fsdp":
+        check_blocks(method)
+        if precision == "16-mixed":  # whose scaler fabric has not for it
+            precision = "32-true"
     if accelerator == "cpu" and precision == "bf16-mixed":
         check_gradients(backbone, plan)
     channels_last = accelerator in ("cpu", "cuda") if options.channels_last == "auto" else options.channels_last == "on"
@@ -157,6 +164,10 @@ def check(options: PretrainOptions) -> None:
             value = getattr(options, name)
             if value is not None and value != "auto" and value < least:
                 raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
+    if options.strategy == "fsdp" and options.compile:
+        raise InputError("compile: not with strategy fsdp; leave one of them out")
+    if options.strategy == "fsdp" and options.precision == "16-mixed":
+        raise InputError("precision: 16-mixed is not to be had with strategy fsdp; give bf16-mixed or 32-true")
     if options.knn_temperature <= 0:
         raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")
     if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:

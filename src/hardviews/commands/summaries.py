@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -20,7 +21,9 @@ def headline(
     plan = step.plan
     drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
     chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
-    where = f"{fabric.world_size} x {fabric.device.type}" if fabric.world_size > 1 else fabric.device.type
+    where = fabric.device.type
+    if fabric.world_size > 1:
+        where = f"{fabric.world_size} x {where} ({options.strategy})"
     return (
         f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
         f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
@@ -41,7 +44,8 @@ def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
         "data": options.data,
         **provenance(),
     }
-    folder.write_summary(summary)
+    with suppress(OSError):  # of a full disk, which ends no run
+        folder.write_summary(summary)
     return summary
 
 

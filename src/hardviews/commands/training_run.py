@@ -28,7 +28,6 @@ from hardviews.commands.summaries import finish, headline, show
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
-from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -140,8 +139,6 @@ def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
         return "auto"
     if options.strategy == "ddp":
         return DDPStrategy(timeout=PATIENCE)
-    if options.compile:
-        raise InputError("compile: not with strategy fsdp; leave one of them out")
     # What is shared out is known before the optimizer is made; fabric is left nothing to do.
     return ModelParallelStrategy(
         lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE
@@ -186,7 +183,7 @@ def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[], nn.Mod
     network = method.get_submodule(method.evaluated)
     if not isinstance(fabric.strategy, ModelParallelStrategy):
         return lambda: network
-    whole = Whole(network)
+    whole = Whole(network, fabric.is_global_zero)
     return lambda: whole.of(network).to(fabric.device)
 
 

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,14 @@ class Checkpoints:
         if self.last.exists():
             _linked(self.last, self.before)
         beside.replace(self.last)
+        parts = state.get("parts", [])
+        before, self._in_use = self._in_use, parts
         if epoch is not None:
             _linked(self.last, self.of_epoch(epoch))
         _settle(self.folder)
-        parts = state.get("parts", [])
         for file in self.parts.glob("step-*"):
-            if file.name not in (*parts, *self._in_use):
+            if file.name not in (*parts, *before):
                 file.unlink()
-        self._in_use = parts
 
     def save_part(self, state: dict[str, Any], name: str) -> None:
         """Writes what a process other than the first has of a checkpoint that is about to be saved.
@@ -70,8 +71,11 @@ class Checkpoints:
         _written(self.parts / name, state).replace(self.parts / name)
         _settle(self.parts)
 
-    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+    def newest(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest that is whole, None where there is none, and a line for every one that was passed over.
+
+        Args:
+            at_most: later steps are not wanted.
 
         Raises:
             RunError: there are some, and none of them is whole.
@@ -81,6 +85,8 @@ class Checkpoints:
         for file in found:
             try:
                 state = load(file)
+                if at_most is not None and state["step"] > at_most:
+                    continue
                 self._in_use = state.get("parts", [])
                 return state, damaged
             except RunError as error:
@@ -91,7 +97,8 @@ class Checkpoints:
 
     def set_aside(self) -> None:
         """Puts a last one that was passed over where the next will not make it the one before."""
-        self.last.replace(self.folder / "damaged.pt")
+        with suppress(OSError):
+            self.last.replace(self.folder / "damaged.pt")
 
 
 def _written(path: Path, state: dict[str, Any]) -> Path:
@@ -141,6 +148,13 @@ def load(path: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or of another format; or one of its parts is.
     """
     state = _load(path)
+    try:
+        return _whole(path, state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: can't be loaded as a checkpoint: it lacks {error}") from error
+
+
+def _whole(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     others = [_load(path.parent / "parts" / Path(name).name, mmap=True) for name in state.get("parts", [])]
     if any(other["step"] != state["step"] for other in others):
         raise RunError(f"{path}: its parts are of another step")

@@ -30,7 +30,7 @@ class CollapseWatch:
         """Rows of metrics in the order of steps; those of skipped steps say nothing."""
         for row in rows:
             if row["epoch"] != self._epoch:
-                self._judge()
+                self.judge()
                 self._epoch, self._sums, self._count = int(row["epoch"]), {}, 0
             if row["skipped"]:
                 continue
@@ -49,7 +49,8 @@ class CollapseWatch:
         if ranks and ranks[-1] < LEAST_RANK * ranks[0]:
             self._warn("embedding_rank", f"the embedding's rank fell from {ranks[0]:.1f} to {ranks[-1]:.1f}")
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """Looks at the epoch that has ended."""
         if self._epoch < SETTLED or not self._count:
             return
         means = {name: total / self._count for name, total in self._sums.items()}

@@ -21,12 +21,14 @@ class Logbook:
         self.folder, self.loggers, self._say = folder, list(loggers), say
         self._metrics: list[Mapping[str, float]] = []  # not written yet
         self._measured: list[tuple[int, int, Mapping[str, float]]] = []
+        self._cut: int | None = None  # the step after which rows are to be dropped, and could not be yet
         self._failing: set[str] = set()  # files that could not be written the last time
 
     def metrics(self, rows: Sequence[Mapping[str, float]], shown: Mapping[str, float]) -> None:
         """Rows of steps, of which loggers are told one."""
         self._metrics += rows
         with self._unharmed(self.folder.metrics_file.name):
+            self._drop()
             self.folder.append_metrics(self._metrics)
             self._metrics = []
         self.tell(lambda logger: logger.log(shown, shown["step"]))
@@ -35,6 +37,7 @@ class Logbook:
         """After ``done`` steps."""
         self._measured.append((done, epochs, values))
         with self._unharmed(self.folder.evaluation_file.name):
+            self._drop()
             while self._measured:
                 self.folder.append_evaluation(*self._measured[0])
                 del self._measured[0]
@@ -46,9 +49,16 @@ class Logbook:
 
     def forget_after(self, step: int) -> None:
         """Drops what is of later steps, which come again."""
-        self.folder.forget_after(step)
+        self._cut = step
+        with self._unharmed(self.folder.metrics_file.name):
+            self._drop()
         self._metrics = [row for row in self._metrics if row["step"] < step]
         self._measured = [entry for entry in self._measured if entry[0] <= step]
+
+    def _drop(self) -> None:
+        if self._cut is not None:
+            self.folder.forget_after(self._cut)
+            self._cut = None
 
     def tell(self, do: Callable[[Logger], None]) -> None:
         """Something that loggers are told."""

@@ -105,6 +105,7 @@ class Loop:
                     break
                 except DivergedError as diverged:
                     first = self._go_back(diverged)
+        self.collapse.judge()
         if self._skipped >= steps_per_epoch:
             raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
         if self.saver.failure:
@@ -252,8 +253,9 @@ class Loop:
             return False
         epochs = done // self.loader.steps_per_epoch
         network = self.evaluated()
-        measured = any(step == done for values in self.folder.evaluations().values() for step, _ in values)
-        if self.fabric.is_global_zero and not measured:
+        if self.fabric.is_global_zero and not any(
+            step == done for values in self.folder.evaluations().values() for step, _ in values
+        ):
             values = self.evaluate(network, done == 0)
             self.logbook.measured(done, epochs, values)
             self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])

@@ -107,12 +107,14 @@ class RunFolder:
                 with file.open(newline="", encoding="utf-8") as opened:
                     head, *rows = list(csv.reader(opened)) or [[]]
                 # A row cut off by a crash has no full set of columns.
-                rows = [
+                kept = [
                     row for row in rows if len(row) == len(head) and int(row[0]) < step + (file == self.evaluation_file)
                 ]
+                if kept == rows:
+                    continue
                 beside = file.with_suffix(".part")
                 with beside.open("w", newline="", encoding="utf-8") as opened:
-                    csv.writer(opened).writerows([head, *rows])
+                    csv.writer(opened).writerows([head, *kept])
                 beside.replace(file)
 
     def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from hardviews.errors import RunError
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.parts import load_named_state, load_weights, named_state, own_part
 from hardviews.training.sharding import local
@@ -37,7 +38,7 @@ class Saver:
     failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
 
     def restore(self) -> tuple[int, list[str]]:
-        """Takes up the newest checkpoint that is whole.
+        """Takes up the newest checkpoint that is whole and that all processes can read.
 
         Returns:
             The step to go on with, 0 where there is no checkpoint, and a line for every one that was passed over.
@@ -45,7 +46,7 @@ class Saver:
         Raises:
             RunError: there are some, and none is whole.
         """
-        state, damaged = self.checkpoints.newest()
+        state, damaged = self._newest()
         if state is not None:
             load_weights(self.step.method, state["method"])
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
@@ -56,6 +57,24 @@ class Saver:
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
+
+    def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
+        another step."""
+        state, damaged, failure = None, list[str](), ""
+        try:
+            state, damaged = self.checkpoints.newest()
+        except RunError as error:
+            failure = str(error)
+        own = int(state["step"]) if state else 0
+        least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
+        if not failure and own > least:
+            damaged = [f"{self.checkpoints.last}: another process can't read it"]
+            state, _ = self.checkpoints.newest(int(least))
+            own = int(state["step"]) if state else 0
+        if self._any(bool(failure) or own != least):
+            raise RunError(failure or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read")
+        return state, damaged
 
     def save(self, done: int, epoch: int | None) -> None:
         """After ``done`` steps. Where it can't be written, ``failure`` says why, and what is there stays.

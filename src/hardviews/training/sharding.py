@@ -25,29 +25,35 @@ def shard_backbones(method: nn.Module, mesh: "DeviceMesh") -> None:
     Args:
         method: on any device; its parameters are the same on all processes, and are others afterwards.
         mesh: of one dimension, over all processes.
-
-    Raises:
-        InputError: a backbone has no blocks.
     """
     from torch.distributed.fsdp import fully_shard
 
-    for name, backbone in list(method.named_modules()):
-        if name.rpartition(".")[2] != "backbone":
-            continue
+    for backbone in _backbones(method):
         backbone.to(memory_format=torch.contiguous_format)  # the only one that FSDP takes
-        least = SMALLEST * _numel(backbone)
-        # The inner ones first, as fully_shard wants it.
-        containers = [m for m in backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)][::-1]
-        sharded = 0
-        for container in containers:
-            blocks = [m for m in container if next(m.children(), None) is not None and _numel(m) > least]
+        for container, blocks in _blocks(backbone):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
-            if blocks and isinstance(container, nn.Sequential):  # its forward gathers the next block beside this one
+            if isinstance(container, nn.Sequential):  # its forward gathers the next block beside this one
                 fully_shard(container, mesh=mesh, reshard_after_forward=False)
-            sharded += len(blocks)
-        if not sharded:
+
+
+def check_blocks(method: nn.Module) -> None:
+    """Raises InputError where a backbone has no blocks to share out."""
+    for backbone in _backbones(method):
+        if not _blocks(backbone):
             raise InputError(f"strategy: fsdp finds no blocks to share out in {type(backbone).__name__}; give ddp")
+
+
+def _backbones(method: nn.Module) -> list[nn.Module]:
+    return [module for name, module in method.named_modules() if name.rpartition(".")[2] == "backbone"]
+
+
+def _blocks(backbone: nn.Module) -> list[tuple[nn.Module, list[nn.Module]]]:
+    """Containers with their blocks, the inner ones first, as fully_shard wants it."""
+    least = SMALLEST * _numel(backbone)
+    containers = [m for m in backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)][::-1]
+    found = [(c, [m for m in c if next(m.children(), None) is not None and _numel(m) > least]) for c in containers]
+    return [(container, blocks) for container, blocks in found if blocks]
 
 
 def _numel(module: nn.Module) -> int:
@@ -88,14 +94,22 @@ class Whole:
 
     Args:
         network: not shared out yet.
+        here: whether this is that process; the others hold no copy.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._copy = deepcopy(network).cpu()
+    def __init__(self, network: nn.Module, here: bool) -> None:
+        self._copy = deepcopy(network).cpu() if here else None
 
     def of(self, network: nn.Module) -> nn.Module:
-        """The copy, with the weights that the network has by now. All processes have to ask for it."""
-        state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-        whole = {name: (tensor.full_tensor() if is_sharded(tensor) else tensor).cpu() for name, tensor in state.items()}
-        self._copy.load_state_dict(whole)
-        return self._copy
+        """A copy with the weights that the network has by now; elsewhere the network itself, which is not to be called.
+        All processes have to ask for it."""
+        whole = {}
+        for name, tensor in network.state_dict().items():
+            full = tensor.full_tensor() if is_sharded(tensor) else tensor
+            if self._copy is not None:
+                whole[name] = full.detach().cpu()
+        if self._copy is None:
+            return network
+        copy = deepcopy(self._copy)
+        copy.load_state_dict(whole)
+        return copy
