@@ -112,6 +112,7 @@ def test_wrong_ones_are_one_line(line: str, says: str) -> None:
         ("a: [1", "is not YAML"),
         ("method: [1]", "config: method must hold settings"),
         ("method: 5", "config: method must hold settings"),
+        ("method: {name: 5}", "config: method.name must be text, not 5"),
         ("plan: null", "config: plan must hold settings"),
         ("method: {name: simsiam, wrong: 1}", "unknown setting method.wrong"),
     ],

@@ -78,7 +78,7 @@ def test_configurations(tmp_path: Path) -> None:
         b"data: shapes\nmethod:\n  name: simsiam\n  dim: 64\nplan:\n  scale: [0.2, 1.0]\nbackbone:\n  name: resnet18\n"
         b"  keywords: {layers: [1, 1, 1, 1]}\nviews: [4]\nlr: 0.05\nepochs: 3\nclip_by: all\nmean: [0.4, 0.4, 0.4]\n"
     )
-    for number, data in enumerate(mutated(text, COUNT // 5, seed=2)):
+    for number, data in enumerate(mutated(text, COUNT if COUNT > 1000 else COUNT // 5, seed=2)):
         run.config_file.write_bytes(data)
         for read in (run.config, lambda: parse(["--config", str(run.config_file)])):
             try:

@@ -108,6 +108,8 @@ def _given(argv: list[str]) -> dict[str, Any]:
             settings[group] = {"name": settings[group]}
         if group in settings and not isinstance(settings[group], dict):
             raise InputError(f"config: {group} must hold settings, not {settings[group]!r}")
+        if group in settings and not isinstance(settings[group].get("name", ""), str):
+            raise InputError(f"config: {group}.name must be text, not {settings[group]['name']!r}")
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:
