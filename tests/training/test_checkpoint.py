@@ -102,6 +102,17 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
     least = 2
     with pytest.raises(RunError, match="no checkpoint is there that all processes can read"):
         saver._newest()
+    checkpoints.before.write_bytes(b"damaged")
+    told: list[float] = []  # what this process says of itself before it leaves
+
+    def and_told(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        told.append(float(mine))
+        return all_reduce(mine, reduce_op)
+
+    least, saver.fabric = 3, SimpleNamespace(all_reduce=and_told)  # type: ignore[assignment]
+    with pytest.raises(RunError, match=r"before\.pt: can't be loaded"):
+        saver._newest()
+    assert told == [6, 1]
 
 
 @pytest.mark.parametrize("wrong", [{"parts": 3}, {"parts": ["a"], "method": None}, {"parts": ["a"], "step": None}])

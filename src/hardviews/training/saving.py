@@ -61,20 +61,23 @@ class Saver:
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
         another step."""
-        state, damaged, failure = None, list[str](), ""
-        try:
-            state, damaged = self.checkpoints.newest()
-        except RunError as error:
-            failure = str(error)
+        state, damaged, failure = self._read()
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
         if not failure and own > least:
             damaged = [f"{self.checkpoints.last}: another process can't read it"]
-            state, _ = self.checkpoints.newest(int(least))
+            state, _, failure = self._read(int(least))
             own = int(state["step"]) if state else 0
         if self._any(bool(failure) or own != least):
             raise RunError(failure or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read")
         return state, damaged
+
+    def _read(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str], str]:
+        """What this process finds, and why it can't be read: nobody leaves before all have told each other."""
+        try:
+            return *self.checkpoints.newest(at_most), ""
+        except RunError as error:
+            return None, [], str(error)
 
     def save(self, done: int, epoch: int | None) -> None:
         """After ``done`` steps. Where it can't be written, ``failure`` says why, and what is there stays.
