@@ -72,7 +72,8 @@ def lightlys(options: PretrainOptions) -> dict[str, float]:
     seconds = time.perf_counter() - start
     evaluate = create_evaluate(options, source, test, plan, fabric)
     model.eval()
-    return {"knn_top1": evaluate(backbone, False)["knn_top1"] if evaluate else float("nan"), "seconds": seconds}
+    knn = evaluate(backbone, False, lambda _: None)["knn_top1"] if evaluate else float("nan")
+    return {"knn_top1": knn, "seconds": seconds}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,34 @@ def test_a_killed_worker_ends_in_a_clear_line_and_the_run_goes_on_later(tmp_path
     assert "Traceback" not in errors
     assert main(command(data, run, *more)[3:]) == 0
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(80)]
+
+
+@pytest.mark.fault("worker that hangs", "after 10 minutes without a batch a clear line naming the last checkpoint")
+def test_a_worker_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """A stopped process, as one behind a dead network disk, heeds not even the SIGTERM that is to end it."""
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    argv = command(data, run, "--epochs", "500", "--workers", "2", "--in-memory", "off")[3:]
+    code = "import sys; from hardviews.data import workers; workers.GLANCE, workers.PATIENCE = 1, 8; "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code} from hardviews.cli import main; sys.exit(main({argv!r}))"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(run / "checkpoints" / "last.pt")
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    stopped = [int(pid) for pid in workers if b"hardviews" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        _, errors = process.communicate(timeout=LIMIT)
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert stopped
+    assert process.returncode == 1
+    assert "loading images failed: no batch came for 8 s" in errors
+    assert str(run / "checkpoints" / "last.pt") in errors
+    assert "Traceback" not in errors
 
 
 def wait_for(file: Path) -> None:

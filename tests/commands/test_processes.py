@@ -93,6 +93,16 @@ def test_processes_are_told_who_they_are(
     assert (tmp_path / "0").read_text().split() == ["2", "4", "2", "head", "1"]
 
 
+def test_modules_are_looked_for_where_the_launcher_looks(
+    scripts: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``torch.py`` in the current folder is taken by ``python -m hardviews.cli``, and not by ``hardviews``."""
+    for place, expected in (("/usr/bin", "-P -m hardviews.cli pretrain"), ("", "-m hardviews.cli pretrain")):
+        monkeypatch.setattr(sys, "path", [place, *sys.path[1:]])
+        assert scripts('echo "$@" > said') == 0
+        assert (tmp_path / "said").read_text().strip() == expected
+
+
 def test_a_signal_goes_to_the_first_process(
     scripts: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

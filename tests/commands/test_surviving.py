@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hardviews.evaluation.features import Features, extract
 from hardviews.methods.base import Method
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.run_folder import RunFolder
@@ -74,6 +76,37 @@ def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_pat
     assert_equal(state(run), state(reference))
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(80)]
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(reference)]
+
+
+@pytest.mark.fault("signal while the backbone is measured", "leaves at the next batch of images; measured later")
+@pytest.mark.parametrize(("extraction", "done"), [(0, 0), (3, 12)])
+def test_a_signal_while_the_backbone_is_measured(
+    extraction: int, done: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Before the first step, and at the end, each time of training and of test images."""
+    run, begun = tmp_path / "run", list[int]()
+
+    def signalled(*args: Any, on_batch: Callable[[int], None], **more: Any) -> Features:
+        begun.append(0)
+
+        def seen(images: int) -> None:
+            if len(begun) == extraction + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            on_batch(images)
+
+        return extract(*args, on_batch=seen, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hardviews.commands.monitoring.extract", signalled)
+        assert pretrain(f"{LINE} --out {run}") == 128 + signal.SIGTERM
+    assert len(begun) == extraction + 1
+    said = capsys.readouterr().err
+    moment = f", saved after step {done - 1}" if done else " before the first step"
+    assert f"stopped by SIGTERM{moment}; the same command with --out {run} goes on" in said
+    assert all(step != done for values in RunFolder(run).evaluations().values() for step, _ in values)
+    assert pretrain(f"{LINE} --out {run}") == 0
+    assert_the_same(run, whole)
 
 
 @pytest.mark.fault("checkpoint cut short", "said, and the one before it is taken")

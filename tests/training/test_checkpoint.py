@@ -75,6 +75,13 @@ def test_parts_of_the_last_two_are_kept_whatever_fails(tmp_path: Path, monkeypat
     def broken(_: Path) -> None:
         raise OSError(5, "Input/output error")
 
+    unlink = Path.unlink
+
+    def stuck(file: Path, missing_ok: bool = False) -> None:
+        if file.parent == checkpoints.parts:
+            raise OSError(5, "Input/output error")
+        unlink(file, missing_ok)
+
     save(3)
     save(6)
     with pytest.raises(OSError, match="Input/output"):
@@ -82,6 +89,12 @@ def test_parts_of_the_last_two_are_kept_whatever_fails(tmp_path: Path, monkeypat
     save(12)
     assert checkpoint.load(checkpoints.last)["step"] == 12
     assert [part.tolist() for part in checkpoint.load(checkpoints.before)["method"]["w"]] == [[9, 9], [9, 9]]
+    assert len(list(checkpoints.parts.iterdir())) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stuck)
+        save(15)  # has saved, whatever lies about
+    assert len(list(checkpoints.parts.iterdir())) == 3
+    save(18)
     assert len(list(checkpoints.parts.iterdir())) == 2
 
 

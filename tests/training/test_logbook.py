@@ -29,7 +29,10 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
         patched.setattr(folder, "forget_after", full)
         logbook.forget_after(3)
         logbook.metrics([row(3)], row(3))
-    assert said == [f"{folder.metrics_file}: No space left on device; training goes on"]
+    assert said == [
+        "after 1 epochs: knn_top1 50.0%",
+        f"{folder.metrics_file}: No space left on device; training goes on",
+    ]
     logbook.metrics([row(4)], row(4))
     steps = [line.split(",")[0] for line in folder.metrics_file.read_text().splitlines()[1:]]
     assert steps == ["0", "1", "2", "3", "4"]

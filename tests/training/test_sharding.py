@@ -104,6 +104,7 @@ def test_its_export_is_that_of_the_other(ddp: Path, fsdp: Path, tmp_path: Path) 
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.fault("part of a sharded checkpoint cut short", "said by all, and the checkpoint before it is taken")
 def test_it_goes_on_bit_for_bit_from_the_last_checkpoint_that_is_whole(fsdp: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(fsdp, run)

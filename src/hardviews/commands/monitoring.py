@@ -11,6 +11,7 @@ from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy
 from hardviews.evaluation.rank import effective_rank
 from hardviews.evaluation.splits import held_out
+from hardviews.training.monitor import Evaluate
 from hardviews.training.options import PretrainOptions
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
@@ -18,25 +19,25 @@ from hardviews.views.streams import stream
 
 def create_evaluate(
     options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
-) -> Callable[[nn.Module, bool], Mapping[str, float]] | None:
+) -> Evaluate | None:
     """The kNN accuracy and the rank of a backbone, and once the accuracy of raw pixels; None where nothing is
     labelled."""
     if source.labels is None:
         return None
     preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
 
-    def features(backbone: nn.Module, of: ImageSource, pixels: bool) -> Features:
-        with fabric.autocast():
-            return extract(backbone, of, preprocessing, pixels=pixels, workers=options.workers)
+    def evaluate(backbone: nn.Module, pixels: bool, on_batch: Callable[[int], None]) -> Mapping[str, float]:
+        def features(of: ImageSource) -> Features:
+            with fabric.autocast():
+                return extract(backbone, of, preprocessing, pixels=pixels, workers=options.workers, on_batch=on_batch)
 
-    def evaluate(backbone: nn.Module, pixels: bool) -> Mapping[str, float]:
-        bank = features(backbone, source, pixels)
+        bank = features(source)
         if test is None:
             _, query_rows = held_out(len(source), stream(options.seed, "held-out"))
             asked = torch.isin(bank.rows, query_rows)
             bank, queries = bank[~asked], bank[asked]
         else:
-            queries = features(backbone, test, pixels)
+            queries = features(test)
         values = {
             "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature),
             "embedding_rank": effective_rank(queries.vectors),

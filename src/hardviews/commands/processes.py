@@ -108,8 +108,7 @@ def may_speak(error: BaseException) -> bool:
     Whoever started the processes ends all of them as soon as one has left, so those that have nothing to say wait.
     """
     if isinstance(error, StoppedError):
-        if number():  # the first leaves at once; all leave with the code of the signal
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if number():  # the first leaves at once
             time.sleep(1)
         return number() == 0
     if isinstance(error, PeerError):

@@ -35,6 +35,7 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from hardviews.training.loop import Loop
+from hardviews.training.monitor import Monitor
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.run_folder import RunFolder
@@ -93,10 +94,11 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     evaluate = None
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
+    epochs, every = options.epochs, options.knn_epochs
+    monitor = Monitor(fabric, folder, evaluated, evaluate, every, epochs, loader.steps_per_epoch)
     loop = Loop(
-        fabric, step, loader, folder, options.epochs, evaluated, evaluate, options.knn_epochs,
-        options.checkpoint_steps, options.keep_epochs, options.max_skipped, options.log_steps, loggers, telemetry,
-        console,
+        fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
+        options.max_skipped, options.log_steps, loggers, telemetry, console,
     )  # fmt: skip
     try:
         loop.run()

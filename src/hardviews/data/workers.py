@@ -1,8 +1,8 @@
 """Worker processes that make batches: in order, heeding no signals, and missed when they die or hang."""
 
+import multiprocessing
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -40,24 +40,63 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
         worker_init_fn=_heed_no_signals,
     )
     handler = signal.getsignal(signal.SIGCHLD)
+    others = multiprocessing.active_children()
     loaded = iter(loader)
+    watch = _Watch([process for process in multiprocessing.active_children() if process not in others])
     if threading.current_thread() is threading.main_thread():
         # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
         signal.signal(signal.SIGCHLD, handler)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            item = next(loaded)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            # The latter two where it dies while it hands a batch over.
-            reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
-            if "timed out" in reason and time.monotonic() < deadline:
-                continue
-            raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
-        yield item
-        deadline = time.monotonic() + PATIENCE
+    watch.start()
+    try:
+        while True:
+            try:
+                watch.waiting = True
+                item = next(loaded)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                # The latter two where it dies while it hands a batch over.
+                reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
+                if watch.gave_up:
+                    reason = f"no batch came for {PATIENCE} s"
+                elif "timed out" in reason:
+                    continue
+                raise RunError(f"loading images failed: {reason} (memory, /dev/shm full, or a stuck disk?)") from error
+            watch.waiting, watch.made = False, watch.made + 1
+            yield item
+    finally:
+        del loaded  # which ends those that can be ended
+        watch.end()
+
+
+class _Watch(threading.Thread):
+    """Kills workers of which no batch comes. What they hang in may heed nothing else, and whoever waits for them, even
+    in the middle of taking a batch over, then finds them dead."""
+
+    def __init__(self, workers: list[multiprocessing.process.BaseProcess]) -> None:
+        super().__init__(daemon=True)
+        self.workers = workers
+        self.gave_up = False
+        self.waiting, self.made = False, 0  # whether the next batch is waited for, and how many have come
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        made, waited = 0, 0
+        # Glances are counted, not seconds: a program that was stopped for an hour has waited for nobody.
+        while not self._ended.wait(GLANCE):
+            made, waited = self.made, waited + GLANCE if self.waiting and made == self.made else 0
+            if waited >= PATIENCE:
+                self.gave_up = True
+                self._kill()
+                return
+
+    def end(self) -> None:
+        self._ended.set()
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in self.workers:
+            process.kill()
 
 
 def _heed_no_signals(_: int) -> None:

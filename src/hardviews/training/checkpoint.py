@@ -54,9 +54,10 @@ class Checkpoints:
         if epoch is not None:
             _linked(self.last, self.of_epoch(epoch))
         _settle(self.folder)
-        for file in self.parts.glob("step-*"):
-            if file.name not in (*parts, *before):
-                file.unlink()
+        with suppress(OSError):  # the next save comes by again
+            for file in self.parts.glob("step-*"):
+                if file.name not in (*parts, *before):
+                    file.unlink()
 
     def save_part(self, state: dict[str, Any], name: str) -> None:
         """Writes what a process other than the first has of a checkpoint that is about to be saved.

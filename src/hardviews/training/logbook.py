@@ -14,7 +14,7 @@ class Logbook:
     Args:
         folder: of the run.
         loggers: TensorBoard and the like.
-        say: told what went wrong.
+        say: told what was measured, and what went wrong.
     """
 
     def __init__(self, folder: RunFolder, loggers: Sequence[Logger], say: Callable[[str], None]) -> None:
@@ -35,6 +35,10 @@ class Logbook:
 
     def measured(self, done: int, epochs: int, values: Mapping[str, float]) -> None:
         """After ``done`` steps."""
+        text = ", ".join(
+            f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
+        )
+        self._say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self._measured.append((done, epochs, values))
         with self._unharmed(self.folder.evaluation_file.name):
             self._drop()

@@ -4,13 +4,12 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import nn
 
 from hardviews.data.loader import Loader, moved
 from hardviews.data.streaming import Stream
@@ -19,6 +18,7 @@ from hardviews.training.collapse import CollapseWatch
 from hardviews.training.logbook import Logbook
 from hardviews.training.loggers import Logger
 from hardviews.training.memory import is_out_of_memory
+from hardviews.training.monitor import Monitor
 from hardviews.training.progress import ProgressReport
 from hardviews.training.run_folder import RunFolder
 from hardviews.training.saving import DivergedError, Saver
@@ -29,9 +29,6 @@ from hardviews.training.telemetry import Telemetry
 from hardviews.views.images import ImageBatch
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
-
-# A backbone, and whether raw pixels are to be measured too.
-Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
 
 
 @dataclass
@@ -44,10 +41,7 @@ class Loop:
         loader: yields this process's images of every step.
         folder: opened; only the first process writes.
         epochs: passes over the data.
-        evaluated: the backbone to be measured; asked for by all processes, and called by the first.
-        evaluate: measures the backbone, or None; called before the first step, every ``evaluate_epochs`` and at the
-            end.
-        evaluate_epochs: 0 never, and shows no gallery.
+        monitor: measures the backbone, and says when a gallery is shown.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
         keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
         max_skipped: steps in a row that may be skipped before the run goes back to its last checkpoint.
@@ -62,9 +56,7 @@ class Loop:
     loader: Loader
     folder: RunFolder
     epochs: int
-    evaluated: Callable[[], nn.Module]
-    evaluate: Evaluate | None
-    evaluate_epochs: int
+    monitor: Monitor
     checkpoint_steps: int
     keep_epochs: int
     max_skipped: int
@@ -98,7 +90,7 @@ class Loop:
                     f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
                 )
             # Also what an interrupted run did not come to.
-            self._measure_if_due(first)
+            self._measure_if_due(first, stop)
             while True:
                 try:
                     self._train(first, steps, progress, stop)
@@ -152,9 +144,9 @@ class Loop:
                     self._save(done, ends_epoch)
                 pending, mark = [], now
                 if stops:
-                    raise self._stopped(done, stops)
+                    raise self._stopped(done, stops, stop)
             self._show_gallery_if_due(done)
-            if self._measure_if_due(done):
+            if self._measure_if_due(done, stop):
                 mark = time.perf_counter()
 
     def _restore(self) -> int:
@@ -191,12 +183,14 @@ class Loop:
             # A later save may find room again; days of training must not end for this one.
             self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
 
-    def _stopped(self, done: int, number: int) -> StoppedError:
+    def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
+        if not self.fabric.is_global_zero:
+            stop.heed_no_more()  # the first, which is to speak, may leave earlier
         name = signal.Signals(number).name
-        saved = f"saved after step {done - 1}" if not self.saver.failure else f"could not save ({self.saver.failure})"
-        return StoppedError(
-            f"stopped by {name}, {saved}; the same command with --out {self.folder.path} goes on", number
-        )
+        saved = f", saved after step {done - 1}" if done else " before the first step"
+        if self.saver.failure:
+            saved = f", could not save ({self.saver.failure})"
+        return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} goes on", number)
 
     def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: int) -> int:
         """Fetches the figures of the pending steps at once and writes them to every log.
@@ -219,7 +213,6 @@ class Loop:
             [torch.stack([report.loss, *(report.values.get(n, none) for n in names)]).float() for _, report in pending]
         )
         figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
-        signals = self.fabric.all_reduce(torch.tensor(float(asked), device=figures.device), reduce_op="max")
         speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
         rows: list[dict[str, float]] = []
         for (step, report), (loss, *values) in zip(pending, figures.tolist(), strict=True):
@@ -236,6 +229,11 @@ class Loop:
             progress.update(pending[-1][0] + 1, shown)
             self.collapse.note(rows)
         self._count_skipped(rows)
+        return self._agreed(asked)
+
+    def _agreed(self, asked: int) -> int:
+        """The signal that asked any process to stop, or 0."""
+        signals = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="max")
         return int(signals)  # type: ignore[arg-type]
 
     def _count_skipped(self, rows: list[dict[str, float]]) -> None:
@@ -247,32 +245,21 @@ class Loop:
                 self._skipped = 0
                 raise DivergedError(f"step {row['step']}: {self.max_skipped} steps in a row were not finite")
 
-    def _measure_if_due(self, done: int) -> bool:
-        """Measures after 0 steps, every ``evaluate_epochs`` and at the end, each once; whether it did."""
-        if self.evaluate is None or not self.evaluate_epochs or not self._due(done):
+    def _measure_if_due(self, done: int, stop: StopRequest) -> bool:
+        """Whether the processes have spent time on it; raises StoppedError where one was asked to stop meanwhile."""
+        if not self.monitor.due(done):
             return False
-        epochs = done // self.loader.steps_per_epoch
-        network = self.evaluated()
-        if self.fabric.is_global_zero and not any(
-            step == done for values in self.folder.evaluations().values() for step, _ in values
-        ):
-            values = self.evaluate(network, done == 0)
-            self.logbook.measured(done, epochs, values)
+        values = self.monitor.measure(done, lambda: bool(stop.signal))
+        if values:
+            self.logbook.measured(done, done // self.loader.steps_per_epoch, values)
             self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])
-            text = ", ".join(
-                f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
-            )
-            self._say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
-        self.fabric.barrier()
+        stops = self._agreed(stop.signal or 0)
+        if stops:
+            raise self._stopped(done, stops, stop)
         return True
 
-    def _due(self, done: int) -> bool:
-        """Whether the run is to be looked at after so many steps: after none, every ``evaluate_epochs``, at the end."""
-        epochs, within = divmod(done, self.loader.steps_per_epoch)
-        return not within and (epochs == self.epochs or epochs % self.evaluate_epochs == 0)
-
     def _show_gallery_if_due(self, done: int) -> None:
-        picture = self.telemetry.sheet() if self.logbook.loggers and self.evaluate_epochs and self._due(done) else None
+        picture = self.telemetry.sheet() if self.logbook.loggers and self.monitor.due(done) else None
         if picture is not None:
             self.logbook.tell(lambda logger: logger.show("gallery", picture, done))
 
