@@ -39,12 +39,12 @@ def create_evaluate(
         else:
             queries = features(test)
         values = {
-            "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature),
+            "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, fabric.device),
             "embedding_rank": effective_rank(queries.vectors),
         }
         if bank.pixels is not None and queries.pixels is not None:
             raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
-            values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k)
+            values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k, device=fabric.device)
         return values
 
     return evaluate

@@ -38,13 +38,12 @@ def test_equals_scikit_learn(k: int, temperature: float) -> None:
     assert 0.2 < accuracy < 0.999
 
 
-def test_parts_of_the_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, queries = features(600, 1), features(150, 2)
     whole = knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07)
-    monkeypatch.setattr(knn_module, "SIMILARITIES_AT_ONCE", 600 * 7 + 1)
-    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
-    monkeypatch.setattr(knn_module, "SIMILARITIES_AT_ONCE", 1)
-    torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
+    for rows in (70, 7):  # more and fewer than the neighbours that are asked for
+        monkeypatch.setattr(knn_module, "ROWS", rows)
+        torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
 
 
 def test_several_k_and_small_banks() -> None:

@@ -13,8 +13,8 @@ from hardviews.evaluation.features import Features
 
 CPU = torch.device("cpu")
 
-# Similarities held at once: queries are taken in parts so that memory does not grow with the product of the set sizes.
-SIMILARITIES_AT_ONCE = 1 << 24
+# Queries, and images of the bank, compared at once: neither set lies on the device whole, nor what is between them.
+ROWS = 1 << 12
 K = 20  # as in DINO
 
 
@@ -39,10 +39,12 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
         yield f"knn_{metric}" + ("" if number == K else f"_k{number}"), value
 
 
-def knn_accuracy(bank: Features, queries: Features, k: int = K, temperature: float = 0.07) -> float:
-    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank."""
+def knn_accuracy(
+    bank: Features, queries: Features, k: int = K, temperature: float = 0.07, device: torch.device = CPU
+) -> float:
+    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, compared on ``device``."""
     check([k], temperature)
-    (predictions,) = knn_predictions(bank, queries, [k], temperature)
+    (predictions,) = knn_predictions(bank, queries, [k], temperature, device)
     return (predictions == queries.labels).double().mean().item()
 
 
@@ -51,34 +53,52 @@ def knn_predictions(
 ) -> list[Tensor]:
     """For every k, the label with most votes for every query, int64 ``[N]``; labels may be any numbers."""
     values, labels = bank.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    votes = knn_votes(bank.vectors.to(device), labels.to(device), queries.vectors, len(values), ks, temperature)
+    votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), ks, temperature, device)
     return [values[some.argmax(1)] for some in votes]
 
 
 def knn_votes(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, classes: int, ks: Sequence[int], temperature: float
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    classes: int,
+    ks: Sequence[int],
+    temperature: float,
+    device: torch.device = CPU,
 ) -> Tensor:
     """The votes for every class, ``[len(ks), N, classes]``: exp(cosine / T) of the k nearest of the bank, summed by
     label.
 
     Args:
-        bank: ``[M, D]``, in any scale, where the work is done; ``bank_labels``: int64 ``[M]``.
+        bank: ``[M, D]``, in any scale; ``bank_labels``: int64 ``[M]``.
         queries: ``[N, D]``.
         ks: neighbours; M where that is fewer.
         temperature: T.
+        device: where they are compared, some thousand of each at a time.
     """
-    bank = F.normalize(bank, dim=1)
     votes = torch.zeros(len(ks), len(queries), classes)
-    rows = max(1, SIMILARITIES_AT_ONCE // len(bank))
-    for start in range(0, len(queries), rows):
-        similarity = F.normalize(queries[start : start + rows].to(bank.device), dim=1) @ bank.T
-        nearest, ids = similarity.topk(min(max(ks), len(bank)), dim=1)
+    for start in range(0, len(queries), ROWS):
+        nearest, ids = _nearest(bank, queries[start : start + ROWS].to(device), max(ks))
         # Weights relative to the nearest one: the same votes up to a factor, without overflow at small temperatures.
         weight = ((nearest - nearest[:, :1]) / temperature).exp().cpu()
-        labels = bank_labels[ids].cpu()
+        labels = bank_labels[ids.cpu()]
         for k, some in zip(ks, votes, strict=True):
-            some[start : start + rows].scatter_add_(1, labels[:, :k], weight[:, :k])
+            some[start : start + ROWS].scatter_add_(1, labels[:, :k], weight[:, :k])
     return votes
+
+
+def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosines and places in the bank of the k nearest, ``[N, min(k, M)]`` each, where the queries are."""
+    queries = F.normalize(queries, dim=1)
+    nearest = queries.new_empty(len(queries), 0)
+    ids = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for first in range(0, len(bank), ROWS):
+        part = F.normalize(bank[first : first + ROWS].to(queries.device), dim=1)
+        found, places = (queries @ part.T).topk(min(k, len(part)), dim=1)
+        ids = torch.cat([ids, places + first], 1)
+        nearest, order = torch.cat([nearest, found], 1).topk(min(k, ids.shape[1]), dim=1)
+        ids = ids.gather(1, order)
+    return nearest, ids
 
 
 def check(ks: Sequence[int], temperature: float) -> None:
