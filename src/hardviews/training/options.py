@@ -88,7 +88,8 @@ class PretrainOptions:
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
             environment.
         strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
-            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for that.
+            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for
+            that; --doctor and --batch-size auto take their trial steps with all weights in one process, though.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
         compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
