@@ -7,7 +7,7 @@ import torch
 
 FAULTS = """# Faults, and what becomes of them
 
-Every row is a test that puts the fault into a real `hardviews pretrain` process and has passed; `make faults` runs them
+Every row is a test that puts the fault into a real run of `hardviews pretrain` and has passed; `make faults` runs them
 and writes this file. No run may hang, lose what was saved, or train on what is not there.
 
 | fault | what happens | test |

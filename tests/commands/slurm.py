@@ -25,7 +25,7 @@ for task in range(nodes * per_node):
 with open("srun.pid", "w") as file:
     file.write(str(os.getpid()))
 ended = False
-while any(task.poll() is None for task in tasks):
+while None in [task.poll() for task in tasks]:
     if any(task.returncode for task in tasks) and not ended:
         ended = [task.terminate() for task in tasks]
     time.sleep(0.05)

@@ -166,6 +166,25 @@ def test_files_that_change_while_the_run_reads_them(tmp_path: Path) -> None:
     assert listed(run).keys() == {f"{number:03d}.jpg" for number in range(8)}
 
 
+@pytest.mark.fault("pictures added or renamed between a stop and a resume", "a clear line; the run is as it was")
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = good(tmp_path / "data"), tmp_path / "run"
+    argv = command(data, run, "--epochs", "2", "--workers", "0")[3:]
+    assert main(argv) == 0
+    before = {file: file.read_bytes() for file in run.rglob("*.*") if file.is_file()}
+    picture(data / "more.jpg")
+    assert main(argv) == 2
+    line = "data: this run began with 64 images and finds 65; give back those that it had, or begin another"
+    assert line in capsys.readouterr().err
+    (data / "000.jpg").unlink()
+    assert main(argv) == 2
+    assert "began with 64 images and finds others of that number" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*.*") if file.is_file()} == before
+    (data / "more.jpg").unlink()
+    picture(data / "000.jpg")
+    assert main(argv) == 0
+
+
 @pytest.mark.fault("killed worker", "a clear line naming the last checkpoint; the same command goes on")
 def test_a_killed_worker_ends_in_a_clear_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
     data, run = good(tmp_path / "data"), tmp_path / "run"

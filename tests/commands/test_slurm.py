@@ -12,12 +12,15 @@ import pytest
 
 from hardviews.analysis import telemetry
 from hardviews.commands.pretrain import parse
-from tests.commands.slurm import EXAMPLE, installed
+from tests.commands.slurm import EXAMPLE, REPOSITORY, installed
 from tests.commands.test_pretrain import VIT, rows, state
 from tests.commands.test_processes import EXACT, LIMIT, alive, wait_for
 
 # On top of the script's recipe for DINO.
-LINE = f"{VIT.replace('shapes:32', 'shapes:320')} {EXACT} --epochs 2 --warmup-epochs 0 --telemetry 320"
+LINE = (
+    f"{VIT.replace('shapes:32', 'shapes:320')} {EXACT} --epochs 2 --warmup-epochs 0 --telemetry 320 --tensorboard true "
+    "--method tests.commands.slow_log.SlowLog"
+)
 
 
 def test_the_script_is_sound() -> None:
@@ -45,7 +48,11 @@ def test_a_job_is_stopped_in_time_and_goes_on(nodes: int, per_node: int, tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as opened:
         port = opened.getsockname()[1]
     slurm, run = tmp_path / "slurm", tmp_path / "run"
-    environment = installed(slurm, nodes, per_node, port) | {"RUN": str(run), "DATA": "shapes:320"}
+    environment = installed(slurm, nodes, per_node, port) | {
+        "RUN": str(run),
+        "DATA": "shapes:320",
+        "PYTHONPATH": str(REPOSITORY),
+    }
     script = ["bash", str(EXAMPLE), *LINE.split()]
     job = subprocess.Popen(
         script, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, extract
 from hardviews.methods.base import Method
 from hardviews.training.checkpoint import Checkpoints
@@ -106,6 +107,33 @@ def test_a_signal_while_the_backbone_is_measured(
     assert f"stopped by SIGTERM{moment}; the same command with --out {run} goes on" in said
     assert all(step != done for values in RunFolder(run).evaluations().values() for step, _ in values)
     assert pretrain(f"{LINE} --out {run}") == 0
+    assert_the_same(run, whole)
+
+
+@pytest.mark.fault("lack of memory or data while the backbone is measured", "said, and training goes on")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("tried to allocate 3 GiB"), "out of memory on cpu"),
+        (InputError("the test images are gone"), "the test images are gone"),
+    ],
+)
+def test_a_measurement_that_fails_ends_no_run(
+    error: Exception, said: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = tmp_path / "run"
+
+    def fails(backbone: Any, source: Any, *args: Any, pixels: bool, **more: Any) -> Features:
+        if not pixels:  # which are measured before the first step
+            raise error
+        return extract(backbone, source, *args, pixels=pixels, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hardviews.commands.monitoring.extract", fails)
+        assert pretrain(f"{LINE} --out {run}") == 0
+    assert f"after 12 steps: not measured ({said}); training goes on" in capsys.readouterr().out
+    assert pretrain(f"{LINE} --out {run}") == 0  # which makes up for it
     assert_the_same(run, whole)
 
 

@@ -98,6 +98,21 @@ def test_parts_of_the_last_two_are_kept_whatever_fails(tmp_path: Path, monkeypat
     assert len(list(checkpoints.parts.iterdir())) == 2
 
 
+def test_a_kept_epoch_is_better_than_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (2, 4, 6, 8):
+        checkpoints.save({"step": step, "method": {}, "optimizer": {}}, step // 2 if step < 6 else None)
+    checkpoints.last.write_bytes(b"damaged")
+    checkpoints.before.write_bytes(b"damaged")
+    state, damaged = checkpoints.newest()
+    assert state is not None
+    assert state["step"] == 4
+    assert [line.partition(":")[0] for line in damaged] == [str(checkpoints.last), str(checkpoints.before)]
+    checkpoints.last.unlink()
+    checkpoints.last.hardlink_to(checkpoints.before)  # is not looked at twice
+    assert len(checkpoints.newest()[1]) == 1
+
+
 def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (3, 6):
@@ -107,13 +122,17 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
     def all_reduce(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
         return mine.clamp(max=least) if reduce_op == "min" else mine
 
-    saver = Saver(SimpleNamespace(all_reduce=all_reduce), None, checkpoints)  # type: ignore[arg-type]
+    saver = Saver(SimpleNamespace(all_reduce=all_reduce), None, checkpoints, "")  # type: ignore[arg-type]
     state, damaged = saver._newest()
     assert state is not None
     assert state["step"] == 3
     assert damaged == [f"{checkpoints.last}: another process can't read it"]
+    wanted = "no checkpoint is there that all processes can read; do all machines share"
     least = 2
-    with pytest.raises(RunError, match="no checkpoint is there that all processes can read"):
+    with pytest.raises(RunError, match=wanted):
+        saver._newest()
+    least = 0  # another finds none, as in a folder that is not shared
+    with pytest.raises(RunError, match=wanted):
         saver._newest()
     checkpoints.before.write_bytes(b"damaged")
     told: list[float] = []  # what this process says of itself before it leaves

@@ -61,6 +61,25 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=r"5 MiB free.* need 7 MiB"):
         RunFolder(tmp_path / "run").check(CONFIG, 7 << 20)
     assert not list(tmp_path.iterdir())
+    there = RunFolder(tmp_path / "there")
+    there.open(CONFIG)
+    there.check(CONFIG, 7 << 20)  # has checkpoints, and goes on
+
+
+def test_a_disk_that_fills_while_a_run_is_begun_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def half(file: Path, text: str, **more: Any) -> int:
+        write(file, text[:20], **more)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", half)
+        with pytest.raises(InputError, match="can't be written: No space left on device"):
+            opened(tmp_path / "run")
+    opened(tmp_path / "run")
 
 
 def test_metrics_of_steps_run_again_are_dropped(tmp_path: Path) -> None:

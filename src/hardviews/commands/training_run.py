@@ -28,6 +28,7 @@ from hardviews.commands.summaries import finish, headline, show
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
+from hardviews.errors import StoppedError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -94,20 +95,25 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     evaluate = None
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     epochs, every = options.epochs, options.knn_epochs
-    monitor = Monitor(fabric, folder, evaluated, evaluate, every, epochs, loader.steps_per_epoch)
+    monitor = Monitor(fabric, folder, evaluated, evaluate, say, every, epochs, loader.steps_per_epoch)
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
         options.max_skipped, options.log_steps, loggers, telemetry, console,
     )  # fmt: skip
     try:
-        loop.run()
+        try:
+            loop.run()
+        finally:
+            for logger in loggers:
+                with suppress(Exception):  # of a full disk, which ends no run
+                    logger.close()
+    except StoppedError:
+        fabric.barrier()  # once one has left, the others are soon ended, and loggers may take their time
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command with --out {folder.path} goes on from its last checkpoint") from None
-    finally:
-        for logger in loggers:
-            with suppress(Exception):  # of a full disk, which ends no run
-                logger.close()
     part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:

@@ -1,5 +1,6 @@
 """What data is to the rest: a numbered collection of pictures; and how a name or path becomes one."""
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from hardviews.data.hub import PREFIX, Hub
 from hardviews.data.remote import STREAMS
 from hardviews.data.shapes import COUNTS, Shapes
 from hardviews.data.shards import Shards, shards_at
+from hardviews.data.streaming import Stream
 from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, Table, tables_in
 from hardviews.data.tar import LABEL
 from hardviews.data.torchvision_sets import NAMES, TorchvisionSet
@@ -45,6 +47,17 @@ class ImageSource(Protocol):
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Picture ``index``, uint8 ``[h, w, 3]``, shrunk to the bounds; raises ``UnreadableImage``."""
         ...
+
+
+def fingerprint(source: ImageSource | Stream) -> str:
+    """The number of pictures and a digest of the names of up to 1,000 of them: enough to see that pictures were added,
+    taken away or renamed. Content is not looked at, nor where a set of torchvision's lies."""
+    if isinstance(source, Stream):
+        names = source.shards
+    else:
+        names = [source.path(number) for number in range(0, len(source), max(1, len(source) // 1000))]
+    digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogateescape"), digest_size=6)
+    return f"{len(source)} {digest.hexdigest()}"
 
 
 def is_named(data: str) -> bool:

@@ -3,7 +3,8 @@
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -29,10 +30,11 @@ def until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
 def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Made]:
     """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead. That one of them
     has died, or hangs, is found when its batch is waited for."""
+    watch = _Watch()
     loader: DataLoader[Made] = DataLoader(
         dataset,
         batch_size=None,
-        sampler=keys,
+        sampler=watch.drawn(keys),
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pin_memory,
@@ -42,7 +44,7 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
     handler = signal.getsignal(signal.SIGCHLD)
     others = multiprocessing.active_children()
     loaded = iter(loader)
-    watch = _Watch([process for process in multiprocessing.active_children() if process not in others])
+    watch.workers = [process for process in multiprocessing.active_children() if process not in others]
     if threading.current_thread() is threading.main_thread():
         # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
         signal.signal(signal.SIGCHLD, handler)
@@ -73,12 +75,25 @@ class _Watch(threading.Thread):
     """Kills workers of which no batch comes. What they hang in may heed nothing else, and whoever waits for them, even
     in the middle of taking a batch over, then finds them dead."""
 
-    def __init__(self, workers: list[multiprocessing.process.BaseProcess]) -> None:
+    def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.workers = workers
+        self.workers: list[BaseProcess] = []
         self.gave_up = False
         self.waiting, self.made = False, 0  # whether the next batch is waited for, and how many have come
         self._ended = threading.Event()
+
+    def drawn(self, keys: Iterable[Any]) -> Iterator[Any]:
+        """The keys, which are drawn while a batch is waited for: those of a stream come from a network, which has a
+        patience of its own, and no worker is to blame."""
+        upcoming = iter(keys)
+        while True:
+            self.waiting = False
+            try:
+                key = next(upcoming)
+            except StopIteration:
+                return
+            self.waiting = True
+            yield key
 
     def run(self) -> None:
         made, waited = 0, 0

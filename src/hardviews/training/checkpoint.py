@@ -73,7 +73,8 @@ class Checkpoints:
         _settle(self.parts)
 
     def newest(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest that is whole, None where there is none, and a line for every one that was passed over.
+        """The newest that is whole, be it of an epoch that was kept, None where there is none, and a line for every one
+        that was passed over.
 
         Args:
             at_most: later steps are not wanted.
@@ -81,9 +82,13 @@ class Checkpoints:
         Raises:
             RunError: there are some, and none of them is whole.
         """
-        found = [file for file in (self.last, self.before) if file.exists()]
+        kept = sorted(self.folder.glob("epoch-*.pt"), reverse=True)
         damaged: list[str] = []
-        for file in found:
+        seen = set[int]()
+        for file in (self.last, self.before, *kept):
+            if not file.exists() or file.stat().st_ino in seen:  # one file has both names
+                continue
+            seen.add(file.stat().st_ino)
             try:
                 state = load(file)
                 if at_most is not None and state["step"] > at_most:

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from hardviews.data.loader import Loader, moved
+from hardviews.data.sources import fingerprint
 from hardviews.data.streaming import Stream
 from hardviews.errors import RunError, StoppedError
 from hardviews.training.collapse import CollapseWatch
@@ -66,7 +67,7 @@ class Loop:
     console: Console
 
     def __post_init__(self) -> None:
-        self.saver = Saver(self.fabric, self.step, self.folder.checkpoints)
+        self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
         self.logbook = Logbook(self.folder, self.loggers, self._say)
         self.collapse = CollapseWatch(self._say)
         self._skipped = 0  # steps in a row
@@ -184,8 +185,8 @@ class Loop:
             self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
-        if not self.fabric.is_global_zero:
-            stop.heed_no_more()  # the first, which is to speak, may leave earlier
+        if self.fabric.world_size > 1:
+            stop.heed_no_more()
         name = signal.Signals(number).name
         saved = f", saved after step {done - 1}" if done else " before the first step"
         if self.saver.failure:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from lightning_fabric import Fabric
 from torch import nn
 
+from hardviews.errors import InputError, RunError
+from hardviews.training.memory import is_out_of_memory
 from hardviews.training.run_folder import RunFolder
 
 # A backbone, whether raw pixels are to be measured too, and what is called after every batch of images.
@@ -25,6 +27,7 @@ class Monitor:
         folder: of the run, which says what has been measured.
         evaluated: the backbone to be measured; all processes have to ask for it.
         evaluate: measures the backbone, or None.
+        say: told why it could not be measured.
         every: epochs; 0: never.
         epochs: of the run.
         steps_per_epoch: whole batches.
@@ -34,6 +37,7 @@ class Monitor:
     folder: RunFolder
     evaluated: Callable[[], nn.Module]
     evaluate: Evaluate | None
+    say: Callable[[str], None]
     every: int
     epochs: int
     steps_per_epoch: int
@@ -50,6 +54,10 @@ class Monitor:
         Args:
             done: steps.
             stop_asked: looked at after every batch of images.
+
+        Raises:
+            InputError, RunError: before the first step, what is to be compared can't be; later that is said, and
+                training goes on.
         """
         if self.evaluate is None:
             return None
@@ -64,7 +72,19 @@ class Monitor:
         try:
             return self.evaluate(network, done == 0, heed)
         except _StopAskedError:
-            return None
+            pass
+        except (InputError, RunError) as error:
+            if not done:
+                raise
+            self._not_measured(done, str(error))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._not_measured(done, f"out of memory on {self.fabric.device}")
+        return None
+
+    def _not_measured(self, done: int, reason: str) -> None:
+        self.say(f"after {done} steps: not measured ({reason}); training goes on")
 
     def _measured(self, done: int) -> bool:
         return any(step == done for values in self.folder.evaluations().values() for step, _ in values)

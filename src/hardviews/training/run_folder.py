@@ -61,7 +61,7 @@ class RunFolder:
             self._check_same(config)
         elif self.path.exists() and any(self.path.iterdir()):
             raise InputError(f"out: {self.path} holds other files and no run; give a new or empty folder")
-        if self.free() < bytes_needed:
+        elif self.free() < bytes_needed:  # but a run that is there goes on, whatever becomes of its next checkpoint
             raise InputError(
                 f"out: {self.existing()} has {self.free() / 2**20:.0f} MiB free, and this run's "
                 f"checkpoints need {bytes_needed / 2**20:.0f} MiB; "
@@ -93,12 +93,21 @@ class RunFolder:
     def open(self, config: Mapping[str, Any]) -> None:
         """Makes the folder and writes the configuration that reproduces the run."""
         try:
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             if not self.config_file.exists():
-                header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
-                self.config_file.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+                self._write_config(config)
+            self.checkpoints.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"out: {self.path} can't be written: {error.strerror}") from error
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
+        beside = self.config_file.with_suffix(".part")  # half of it would be taken for a damaged run
+        try:
+            beside.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+            beside.replace(self.config_file)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def forget_after(self, step: int) -> None:
         """Drops metrics of steps at or after ``step``: a run that goes on from there logs them again, each once."""

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from hardviews.errors import RunError
+from hardviews.errors import InputError, RunError
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.parts import load_named_state, load_weights, named_state, own_part
 from hardviews.training.sharding import local
@@ -28,11 +28,13 @@ class Saver:
         fabric: launched; only the first process writes, of a network that is shared out each its part.
         step: whose state.
         checkpoints: where to.
+        data: what tells other images from these (``sources.fingerprint``).
     """
 
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
+    data: str
     processes: int = field(default=0, init=False)  # that wrote what was restored; 0: nothing was, or it does not say
     factor: float = field(default=1.0, init=False)  # of the learning rates that were asked for
     failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
@@ -44,10 +46,12 @@ class Saver:
             The step to go on with, 0 where there is no checkpoint, and a line for every one that was passed over.
 
         Raises:
+            InputError: it is of a run on other images, whose order and number a run hangs on.
             RunError: there are some, and none is whole.
         """
         state, damaged = self._newest()
         if state is not None:
+            self._check_data(state["data"])
             load_weights(self.step.method, state["method"])
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
@@ -58,18 +62,31 @@ class Saver:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
 
+    def _check_data(self, then: str) -> None:
+        before, now = (int(data.split()[0]) for data in (then, self.data))
+        if then != self.data:
+            found = f"{now:,}" if now != before else "others of that number"
+            raise InputError(
+                f"data: this run began with {before:,} images and finds {found}; give back those that it had, or begin "
+                f"another in another --out by --init {self.checkpoints.folder.parent}"
+            )
+
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
         another step."""
         state, damaged, failure = self._read()
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
-        if not failure and own > least:
+        if not failure and own > least > 0:
             damaged = [f"{self.checkpoints.last}: another process can't read it"]
             state, _, failure = self._read(int(least))
             own = int(state["step"]) if state else 0
         if self._any(bool(failure) or own != least):
-            raise RunError(failure or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read")
+            raise RunError(
+                failure
+                or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read; do all machines "
+                "share this folder?"
+            )
         return state, damaged
 
     def _read(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str], str]:
@@ -119,6 +136,7 @@ class Saver:
                 "scaler": self.fabric.strategy.precision.state_dict(),
                 "rate_factor": self.factor,
                 "processes": self.fabric.world_size,
+                "data": self.data,
             }
         return state
 
