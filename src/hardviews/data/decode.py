@@ -14,6 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
+# Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
+# Others it hands to programs (EPS to Ghostscript, without a limit of time), or opens what they hold as any format.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
 
 Faults = dict[int, str]  # number of an unreadable image → why
@@ -98,11 +101,7 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
-            if not isinstance(data, bytes):
-                _check_opens(data, name)
-            with Image.open(BytesIO(data) if isinstance(data, bytes) else data) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+            with opened(data, name) as image:
                 wanted = bounds.fit(*image.size)
                 if wanted != image.size:
                     image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
@@ -112,6 +111,22 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
         raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def opened(data: bytes | str | Path, name: str) -> Image.Image:
+    """A picture of which no more than the header is read, to be closed; the only way to Pillow for others' pictures.
+
+    Raises:
+        UnreadableImage: it is no file, or claims more than ``MAX_PIXELS`` pixels.
+        Exception: of any kind, by Pillow, where it is no picture or is damaged.
+    """
+    if not isinstance(data, bytes):
+        _check_opens(data, name)
+    image = Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+    return image
 
 
 def _check_opens(path: str | Path, name: str) -> None:
@@ -171,7 +186,7 @@ def _orientation(image: Image.Image) -> int:
 def _reason(error: Exception, data: bytes | str | Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = not data if isinstance(data, bytes) else Path(data).stat().st_size == 0
-        return "empty" if empty else "not a picture that Pillow can read"
+        return "empty" if empty else "not a picture of a known format"
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):
