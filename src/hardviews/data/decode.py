@@ -19,6 +19,8 @@ DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
 
+MOST_BYTES = 1 << 28  # of an encoded picture that is read as a whole
+
 Faults = dict[int, str]  # number of an unreadable image → why
 
 _UPRIGHT = {  # EXIF orientation → what turns the picture upright
@@ -134,6 +136,28 @@ def _check_opens(path: str | Path, name: str) -> None:
     mode = os.stat(path).st_mode  # noqa: PTH116
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is an error of its own, when it is opened
         raise UnreadableImage(name, "not a file")
+
+
+def encoded(path: str) -> bytes:
+    """A picture's file, as it is.
+
+    Raises:
+        UnreadableImage: it is no file, can't be read, or has more than ``MOST_BYTES``.
+    """
+    try:
+        _check_opens(path, path)
+        with open(path, "rb") as file:  # noqa: PTH123
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise UnreadableImage(path, too_large(size))
+            return file.read(size)
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        raise UnreadableImage(path, _reason(error, path)) from None
+
+
+def too_large(size: int) -> str:
+    """Why a picture of more than ``MOST_BYTES`` is not read."""
+    return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
 def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
