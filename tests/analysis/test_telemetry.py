@@ -1,5 +1,8 @@
 """What a run wrote, read again: the plan, the views, their pixels."""
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.analysis import telemetry
+from hardviews.analysis import pictures, telemetry
 from hardviews.errors import InputError
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
@@ -62,6 +65,30 @@ def test_files_are_read_as_they_were_written(plan: ViewPlan, processes: int, tmp
     for index, file in loaded.gallery.items():
         with Image.open(file) as picture:
             assert np.array_equal(np.asarray(picture), images.image(index).permute(1, 2, 0).numpy())
+
+
+def test_pictures_of_a_strangers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program is not run, a pipe not opened, a bomb not decoded: each is a picture less."""
+    written(tmp_path, IBOT.default_plan(32))
+    program, pipe, bomb = telemetry.load(tmp_path).gallery.values()
+    Image.new("RGB", (8, 8)).save(program, "EPS")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    head = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    start = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + start + struct.pack(">I", 5) + b"IDAT")
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # which remembers whether there is one
+    loaded = telemetry.load(tmp_path)
+    assert pictures.gallery(loaded) == []
+    several = {"image": np.repeat(np.array(list(loaded.gallery)), 4), "cost": np.arange(8.0)}
+    monkeypatch.setattr(pictures, "by_image", lambda _: several)
+    assert [one.data for group in pictures.extremes(loaded, None) for one in group] == [None] * 8
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def listed(run: Path) -> dict[str, str]:
 @pytest.mark.fault("pipe with a picture's extension", "listed, never opened")
 @pytest.mark.fault("loop of directories", "every picture is found once")
 @pytest.mark.fault("file name that is not UTF-8", "trained on")
-def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path) -> None:
+@pytest.mark.fault("PostScript program with a picture's extension", "listed, never run")
+def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, run = good(tmp_path / "data"), tmp_path / "run"
     whole = (data / "000.jpg").read_bytes()
     (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -88,17 +89,25 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path) -> None:
     inner.mkdir()
     (inner / "loop").symlink_to(data, target_is_directory=True)
     os.mkfifo(data / "pipe.jpg")  # to open it would wait for ever
+    Image.new("RGB", (8, 8)).save(data / "program.jpg", "EPS")
+    ghostscript, ran = tmp_path / "bin" / "gs", tmp_path / "ran"  # which Pillow would have run it
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
     Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.jpg")).write_bytes(whole)
     found = trained(data, run, "--epochs", "4", "--max-unreadable", "0.2", "--workers", "1")
     assert found.returncode == 0, found.stderr
-    assert listed(run).keys() == {"cut.jpg", "zero.jpg", "text.jpg", "bomb.png", "gone.jpg", "pipe.jpg", "bad-disk.jpg"}
+    names = {"cut.jpg", "zero.jpg", "text.jpg", "bomb.png", "gone.jpg", "pipe.jpg", "bad-disk.jpg", "program.jpg"}
+    assert listed(run).keys() == names
+    assert not ran.exists()
     assert listed(run)["zero.jpg"] == "empty"
     assert listed(run)["pipe.jpg"] == "not a file"
     assert listed(run)["bad-disk.jpg"] == "Input/output error"
-    assert "7 images could not be read" in found.stdout
-    assert [row["skipped"] for row in rows(run)] == ["0"] * 16  # of 75 pictures, which the loop does not double
+    assert "8 images could not be read" in found.stdout
+    assert [row["skipped"] for row in rows(run)] == ["0"] * 16  # of 76 pictures, which the loop does not double
     seen = np.concatenate([np.load(file)["image"] for file in (run / "telemetry").glob("*.npz")])
-    assert len(set(seen)) == 75 - 7
+    assert len(set(seen)) == 76 - 8
 
 
 def bomb() -> bytes:

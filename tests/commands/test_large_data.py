@@ -131,6 +131,8 @@ def test_a_stream_of_another_number_of_processes_is_told_what_that_does(
     [
         ("--data pipe:touch${IFS}ran", "--allow-pipe true"),
         ("--data http://127.0.0.1:9/0.tar", "epoch-images: the number of images"),
+        ("--data http://127.0.0.1:9/ü.tar --epoch-images 64", "'ü' must be percent-encoded"),
+        ("--data http://[bad/x.tar --epoch-images 64", "http://[bad/x.tar is no web address: Invalid IPv6 URL"),
         ("--data http://127.0.0.1:9/0.tar --epoch-images 64 --test-data shapes:64", "streams have no labels"),
         ("--data shapes:64 --epoch-images 64", "only streams take it"),
         ("--data http://127.0.0.1:9/0.tar --epoch-images 64 --in-memory on", "can't be held in memory"),

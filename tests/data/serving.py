@@ -17,8 +17,8 @@ class Served:
     Args:
         folder: of the files.
         faults: file → what goes wrong with the first so many answers: ``(kind, answers)``. ``break`` and ``stall``
-            send a quarter of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all. What
-            stalls or is silent stays so.
+            send a quarter of what was asked for, ``silence`` and ``500`` nothing, ``no ranges`` always all, ``astray``
+            to where no file can be. What stalls or is silent stays so.
     """
 
     folder: Path
@@ -41,6 +41,11 @@ def serving(folder: Path) -> Iterator[Served]:
             file = folder / name
             if not file.is_file() or fault == "500":
                 self.send_error(500 if fault else 404)
+                return
+            if fault == "astray":
+                self.send_response(302)
+                self.send_header("Location", "http://[nowhere/")
+                self.end_headers()
                 return
             data, ranged = file.read_bytes(), re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
             if ranged and fault != "no ranges":

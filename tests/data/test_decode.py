@@ -1,5 +1,6 @@
 """Every mode against known pixel values; bounds; damage."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.decode import Bounds, UnreadableImage, decode
+from hardviews.data.decode import FORMATS, Bounds, UnreadableImage, decode
+from hardviews.data.listing import EXTENSIONS
+from hardviews.data.semantic import read_mask
+from hardviews.errors import InputError
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -138,7 +142,7 @@ def test_damage_is_named() -> None:
     jpeg, png = encoded(noise, "JPEG"), encoded(noise)
     for data, reason in [
         (b"", "empty"),
-        (b"not a picture", "not a picture that Pillow can read"),
+        (b"not a picture", "not a picture of a known format"),
         (jpeg[: len(jpeg) // 2], "truncated"),
         (png[: len(png) // 2], "truncated"),
     ]:
@@ -149,6 +153,38 @@ def test_damage_is_named() -> None:
         assert "0x" not in caught.value.reason  # the same on every try
         again = pickle.loads(pickle.dumps(caught.value))  # as it travels from a worker
         assert (again.path, again.reason) == (caught.value.path, caught.value.reason)
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is there once somebody has run ``gs``."""
+    folder, mark = tmp_path / "bin", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "gs").write_text(f"#!/bin/sh\ntouch {mark}\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # which remembers whether there is one
+    return mark
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, ghostscript: Path) -> None:
+    program = encoded(Image.new("RGB", (8, 8)), "EPS")
+    (tmp_path / "x.jpg").write_bytes(program)
+    for data in (program, tmp_path / "x.jpg"):
+        with pytest.raises(UnreadableImage, match="not a picture of a known format"):
+            decode(data)
+    with pytest.raises(InputError, match="can't be read as a mask"):
+        read_mask(tmp_path / "x.jpg")
+    assert not ghostscript.exists()
+
+
+def test_any_known_format_is_read_whatever_the_file_is_called(tmp_path: Path) -> None:
+    formats = Image.registered_extensions()
+    assert {formats[extension] for extension in EXTENSIONS} <= set(FORMATS)
+    for kind in FORMATS:
+        file = tmp_path / f"{kind}.png"
+        file.write_bytes(encoded(Image.new("RGB", (16, 16), (200, 0, 0)), kind))
+        assert abs(int(decode(file)[8, 8, 0]) - 200) < 5, kind
 
 
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Data sets of Hugging Face's library, all of them on this disk: content, labels, order, resume, errors of one line."""
 
+import os
 import pickle
 from itertools import islice
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
-from hardviews.data.decode import UnreadableImage
+from hardviews.data.decode import MOST_BYTES, UnreadableImage
 from hardviews.data.hub import Hub, Name, hub_stream, parsed
 from hardviews.data.loader import Loader
 from hardviews.data.sources import open_source
@@ -87,6 +89,39 @@ def test_rows_without_an_image_are_unreadable_and_wrong_columns_are_told(tmp_pat
         Hub(f"hf:{tmp_path}/set", image_column="label")
     with pytest.raises(InputError, match="no label column 'klass'"):
         Hub(f"hf:{tmp_path}/set", label_column="klass")
+
+
+def test_rows_that_name_files(tmp_path: Path) -> None:
+    """Rows can name any path: those outside of the set are left alone, and what is no file or too large."""
+    root = tmp_path / "set"
+    root.mkdir()
+    (tmp_path / "private.png").write_bytes(png(1))
+    for name in ("fine.png", "large.png"):
+        (root / name).write_bytes(png(3))
+    os.truncate(root / "large.png", MOST_BYTES + 1)  # with a hole, which takes no room
+    (root / "link.png").symlink_to(root / "fine.png")
+    os.mkfifo(root / "pipe.png")  # to open it would wait for ever
+    outside = "a file outside of the data set's folder"
+    faults = {
+        f"{root}/fine.png": "", f"{root}/link.png": "", f"{root}/pipe.png": "not a file",
+        f"{root}/none.png": "No such file or directory", f"{root}/large.png": "256 MiB are more than 256",
+        f"{tmp_path}/private.png": outside, f"{root}/../private.png": outside, "/dev/zero": outside,
+        "http://host/a.png": "an address or a member of an archive, and no file",
+        f"{root}/a\0.png": "embedded null byte",
+    }  # fmt: skip
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": None, "path": path} for path in faults]},
+        features=datasets.Features({"image": datasets.Image()}),
+    )
+    pq.write_table(rows.data.table, root / "train-0.parquet")  # the library would put the files' bytes in
+    assert [image.fault for image in hub_stream(f"hf-stream:{root}", 10).read(0)] == list(faults.values())
+    source = Hub(f"hf:{root}")
+    for row, fault in enumerate(faults.values()):
+        if fault and "MiB" not in fault:  # where Pillow opens a file, it does not take it into memory
+            with pytest.raises(UnreadableImage, match=fault):
+                source.read(row)
+        else:
+            assert int(source.read(row)[0, 0, 0]) == 3
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

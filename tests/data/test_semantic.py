@@ -1,5 +1,6 @@
 """Pictures with a class for every pixel."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,10 @@ def test_errors_are_one_line(root: Path) -> None:
     assert "a.png: a mask has one channel of class numbers, not RGB" in said()
     mask.write_bytes(good[:40])
     assert "a.png: can't be read as a mask" in said()
+    mask.unlink()
+    os.mkfifo(mask)  # to open it would wait for ever
+    with pytest.raises(InputError, match=r"a\.png: can't be read as a mask: not a file"):
+        read_mask(mask)
     mask.unlink()
     assert "a.png: no such mask of a.jpg" in said()
     mask.write_bytes(good)

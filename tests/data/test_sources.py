@@ -234,6 +234,45 @@ def fake_cifar(root: Path, images: int = 4) -> None:
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {k}" for k in range(10)]}))
 
 
+def test_torchvisions_files_are_opened_as_all_others(tmp_path: Path) -> None:
+    """Not by torchvision, which would hand a PostScript program to Ghostscript, and wait for a pipe."""
+    dtd, gtsrb = tmp_path / "dtd" / "dtd", tmp_path / "gtsrb" / "GTSRB" / "Training"
+    for split, names in (("train", ["a", "program"]), ("val", ["pipe"]), ("test", ["a"])):
+        file = dtd / "labels" / f"{split}1.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"banded/{name}.jpg\n" for name in names))
+    picture(dtd / "images" / "banded" / "a.jpg", 200, (40, 20))
+    picture(gtsrb / "00007" / "a.ppm", 200)
+    Image.new("RGB", (8, 8)).save(dtd / "images" / "banded" / "program.jpg", "EPS")
+    os.mkfifo(dtd / "images" / "banded" / "pipe.jpg")
+    source = open_source("dtd", root=tmp_path)
+    assert source.read(0, Bounds(10)).shape == (10, 20, 3)
+    for index, reason in ((1, "not a picture of a known format"), (2, "not a file")):
+        with pytest.raises(UnreadableImage, match=f"dtd/train/{index}: {reason}"):
+            source.read(index)
+    assert open_source("gtsrb", root=tmp_path).read(0).shape == (3, 4, 3)
+
+
+def test_a_pickle_of_others_is_not_read(tmp_path: Path) -> None:
+    """CIFAR's files are pickles: torchvision reads those alone whose sums it knows."""
+
+    class Program:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    fake_cifar(tmp_path)
+    hundred = tmp_path / "cifar-100-python"
+    hundred.mkdir()
+    files = [*(tmp_path / "cifar-10-batches-py").iterdir(), *(hundred / name for name in ("train", "test", "meta"))]
+    for file in files:
+        file.write_bytes(pickle.dumps(Program()))
+    for data in ("cifar10", "cifar100"):
+        for split in ("train", "test"):
+            with pytest.raises(InputError, match="not found or corrupted"):
+                open_source(data, root=tmp_path, split=split)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_cifar10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 

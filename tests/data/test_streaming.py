@@ -150,6 +150,7 @@ def test_of_a_server_without_ranges_what_was_read_is_passed_over(served: Served)
         (("silence", 99), r"003\.tar: nothing came for 0.5 s at byte \d+, after 5 tries"),
         (("500", 99), r"003\.tar: the server says 500 .* at byte 0, after 5 tries"),
         (None, r"003\.tar: the server says 404 Not Found at byte 0; "),
+        (("astray", 99), r"003\.tar: .*IPv6.* at byte 0; "),
         (b"cut", r"003\.tar: damaged at byte 2048: it ends here or before"),
     ],
 )
@@ -187,7 +188,7 @@ def test_unreadable_images_are_replaced_and_told(tmp_path: Path, monkeypatch: py
             loader = Loader(opened(served, 1), 8, 0, workers=workers, tolerance=0.03)
             seen = [int(batch.image(b)[0, 0, 0]) for batch in islice(loader.batches(), 5) for b in range(8)]
             assert set(seen) == set(range(40)) - {7}
-            assert loader.unreadable == {f"{served.address}/000.tar#7": "not a picture that Pillow can read"}
+            assert loader.unreadable == {f"{served.address}/000.tar#7": "not a picture of a known format"}
         with pytest.raises(RunError, match="1 of 40 images are unreadable"):
             list(islice(Loader(opened(served, 1), 8, 0).batches(), 5))
 
@@ -217,6 +218,7 @@ def test_a_command_runs_only_if_it_may(served: Served, tmp_path: Path) -> None:
     [
         ("exit 3", "the command ended with code 3 at byte 0, after 5 tries"),
         ("sleep 60", "nothing came for 0.5 s at byte 0, after 5 tries"),
+        ("exec >&-; sleep 60", "nothing came for 0.5 s at byte 0, after 5 tries"),
         ("head -c 2000 FOLDER/000.tar", "damaged at byte 2048: it ends here or before"),
         ("head -c 2000 FOLDER/000.tar; exit 1", "code 1 at byte 2000, after 5 tries"),
     ],
@@ -225,6 +227,26 @@ def test_commands_that_fail(served: Served, command: str, message: str) -> None:
     data = f"pipe:{command.replace('FOLDER', str(served.folder))}"
     with pytest.raises(RunError, match=message) as caught:
         next(Loader(tar_stream(data, 40, allow_pipe=True), 8, 0).batches())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://host/ü.tar", "'ü' must be percent-encoded"),
+        ("http://host/{a,b c}.tar", "' ' must be percent-encoded"),
+        ("http://host/\udcff.tar", "must be percent-encoded"),
+        ("http://[bad/x.tar", "Invalid IPv6 URL"),
+        ("http://host:99999/x.tar", "Port out of range"),
+        ("http://a..b/x.tar", "label"),
+        ("http:///x.tar", "there is no host in it"),
+        ("https://me:secret@host/x.tar", "a name or password can't be given"),
+    ],
+)
+def test_what_is_no_address_is_one_line_before_anything_is_asked_for(address: str, reason: str) -> None:
+    with pytest.raises(InputError, match=r"is no web address: .*; give it as http://HOST/FILE") as caught:
+        tar_stream(address, 40, allow_pipe=False)
+    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

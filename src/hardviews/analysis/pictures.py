@@ -22,6 +22,7 @@ MOMENTS = 3  # of training, for every picture
 PICTURES = 9
 CANDIDATES = 240  # of all of them, about 2 KB each
 EXTREMES = 8  # easiest and hardest pictures
+FORMATS = ("PNG",)  # what runs write; the folder may be another's
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[Shown]:
         if len(shown) < count and len(rows):
             some = rows[np.unique(np.linspace(0, len(rows) - 1, MOMENTS).round().astype(int))]
             try:
-                with Image.open(file) as opened:
+                with Image.open(file, formats=FORMATS) as opened:
                     picture = opened.convert("RGB")
-            except OSError:  # a damaged file is a picture less
+            except Exception:  # a damaged file, of which Pillow raises anything, is a picture less
                 continue
             moments = _moments(telemetry.where(some), picture)
             shown.append(Shown(index, picture.width, picture.height, address(picture), moments))
@@ -190,9 +191,9 @@ def extremes(
             return Extreme(index, excess, original.name, original.label, address(original.pixels))
         file = telemetry.gallery.get(index)
         try:
-            with Image.open(file) if file else Image.new("RGB", (1, 1)) as opened:
+            with Image.open(file, formats=FORMATS) if file else Image.new("RGB", (1, 1)) as opened:
                 return Extreme(index, excess, f"picture {index}", None, address(opened) if file else None)
-        except OSError:
+        except Exception:  # as above
             return Extreme(index, excess, f"picture {index}", None, None)
 
     last = len(found["image"]) - 1

@@ -94,7 +94,7 @@ def load(run: Path | str) -> Telemetry:
         plan_of(about["plan"]),
         {name: x[order] for name, x in rows.items()},
         parts[0]["combinations"].astype(np.int64),
-        {image: file for image, file in gallery.items() if file.exists()},
+        {image: file for image, file in gallery.items() if file.is_file()},
     )
 
 

@@ -14,7 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
+# Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
+# Others it hands to programs (EPS to Ghostscript, without a limit of time), or opens what they hold as any format.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
+
+MOST_BYTES = 1 << 28  # of an encoded picture that is read as a whole
 
 Faults = dict[int, str]  # number of an unreadable image → why
 
@@ -98,11 +103,7 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
-            if not isinstance(data, bytes):
-                _check_opens(data, name)
-            with Image.open(BytesIO(data) if isinstance(data, bytes) else data) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+            with opened(data, name) as image:
                 wanted = bounds.fit(*image.size)
                 if wanted != image.size:
                     image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
@@ -114,11 +115,49 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         raise UnreadableImage(name, _reason(error, data)) from None
 
 
+def opened(data: bytes | str | Path, name: str) -> Image.Image:
+    """A picture of which no more than the header is read, to be closed; the only way to Pillow for others' pictures.
+
+    Raises:
+        UnreadableImage: it is no file, or claims more than ``MAX_PIXELS`` pixels.
+        Exception: of any kind, by Pillow, where it is no picture or is damaged.
+    """
+    if not isinstance(data, bytes):
+        _check_opens(data, name)
+    image = Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise UnreadableImage(name, f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+    return image
+
+
 def _check_opens(path: str | Path, name: str) -> None:
     """Raises UnreadableImage for what would keep its reader waiting, or never end: pipes, sockets, devices."""
     mode = os.stat(path).st_mode  # noqa: PTH116
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is an error of its own, when it is opened
         raise UnreadableImage(name, "not a file")
+
+
+def encoded(path: str) -> bytes:
+    """A picture's file, as it is.
+
+    Raises:
+        UnreadableImage: it is no file, can't be read, or has more than ``MOST_BYTES``.
+    """
+    try:
+        _check_opens(path, path)
+        with open(path, "rb") as file:  # noqa: PTH123
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise UnreadableImage(path, too_large(size))
+            return file.read(size)
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        raise UnreadableImage(path, _reason(error, path)) from None
+
+
+def too_large(size: int) -> str:
+    """Why a picture of more than ``MOST_BYTES`` is not read."""
+    return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
 def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
@@ -171,7 +210,7 @@ def _orientation(image: Image.Image) -> int:
 def _reason(error: Exception, data: bytes | str | Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = not data if isinstance(data, bytes) else Path(data).stat().st_size == 0
-        return "empty" if empty else "not a picture that Pillow can read"
+        return "empty" if empty else "not a picture of a known format"
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):

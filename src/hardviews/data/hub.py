@@ -1,19 +1,21 @@
 """Data sets of Hugging Face's library: saved on this disk or of the hub, by number or as a stream.
 
 ``hf:PATH[:SPLIT]`` or ``hf:USER/NAME[/CONFIG][@REVISION][:SPLIT]``; ``hf-stream:`` and the same. The library runs no
-code of a data set (from its version 4.0 on, it can't), and gives the encoded bytes, which are decoded here.
+code of a data set (from its version 4.0 on, it can't), and gives the encoded bytes, which are decoded here, or the path
+of a file, which is opened where it lies in the data set's folder or in the library's caches.
 """
 
 import importlib
+import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, encoded, printable
 from hardviews.data.streaming import Encoded, Stream
 from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, numbered
 from hardviews.errors import InputError, RunError
@@ -51,7 +53,9 @@ class Hub:
     ) -> None:
         self.name = printable(data)
         with _one_line(data):
-            rows, _ = _loaded(parsed(data.removeprefix(PREFIX)), split, streaming=False)
+            named = parsed(data.removeprefix(PREFIX))
+            rows, _ = _loaded(named, split, streaming=False)
+            self._folders = _folders(named)
             self._column, self._rows = _encoded(rows, image_column, data)
             self._fingerprint = str(rows._fingerprint)
         if not len(self):
@@ -71,7 +75,7 @@ class Hub:
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
         try:
-            return decode(_content(self._rows[index][self._column]), bounds, self.path(index))
+            return decode(_content(self._rows[index][self._column], self._folders), bounds, self.path(index))
         except _NoImageError as error:
             raise UnreadableImage(self.path(index), str(error)) from None
 
@@ -88,7 +92,9 @@ def hub_stream(data: str, images: int | None, image_column: str = IMAGE_COLUMN) 
         InputError: as ``Hub``, or the number of images is not known.
     """
     with _one_line(data):
-        rows, known = _loaded(parsed(data.removeprefix(STREAM_PREFIX)), "train", streaming=True)
+        named = parsed(data.removeprefix(STREAM_PREFIX))
+        rows, known = _loaded(named, "train", streaming=True)
+        folders = _folders(named)
         column, rows = _encoded(rows, image_column, data)
         shards = int(rows.num_shards)
         images = images or known
@@ -99,10 +105,12 @@ def hub_stream(data: str, images: int | None, image_column: str = IMAGE_COLUMN) 
         try:
             for row in rows.shard(num_shards=shards, index=shard):
                 try:
-                    content = _content(row[column])
-                    yield Encoded(Path(content).read_bytes() if isinstance(content, str) else content, "")
-                except (_NoImageError, OSError) as error:
+                    content = _content(row[column], folders)
+                    yield Encoded(encoded(content) if isinstance(content, str) else content, "")
+                except _NoImageError as error:
                     yield Encoded(b"", str(error))
+                except UnreadableImage as error:
+                    yield Encoded(b"", error.reason)
         except (GeneratorExit, RunError):
             raise
         except Exception as error:  # whatever the library, or what it reads with, comes upon
@@ -174,12 +182,34 @@ def _encoded(rows: Any, wanted: str, data: str) -> tuple[str, Any]:
     return column, rows.cast_column(column, library.Image(decode=False)) if column in columns else rows
 
 
-def _content(value: Any) -> bytes | str:
-    """The bytes of an image, or the file that it is in."""
+def _folders(named: Name) -> list[str]:
+    """Where files may lie that rows name: the data set's own folder, and where the library keeps what it fetched."""
+    config: Any = importlib.import_module("datasets").config
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    found = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, hub.HF_HUB_CACHE]
+    if Path(named.name).exists():
+        found.append(named.name if Path(named.name).is_dir() else Path(named.name).parent)
+    whole = (os.path.abspath, os.path.realpath)  # the library resolves links in some names and not in others
+    return sorted({path(folder) for folder in found for path in whole})
+
+
+def _content(value: Any, folders: Sequence[str]) -> bytes | str:
+    """The bytes of an image, or the file that it is in.
+
+    A row can name any file of this machine, of which a data set of others has to know nothing. Links in its folder are
+    followed, as in any other.
+    """
     content = (value["bytes"] or value["path"]) if isinstance(value, dict) else value
     if not content:
         raise _NoImageError("null")
-    return bytes(content) if not isinstance(content, str) else content
+    if not isinstance(content, str):
+        return bytes(content)
+    if "://" in content:
+        raise _NoImageError("an address or a member of an archive, and no file")
+    path = os.path.abspath(content)  # noqa: PTH100 (without "..", and links as they are)
+    if not any(Path(path).is_relative_to(folder) for folder in folders):
+        raise _NoImageError("a file outside of the data set's folder")
+    return path
 
 
 def _labels(rows: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None]:

@@ -8,16 +8,34 @@ import subprocess
 import time
 from typing import Protocol
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from hardviews.data.decode import printable
-from hardviews.errors import RunError
+from hardviews.errors import InputError, RunError
 
 PIPE = "pipe:"
 STREAMS = ("http://", "https://", PIPE, "hf-stream:")  # what data begins with that is read from front to back only
 TIMEOUT = 60.0  # seconds without a byte after which a connection or command is taken for dead
 PAUSES = (1.0, 4.0, 16.0, 64.0)  # seconds before every further try
 BLOCK = 1 << 20  # bytes asked for at a time
+
+
+def check(address: str) -> None:
+    """Raises InputError for what no server could be asked for."""
+    strange = next((sign for sign in address if not "!" <= sign <= "~"), None)  # before urlsplit, which drops some
+    try:
+        if strange is not None:
+            raise ValueError(f"{strange!r} must be percent-encoded")
+        parts = urlsplit(address)
+        if not parts.hostname or parts.username is not None:
+            raise ValueError("a name or password can't be given" if parts.hostname else "there is no host in it")
+        _ = parts.port, parts.hostname.encode("idna")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"data: {printable(address)} is no web address: {reason}; give it as http://HOST/FILE"
+        ) from None
 
 
 class Remote:
@@ -65,7 +83,7 @@ class Remote:
                     self._open = _Command(self.address) if self.address.startswith(PIPE) else _Answer(self.address)
                     self._open.start(self._at)
                 data = self._open.read(count)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirection to no address
                 self.close()
                 if pause is None or _final(error):
                     tries = "" if _final(error) else f", after {len(PAUSES) + 1} tries"
@@ -133,9 +151,17 @@ class _Command:
         if not select.select([output], [], [], TIMEOUT)[0]:
             raise TimeoutError
         data = os.read(output, count)
-        if not data and self._process.wait(TIMEOUT):
+        if not data and self._ended():
             raise ConnectionError(f"the command ended with code {self._process.returncode}")
         return data
+
+    def _ended(self) -> int:
+        """The exit code, once there is one."""
+        assert self._process is not None
+        try:
+            return self._process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
 
     def close(self) -> None:
         if self._process is not None:
@@ -153,8 +179,11 @@ def _pass_over(attempt: _Attempt, count: int) -> None:
 
 
 def _final(error: Exception) -> bool:
-    """Whether another try would be told the same: the server knows no such file, or does not let us have it."""
-    return isinstance(error, HTTPError) and 400 <= error.code < 500 and error.code not in (408, 429)
+    """Whether another try would come to the same: the server knows no such file, does not let us have it, or names no
+    address where it is."""
+    if isinstance(error, HTTPError):
+        return 400 <= error.code < 500 and error.code not in (408, 429)
+    return isinstance(error, ValueError)
 
 
 def _reason(error: Exception) -> str:

@@ -17,10 +17,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from hardviews.data.decode import UnreadableImage, decode, printable
+from hardviews.data.decode import UnreadableImage, decode, opened, printable
 from hardviews.data.folder import Folder
 from hardviews.data.scenes import SIZE, ShapesScenes, drawn
 from hardviews.data.shapes import SHAPES
@@ -171,9 +170,11 @@ def read_mask(file: Path) -> Tensor:
     """
     name = printable(str(file))
     try:
-        with Image.open(file) as image:
+        with opened(file, name) as image:
             mode = image.mode
             numbers = np.array(image) if mode in CHANNELS else None
+    except UnreadableImage as error:
+        raise InputError(f"{name}: can't be read as a mask: {error.reason}") from error
     except Exception as error:  # damaged files make Pillow's decoders raise anything
         raise InputError(f"{name}: can't be read as a mask") from error
     if numbers is None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from hardviews.data.decode import Bounds, Faults, UnreadableImage, decode, printable
 from hardviews.data.read_ahead import ahead
-from hardviews.data.remote import PIPE, STREAMS, Remote
+from hardviews.data.remote import PIPE, STREAMS, Remote, check
 from hardviews.data.shards import expand
 from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError, RunError
@@ -183,11 +183,14 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
         image: the extension of the images; None for any known.
 
     Raises:
-        InputError: a command that is not allowed, or the number of images is unknown.
+        InputError: a command that is not allowed, what is no address, or the number of images is unknown.
     """
     if data.startswith(PIPE) and not allow_pipe:
         raise InputError("data: pipe: runs a shell command; give --allow-pipe true if that is meant")
     addresses = expand(data)
+    if not data.startswith(PIPE):
+        for address in addresses:
+            check(address)
 
     def read(shard: int) -> Iterator[Encoded]:
         with closing(Remote(addresses[shard])) as remote:

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from hardviews.data.decode import MOST_BYTES, too_large
 from hardviews.data.listing import EXTENSIONS
 
 BLOCK = 512
 MOST_NOTES = 1 << 20  # bytes of a long name or of pax records
-MOST_BYTES = 1 << 28  # of an encoded image
 MOST_DIGITS = 64  # bytes of a label
 IMAGES = frozenset(extension[1:] for extension in EXTENSIONS)
 LABEL = "cls"
@@ -153,7 +153,7 @@ def samples(tar: Tar, image: str | None, label: str, load: bool) -> Iterator[Sam
             if member.sparse:
                 fault = "stored with holes (a sparse file)"
             elif member.size > MOST_BYTES:
-                fault = f"{member.size >> 20} MiB are more than {MOST_BYTES >> 20}"
+                fault = too_large(member.size)
             data = tar.content() if load and not fault else b""
             found = Sample(member.name, member.start, member.size, -1, fault, data)
         elif extension == label and member.size <= MOST_DIGITS:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from hardviews.data.decode import MAX_PIXELS, UNBOUNDED, Bounds, UnreadableImage, to_rgb
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
 from hardviews.errors import InputError
 
 # name: (torchvision's class, arguments of the training split or of its parts, of the test split, side of the images if
@@ -65,6 +65,8 @@ class TorchvisionSet:
                 getattr(datasets, kind)(root=str(root), download=download, **part)
                 for part in (chosen if isinstance(chosen, list) else [chosen])
             ]
+            # Opened here and not by torchvision, which heeds neither formats nor bounds.
+            self._files = None if self.native_size else [file for part in parts for file in _files(part)]
         except Exception as error:  # torchvision says RuntimeError, FileNotFoundError, ... and in several lines
             why = (str(error).splitlines() or [type(error).__name__])[0]
             why = why.replace("You can use download=True to download it", "--download true fetches it")
@@ -88,13 +90,19 @@ class TorchvisionSet:
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        if self._files is not None:
+            return decode(self._files[index], bounds, self.path(index))
         try:
             image = self._set[index][0]
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             return to_rgb(image, bounds.fit(*image.size))
         except Exception as error:  # as in `decode`: damaged files raise anything
             raise UnreadableImage(self.path(index), " ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _files(dataset: Any) -> list[str]:
+    """Of a set whose pictures are files."""
+    name = next(name for name in ("_image_files", "_images", "_samples") if hasattr(dataset, name))
+    return [str(item[0] if isinstance(item, tuple) else item) for item in getattr(dataset, name)]
 
 
 def _labels(dataset: Any) -> Tensor | None:

@@ -242,7 +242,7 @@ class Telemetry:
         for image in self.gallery:
             if image in self._newest and _exists(self._picture(image)):
                 try:
-                    with Image.open(self._picture(image)) as picture:
+                    with Image.open(self._picture(image), formats=["PNG"]) as picture:
                         shown.append(gallery.with_boxes(picture, *self._newest[image]))
                 except OSError as error:
                     self._say_once(error)
