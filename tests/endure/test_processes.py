@@ -145,7 +145,7 @@ def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     run = tmp_path / "run"
     argv, environment = command("devices", run, tmp_path)
     process = subprocess.Popen([*argv, "--epochs", "50"], env=environment)
-    wait_for((run / "metrics.csv").exists)
+    wait_for((run / "checkpoints" / "last.pt").exists)
     process.kill()
     process.wait()
     wait_for(lambda: not alive("hardviews.cli", str(run)))
