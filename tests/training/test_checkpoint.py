@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hardviews.errors import RunError
+from hardviews.errors import InputError, RunError
 from hardviews.training import checkpoint
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.saving import Saver
@@ -111,6 +111,23 @@ def test_a_kept_epoch_is_better_than_none(tmp_path: Path) -> None:
     checkpoints.last.unlink()
     checkpoints.last.hardlink_to(checkpoints.before)  # is not looked at twice
     assert len(checkpoints.newest()[1]) == 1
+
+
+def test_data_are_those_of_all_processes_and_of_the_start() -> None:
+    """One that finds other images must not leave alone, while the others wait for it."""
+    others = False
+
+    def all_reduce(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        return mine + others
+
+    saver = Saver(SimpleNamespace(all_reduce=all_reduce), None, Checkpoints(Path("run")), "64 ab")  # type: ignore[arg-type]
+    saver._check_data("64 ab")
+    for then, found in (("60 ab", "64"), ("64 ff", "others of that number")):
+        with pytest.raises(InputError, match=f"began with {then[:2]} images and finds {found}"):
+            saver._check_data(then)
+    others = True
+    with pytest.raises(InputError, match="data: this run began with"):
+        saver._check_data("64 ab")
 
 
 def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:

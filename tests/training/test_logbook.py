@@ -18,7 +18,7 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
 ) -> None:
     said: list[str] = []
     folder = RunFolder(tmp_path)
-    logbook = Logbook(folder, [], said.append)
+    logbook = Logbook(folder, said.append)
     logbook.metrics([row(step) for step in range(5)], row(4))
     logbook.measured(4, 1, {"knn_top1": 0.5})
 

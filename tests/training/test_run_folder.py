@@ -79,7 +79,19 @@ def test_a_disk_that_fills_while_a_run_is_begun_leaves_nothing_half_written(
         patched.setattr(Path, "write_text", half)
         with pytest.raises(InputError, match="can't be written: No space left on device"):
             opened(tmp_path / "run")
+    (tmp_path / "run" / "config.part").write_text("killed meanwhile")
     opened(tmp_path / "run")
+
+
+def test_a_run_whose_last_measurement_failed_claims_no_result(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    folder.append_metrics([{"step": step, "epoch": 0, "loss": 0.5} for step in range(6)])
+    folder.append_evaluation(0, 0, {"knn_top1": 0.1, "knn_top1_pixels": 0.3})
+    folder.append_evaluation(4, 1, {"knn_top1": 0.2})
+    found = {name: value for name, value in folder.summary().items() if name.startswith("knn")}
+    assert found == {"knn_top1_untrained": 0.1, "knn_top1_pixels": 0.3}
+    folder.append_evaluation(6, 2, {"knn_top1": 0.4})
+    assert folder.summary()["knn_top1"] == 0.4
 
 
 def test_metrics_of_steps_run_again_are_dropped(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from functools import partial
@@ -91,7 +90,6 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
             folder.write_init(match._asdict())
         console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
-    loggers = create_loggers(options, folder, config) if fabric.is_global_zero else []
     evaluate = None
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
@@ -100,15 +98,14 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     monitor = Monitor(fabric, folder, evaluated, evaluate, say, every, epochs, loader.steps_per_epoch)
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
-        options.max_skipped, options.log_steps, loggers, telemetry, console,
+        options.max_skipped, options.log_steps,
+        partial(create_loggers, options, folder, config), telemetry, console,
     )  # fmt: skip
     try:
         try:
             loop.run()
         finally:
-            for logger in loggers:
-                with suppress(Exception):  # of a full disk, which ends no run
-                    logger.close()
+            loop.logbook.close()
     except StoppedError:
         fabric.barrier()  # once one has left, the others are soon ended, and loggers may take their time
         raise
@@ -249,13 +246,13 @@ def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
     return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
 
 
-def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any]) -> list[Logger]:
+def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any], step: int) -> list[Logger]:
+    """Of a run that begins, or goes on, at a step."""
     loggers: list[Logger] = []
     if options.wandb is not None:
         loggers.append(WeightsAndBiases(options.wandb, folder.path, config))
     if options.tensorboard:
-        state, _ = folder.checkpoints.newest()
-        loggers.append(TensorBoard(folder.path, int(state["step"]) if state else 0))
+        loggers.append(TensorBoard(folder.path, step))
     return loggers
 
 

@@ -82,7 +82,7 @@ class Checkpoints:
         Raises:
             RunError: there are some, and none of them is whole.
         """
-        kept = sorted(self.folder.glob("epoch-*.pt"), reverse=True)
+        kept = sorted(self.folder.glob("epoch-*.pt"), key=lambda file: (len(file.name), file.name), reverse=True)
         damaged: list[str] = []
         seen = set[int]()
         for file in (self.last, self.before, *kept):

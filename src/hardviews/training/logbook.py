@@ -1,7 +1,7 @@
 """What a run says of itself, to its folder and to loggers, none of which can end it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hardviews.training.loggers import Logger
 from hardviews.training.run_folder import RunFolder
@@ -13,12 +13,12 @@ class Logbook:
 
     Args:
         folder: of the run.
-        loggers: TensorBoard and the like.
         say: told what was measured, and what went wrong.
     """
 
-    def __init__(self, folder: RunFolder, loggers: Sequence[Logger], say: Callable[[str], None]) -> None:
-        self.folder, self.loggers, self._say = folder, list(loggers), say
+    def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:
+        self.folder, self._say = folder, say
+        self.loggers: list[Logger] = []  # TensorBoard and the like
         self._metrics: list[Mapping[str, float]] = []  # not written yet
         self._measured: list[tuple[int, int, Mapping[str, float]]] = []
         self._cut: int | None = None  # the step after which rows are to be dropped, and could not be yet
@@ -72,6 +72,11 @@ class Logbook:
             except Exception as error:
                 self.loggers.remove(logger)
                 self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
+
+    def close(self) -> None:
+        for logger in self.loggers:
+            with suppress(Exception):  # of a full disk, which ends no run
+                logger.close()
 
     @contextmanager
     def _unharmed(self, name: str) -> Iterator[None]:

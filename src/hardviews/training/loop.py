@@ -4,7 +4,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +47,7 @@ class Loop:
         keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
         max_skipped: steps in a row that may be skipped before the run goes back to its last checkpoint.
         log_steps: metrics are fetched from the device and written every so many steps.
-        loggers: TensorBoard and the like.
+        open_loggers: TensorBoard and the like, of the first process, for a run that begins or goes on at a step.
         telemetry: what the step shows it is written at the end of epochs and before checkpoints.
         console: where progress is shown.
     """
@@ -62,13 +62,13 @@ class Loop:
     keep_epochs: int
     max_skipped: int
     log_steps: int
-    loggers: list[Logger]
+    open_loggers: Callable[[int], list[Logger]]
     telemetry: Telemetry
     console: Console
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
-        self.logbook = Logbook(self.folder, self.loggers, self._say)
+        self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
         self._skipped = 0  # steps in a row
 
@@ -82,6 +82,8 @@ class Loop:
         """
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
+        if self.fabric.is_global_zero:  # not before it is known that the run may go on: they write
+            self.logbook.loggers = self.open_loggers(first)
         with (
             ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress,
             StopRequest() as stop,
@@ -272,7 +274,7 @@ class Loop:
         except RunError as error:
             self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             scoring = self.step.scorer.scoring

@@ -34,9 +34,12 @@ def in_words(number: int) -> str:
     return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device could not give what was asked for; CPUs have no class of their own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device could not give what was asked for; CPUs and cuBLAS have no class of their own for it."""
+    signs = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
 
 
 def start_peak(device: torch.device) -> None:

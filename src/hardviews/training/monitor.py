@@ -61,7 +61,7 @@ class Monitor:
         """
         if self.evaluate is None:
             return None
-        network = self.evaluated()
+        network = self.evaluated()  # by all, whatever it costs
         if not self.fabric.is_global_zero or self._measured(done):
             return None
 
@@ -77,7 +77,7 @@ class Monitor:
             if not done:
                 raise
             self._not_measured(done, str(error))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._not_measured(done, f"out of memory on {self.fabric.device}")

@@ -41,6 +41,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
+        self._config_part = path / "config.part"
         self.metrics_file = path / "metrics.csv"
         self.evaluation_file = path / "evaluation.csv"
         self.checkpoints = Checkpoints(path / "checkpoints")
@@ -59,7 +60,7 @@ class RunFolder:
             raise InputError(f"out: {self.path} is a file; give a folder")
         if self.config_file.exists():
             self._check_same(config)
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(file != self._config_part for file in self.path.iterdir()):
             raise InputError(f"out: {self.path} holds other files and no run; give a new or empty folder")
         elif self.free() < bytes_needed:  # but a run that is there goes on, whatever becomes of its next checkpoint
             raise InputError(
@@ -102,12 +103,11 @@ class RunFolder:
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
-        beside = self.config_file.with_suffix(".part")  # half of it would be taken for a damaged run
-        try:
-            beside.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
-            beside.replace(self.config_file)
-        finally:
-            beside.unlink(missing_ok=True)
+        # Half of it would be taken for a damaged run.
+        self._config_part.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+        with self._config_part.open("rb") as file:
+            os.fsync(file.fileno())
+        self._config_part.replace(self.config_file)
 
     def forget_after(self, step: int) -> None:
         """Drops metrics of steps at or after ``step``: a run that goes on from there logs them again, each once."""
@@ -146,15 +146,17 @@ class RunFolder:
         return found
 
     def summary(self) -> dict[str, float]:
-        """First and last value of every measurement (``knn_top1_untrained``, ``knn_top1``), steps, seconds in them, and
-        how many of them were skipped."""
-        summary: dict[str, float] = {}
-        for name, values in self.evaluations().items():
-            summary[name] = values[-1][1]
-            if values[0][0] == 0 and len(values) > 1:
-                summary[f"{name}_untrained"] = values[0][1]
+        """Every measurement before the first and after the last step (``knn_top1_untrained``, ``knn_top1``), steps,
+        seconds in them, and how many of them were skipped."""
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        summary: dict[str, float] = {}
+        for name, values in self.evaluations().items():
+            needs_none = name.endswith("_pixels")
+            if values[-1][0] == len(rows) or needs_none:  # else it failed at the end
+                summary[name] = values[-1][1]
+            if values[0][0] == 0 and not needs_none:
+                summary[f"{name}_untrained"] = values[0][1]
         parts = [name for name in METRICS if name.startswith("seconds_")]
         seconds = sum(float(row[name] or 0) for row in rows for name in parts)
         return summary | {"steps": len(rows), "skipped": sum(row["skipped"] == "1" for row in rows), "seconds": seconds}

@@ -51,7 +51,7 @@ class Saver:
         """
         state, damaged = self._newest()
         if state is not None:
-            self._check_data(state["data"])
+            self._check_data(state.get("data", self.data))  # earlier ones don't say
             load_weights(self.step.method, state["method"])
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
@@ -63,8 +63,9 @@ class Saver:
         return int(state["step"]) if state else 0, damaged
 
     def _check_data(self, then: str) -> None:
-        before, now = (int(data.split()[0]) for data in (then, self.data))
-        if then != self.data:
+        """Nobody leaves alone: some processes may find other data than others."""
+        if self._any(then != self.data):
+            before, now = (int(data.split()[0]) for data in (then, self.data))
             found = f"{now:,}" if now != before else "others of that number"
             raise InputError(
                 f"data: this run began with {before:,} images and finds {found}; give back those that it had, or begin "

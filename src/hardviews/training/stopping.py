@@ -37,8 +37,9 @@ class StopRequest:
     def heed_no_more(self) -> None:
         """Leaves SIGTERM without effect: whoever started several processes sends it as soon as one has left, and all
         are to leave with the exit code that they have agreed on, which a scheduler goes by."""
-        self._before.pop(signal.SIGTERM, None)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if threading.current_thread() is threading.main_thread():
+            self._before.pop(signal.SIGTERM, None)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
