@@ -150,10 +150,11 @@ class RunFolder:
         seconds in them, and how many of them were skipped."""
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        done = int(rows[-1]["step"]) + 1 if rows else 0  # a full disk may have cost rows between
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
             needs_none = name.endswith("_pixels")
-            if values[-1][0] == len(rows) or needs_none:  # else it failed at the end
+            if values[-1][0] == done or needs_none:  # else it failed at the end
                 summary[name] = values[-1][1]
             if values[0][0] == 0 and not needs_none:
                 summary[f"{name}_untrained"] = values[0][1]
