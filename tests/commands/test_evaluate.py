@@ -12,7 +12,6 @@ import pytest
 from hardviews.cli import main
 from hardviews.commands import measuring, sources
 from hardviews.evaluation import bench, features
-from tests.commands.test_export import TIMM
 from tests.commands.test_pretrain import SIMSIAM, VIT, pretrain
 from tests.data.test_sources import fake_cifar
 
@@ -150,7 +149,6 @@ def test_what_was_found_before_a_protocol_fails_is_not_lost(tmp_path: Path, caps
     assert "knn_top1" in json.loads((run / "results.jsonl").read_text())
 
 
-@pytest.mark.skipif(TIMM < (1, 0, 16), reason="this timm does not know local-dir:")
 def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pretrained, measured four ways, exported to timm and back, and embedded: all of the same weights."""
     run, exported = tmp_path / "run", tmp_path / "exported"

@@ -18,7 +18,7 @@ from hardviews.data.tar import LABEL
 from hardviews.data.torchvision_sets import NAMES, TorchvisionSet
 from hardviews.errors import InputError, unknown
 
-COMPARED = 1_000_000  # names: at least so many tell one set of pictures from another, in some seconds
+COMPARED = 1_000_000  # names: at least so many, where there are, tell one set of pictures from another
 
 
 class ImageSource(Protocol):

@@ -98,9 +98,7 @@ def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
     read = "load_model_config_from_path" if source == "local-dir" else "load_model_config_from_hf"
     try:
         config, architecture, arguments = getattr(timm.models._hub, read)(place)
-    except AttributeError as error:
-        raise InputError(f"backbone {name!r}: timm {timm.__version__} does not know {source}:; 1.0.16 does") from error
-    except (OSError, RuntimeError, ValueError, LookupError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:  # the last of JSON of other forms
         line = " ".join(str(error).split())[:200]
         raise InputError(f"backbone {name!r}: its config.json can't be read: {line or type(error).__name__}") from error
     return config, architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
