@@ -22,7 +22,7 @@ from hardviews.training import epoch_files, gallery
 from hardviews.training.epoch_files import Rows
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step
-from hardviews.training.telemetry import Followed, Telemetry
+from hardviews.training.telemetry import SAMPLED, Followed, Telemetry
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -167,15 +167,21 @@ def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
 
 
 def test_more_combinations_than_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hardviews.training.telemetry.MOST_COMBINATIONS", 5)
-    for policy, rank in (("hardest", 0), ("easiest", -1)):
+    def rows_of(name: str, policy: str) -> Rows:
         method = simsiam(bn=False)
-        telemetry = Telemetry(tmp_path / policy, method.plan, followed(policy=policy))
-        trained(telemetry, method, policy=policy)
-        rows = only_file(tmp_path / policy)
-        assert rows["combination_cost"].shape == (10, 0)
+        trained(Telemetry(tmp_path / name, method.plan, followed(policy=policy)), method, policy=policy)
+        return only_file(tmp_path / name)
+
+    whole = {policy: rows_of(policy, policy) for policy in ("hardest", "easiest")}
+    monkeypatch.setattr("hardviews.training.telemetry.MOST_COMBINATIONS", 5)
+    allowed = whole["hardest"]["combinations"].tolist()
+    for policy, rank in (("hardest", 0), ("easiest", -1)):
+        rows = rows_of(f"some-{policy}", policy)
+        assert len(rows["combinations"]) == SAMPLED
+        assert all(ids in allowed for ids in rows["combinations"].tolist())
         assert (rows["rank"] == rank).all()
-        assert np.isfinite(rows["cost"]).all()
+        number = [allowed.index(ids) for ids in rows["combinations"].tolist()]
+        assert np.array_equal(rows["combination_cost"], whole[policy]["combination_cost"][:, number])
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one() -> None:

@@ -67,18 +67,16 @@ def importance(
         seed: of sample, forest and shuffles.
 
     Raises:
-        InputError: scikit-learn is missing, or costs of combinations were not recorded, or of too few images.
+        InputError: scikit-learn is missing, or nothing was chosen from, or costs are known of too few images.
     """
     if find_spec("sklearn") is None:
         raise InputError("importance needs scikit-learn: pip install 'hardviews[analysis]'")
     from sklearn.ensemble import RandomForestRegressor
 
     if len(telemetry.combinations) < 2:
-        raise InputError(
-            "importance needs the costs of all combinations, which are recorded where there are 2 to 128 of them"
-        )
+        raise InputError("importance needs the costs of two combinations or more, where the plan allows but one")
     random = np.random.default_rng(seed)
-    known = np.flatnonzero(np.isfinite(telemetry["combination_cost"]).all(1))
+    known = np.flatnonzero(np.isfinite(telemetry["cost_mean"]))
     if len(known) > most:
         known = np.sort(random.choice(known, most, replace=False))
     if len(known) < LEAST:
@@ -133,9 +131,8 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
             if column.max() > column.min():  # a parameter that the plan does not draw has no importance
                 columns.setdefault(name, []).append(len(values))
                 values.append(column.numpy())
-    cost = telemetry["combination_cost"].astype(np.float64)
-    excess = cost[np.arange(len(cost)), picked] - cost.mean(1)
-    return np.stack(values, 1), excess, columns
+    cost = telemetry["combination_cost"][np.arange(len(picked)), picked].astype(np.float64)
+    return np.stack(values, 1), cost - telemetry["cost_mean"], columns
 
 
 def _places(views: Views) -> Tensor:

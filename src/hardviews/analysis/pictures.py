@@ -12,6 +12,7 @@ from PIL import Image
 from hardviews.analysis.figure import number
 from hardviews.analysis.statistics import by_image
 from hardviews.analysis.telemetry import Telemetry
+from hardviews.selection.search import combinations_of
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -166,9 +167,9 @@ def _choice(rows: Telemetry, row: int) -> str:
     if not np.isfinite(cost):
         return f"kept {ids}"
     words = f"kept {ids}: cost {number(cost)}, mean of all {number(average)}"
-    rank, count = int(rows["rank"][row]), len(rows.combinations)
-    if rank >= 0 and count:
-        words += f", hardest of {count}" if rank == 0 else f", place {rank + 1} of {count}"
+    rank, count = int(rows["rank"][row]), combinations_of(rows.plan)
+    if rank >= 0:
+        words += f", hardest of {count:,}" if rank == 0 else f", place {rank + 1} of {count:,}"
     return words
 
 

@@ -84,10 +84,12 @@ def is_lowest_iou(telemetry: Telemetry) -> Quantity:
     costs = Costs(iou(views.box[:, None], views.box[None])[: telemetry.plan.targets])
     lowest = costs.total(hardest_ids(Costs(-costs.cross), telemetry.plan))
     chosen, kept = telemetry["chosen"], costs.total(telemetry.kept()) <= lowest + NEAR
-    totals = [costs.total(torch.from_numpy(ids)[:, None].expand(-1, len(telemetry))) for ids in telemetry.combinations]
     chance = torch.full((len(telemetry),), torch.nan, dtype=torch.float64)
-    if totals:
-        chance = (torch.stack(totals) <= lowest + NEAR).double().mean(0)
+    if telemetry.exhaustive:  # one after the other: all at once would take a gigabyte
+        every = [
+            costs.total(torch.from_numpy(ids)[:, None].expand(-1, len(telemetry))) for ids in telemetry.combinations
+        ]
+        chance = (torch.stack(every) <= lowest + NEAR).double().mean(0)
     return Quantity(np.where(chosen, kept.numpy(), np.nan), np.where(chosen, chance.numpy(), np.nan))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardviews.errors import InputError
+from hardviews.selection.search import combinations_of
 from hardviews.views.draw import Views
 from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
 
@@ -32,7 +33,8 @@ class Telemetry:
     Args:
         plan: of what was drawn.
         rows: arrays ``[N, ...]`` by name.
-        combinations: ids ``[C, K]`` of every combination, in the order of ``combination_cost``; C = 0: not recorded.
+        combinations: ids ``[C, K]`` of those whose cost was written, in the order of ``combination_cost``: of all that
+            the plan allows, or of some drawn at random.
         gallery: index of an image → the file of its small picture.
     """
 
@@ -47,6 +49,11 @@ class Telemetry:
 
     def __getitem__(self, name: str) -> Array:
         return self.rows[name]
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every combination that the plan allows is among ``combinations``."""
+        return len(self.combinations) == combinations_of(self.plan)
 
     def where(self, rows: Array) -> Self:
         """Some of the rows, by a mask ``[N]`` or by their numbers."""

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from hardviews.errors import InputError, unknown
 from hardviews.selection.costs import Costs
-from hardviews.selection.search import best_of, hardest_ids, largest_by_slot
+from hardviews.selection.search import best_of, hardest_ids, largest_by_slot, random_ids
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
@@ -85,8 +85,7 @@ def random(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: 
     if views is not None:
         return largest_by_slot(views.ticket, plan)
     batch, device = given(costs).cross.shape[2], given(costs).cross.device
-    ticket = torch.rand(plan.draw, batch, generator=generator, device=generator.device)  # [V, B]
-    return moved(largest_by_slot(ticket, plan), device)
+    return moved(random_ids(plan, batch, generator), device)
 
 
 def sampled(limit: int = 64) -> Policy:
@@ -103,8 +102,7 @@ def sampled(limit: int = 64) -> Policy:
 
     def choose(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
         costs = given(costs)
-        ticket = torch.rand(plan.draw, limit, generator=generator, device=generator.device)
-        combos = moved(largest_by_slot(ticket, plan).T, costs.cross.device)  # [C, K]
+        combos = moved(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
         return combos[best_of(costs, plan, combos, free=[])].T
 
     choose.__name__ = choose.__qualname__ = f"sampled({limit})"

@@ -5,7 +5,7 @@ from itertools import accumulate, chain, combinations, product
 from math import comb, prod
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
@@ -46,6 +46,12 @@ def first_ids(plan: ViewPlan, batch: int, device: torch.device) -> Tensor:
     return torch.stack(rows)
 
 
+def random_ids(plan: ViewPlan, batch: int, generator: Generator) -> Tensor:
+    """Any choice that the plan allows, uniformly, with replacement, ``[K, B]`` where the generator is."""
+    ticket = torch.rand(plan.draw, batch, generator=generator, device=generator.device)  # [V, B]
+    return largest_by_slot(ticket, plan)
+
+
 def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Tensor:
     """Which of some combinations has the largest total, int64 ``[B]``; the first among equals.
 
@@ -81,10 +87,15 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
 def every_combination(plan: ViewPlan, most: int) -> Tensor | None:
     """All choices that the plan allows, int64 ``[C, K]`` on the CPU, in lexicographic order; None if more than
     ``most``."""
-    layout = tuple((draw, keep, True) for draw, keep, _ in layout_of(plan))
-    if prod(comb(draw, keep) for draw, keep, _ in layout) > min(most, MOST_COMBINATIONS):
+    if combinations_of(plan) > min(most, MOST_COMBINATIONS):
         return None
+    layout = tuple((draw, keep, True) for draw, keep, _ in layout_of(plan))
     return target_combinations(layout, torch.device("cpu"))
+
+
+def combinations_of(plan: ViewPlan) -> int:
+    """How many choices the plan allows: 6 for two of four views, 51,480 for DINO's."""
+    return prod(comb(slot.draw, slot.keep) for slot in plan.slots)
 
 
 def totals(costs: Costs, combos: Tensor) -> Tensor:

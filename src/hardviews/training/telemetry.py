@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice
-from hardviews.selection.search import every_combination, mean_total, totals
+from hardviews.selection.search import every_combination, mean_total, random_ids, totals
 from hardviews.training import epoch_files, gallery
 from hardviews.training.epoch_files import Rows
 from hardviews.views.draw import Views
@@ -28,6 +28,7 @@ from hardviews.views.streams import stream
 FORMAT = 1
 # The cost of every combination is written where the plan allows no more: pairs of up to 16 views, four of global crops.
 MOST_COMBINATIONS = 128
+SAMPLED = 32  # so many are, drawn at random once for the run, where it allows more
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ class Telemetry:
         self.gallery: list[int] = indices[: followed.gallery].tolist()
         self._shown = frozenset(self.gallery)
         self._missing = {index for index in self.gallery if not _exists(self._picture(index))}
-        self._combos = every_combination(plan, MOST_COMBINATIONS)
+        every = every_combination(plan, MOST_COMBINATIONS)
+        self._exhaustive = every is not None
+        sample = random_ids(plan, SAMPLED, stream(followed.seed, "combinations")).T
+        self._combos = sample if every is None else every
         self._noted: list[_Noted] = []
         self._pictures: dict[int, Tensor] = {}  # as they came by
         self._small: dict[int, bytes] = {}  # these, shrunk, not written yet
@@ -178,21 +182,21 @@ class Telemetry:
         return {name: numbers.numpy() for name, numbers in rows.items()}
 
     def _costs(self, kept: Tensor, costs: Costs | None) -> dict[str, Tensor]:
-        """What the kept combination, all on average, and each of them cost; NaN, and rank -1, where it is not known."""
+        """What the kept combination, all on average, and the listed ones cost; NaN, and rank -1, where that is not
+        known."""
         n = kept.shape[1]
-        every = torch.full((0 if self._combos is None else len(self._combos), n), torch.nan)
-        unknown = torch.full((n,), torch.nan)
-        # Without every combination's cost: nothing is harder than what was found exactly.
-        rank = torch.full((n,), 0 if costs is not None and self.followed.policy == "hardest" else -1, dtype=torch.int32)
+        unknown, rank = torch.full((n,), torch.nan), torch.full((n,), -1, dtype=torch.int32)
         if costs is None:
-            return {"cost": unknown, "cost_mean": unknown, "rank": rank, "combination_cost": every.T}
-        cost = costs.total(kept)
-        if self._combos is not None:
-            every = totals(costs, self._combos)  # [C, n]
+            listed = torch.full((n, len(self._combos)), torch.nan)
+            return {"cost": unknown, "cost_mean": unknown, "rank": rank, "combination_cost": listed}
+        cost, mean = costs.total(kept), mean_total(costs, self.plan)
+        listed = totals(costs, self._combos)  # [C, n]
+        if self._exhaustive:
             own = (self._combos[:, :, None] == kept).all(1).byte().argmax(0, keepdim=True)  # the kept one's number
-            rank = (every > every.gather(0, own)).sum(0).int()
-        mean = mean_total(costs, self.plan)
-        return {"cost": cost.float(), "cost_mean": mean.float(), "rank": rank, "combination_cost": every.T.float()}
+            rank = (listed > listed.gather(0, own)).sum(0).int()
+        elif self.followed.policy == "hardest":
+            rank = torch.zeros_like(rank)  # nothing is harder than what was found exactly
+        return {"cost": cost.float(), "cost_mean": mean.float(), "rank": rank, "combination_cost": listed.T.float()}
 
     def write(self, *, ended: bool) -> None:
         """Writes the epoch so far, and the pictures that are new.
@@ -256,8 +260,7 @@ class Telemetry:
         return self.folder / "gallery" / f"{image}.png"
 
     def _constant(self) -> Rows:
-        combos = torch.zeros(0, self.plan.keep) if self._combos is None else self._combos
-        return {"slot": np.array(self.plan.slot_of(), np.uint8), "combinations": combos.short().numpy()}
+        return {"slot": np.array(self.plan.slot_of(), np.uint8), "combinations": self._combos.short().numpy()}
 
     def _replace(self, file: Path, content: bytes) -> None:
         epoch_files.replace(file, content, self.process)
