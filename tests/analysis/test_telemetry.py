@@ -1,5 +1,6 @@
 """What a run wrote, read again: the plan, the views, their pixels."""
 
+import json
 import os
 import struct
 import zlib
@@ -16,6 +17,7 @@ from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.search import first_ids
+from hardviews.training import epoch_files
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
@@ -98,6 +100,45 @@ def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "telemetry" / "epoch-0001.npz").write_bytes(b"PK half")
     with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged"):
         telemetry.load(tmp_path)
-    (tmp_path / "telemetry" / "about.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="another version"):
-        telemetry.load(tmp_path)
+    file = tmp_path / "telemetry" / "epoch-0001.npz"
+    arrays = epoch_files.load(tmp_path / "telemetry" / "epoch-0000.npz")
+    for part in ({"combinations": arrays["combinations"][:3]}, {"blur": arrays["blur"][:, :1]}):
+        file.write_bytes(epoch_files.packed(arrays | part))
+        with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged, or of another version"):
+            telemetry.load(tmp_path)
+    about = tmp_path / "telemetry" / "about.json"
+    whole = json.loads(about.read_text())
+    for text, said in (
+        ('{"format": 99}', "another version"), ("[2]", "another version"), ("{", "can't be read"),
+        (json.dumps(whole | {"gallery": None}), "is damaged"), (json.dumps(whole | {"plan": {"slots": 3}}), "is damaged"),
+    ):  # fmt: skip
+        about.write_text(text)
+        with pytest.raises(InputError, match=said):
+            telemetry.load(tmp_path)
+
+
+def test_damaged_files_are_named_or_as_they_were(tmp_path: Path) -> None:
+    """Bytes turned over, zeroed, cut off: neither a report nor a run that goes on may meet anything else."""
+    written(tmp_path, IBOT.default_plan(32))
+    file = tmp_path / "telemetry" / "epoch-0001.npz"
+    whole, rows = file.read_bytes(), epoch_files.load(file)
+    random, refused = np.random.default_rng(0), 0
+    for case in range(200):
+        damaged, at = bytearray(whole), int(random.integers(len(whole)))
+        if case % 3 == 0:
+            damaged[at] ^= int(random.integers(1, 256))
+        elif case % 3 == 1:
+            damaged[at : at + 40] = bytes(len(damaged[at : at + 40]))
+        else:
+            del damaged[at:]
+        file.write_bytes(damaged)
+        try:
+            again = epoch_files.load(file)
+        except OSError:
+            refused += 1
+            with pytest.raises(InputError, match=r"is damaged"):
+                telemetry.load(tmp_path)
+        else:
+            assert {name: x.tobytes() for name, x in again.items()} == {name: x.tobytes() for name, x in rows.items()}
+            telemetry.load(tmp_path)
+    assert refused > 150

@@ -235,6 +235,17 @@ def test_a_damaged_file_is_said_and_written_anew(tmp_path: Path) -> None:
     assert len(said) == 1
     assert "damaged" in said[0]
 
+    # And one in which other combinations are listed, as an earlier version did.
+    rows = epoch_files.load(tmp_path / "epoch-0000.npz")
+    (tmp_path / "epoch-0000.npz").write_bytes(epoch_files.packed(rows | {"combinations": rows["combinations"][:2]}))
+    telemetry = Telemetry(tmp_path, plan, followed(), say=said.append)
+    telemetry.resume(3)
+    rows_of(telemetry, range(3, 4))
+    telemetry.write(ended=True)
+    assert all_rows(tmp_path) == sorted((image // 8, image) for image in followed().indices().tolist() if image >= 24)
+    assert len(said) == 2
+    assert "another version" in said[1]
+
 
 def test_what_can_not_be_written_stops_nothing_and_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -60,7 +60,7 @@ def importance(
     """Importance of the parameters for the cost of a combination.
 
     Args:
-        telemetry: with the costs of all combinations.
+        telemetry: with the costs of combinations: all, or some drawn at random.
         most: rows used; more are sampled.
         trees: of the forest.
         repeats: shuffles of every parameter.
@@ -74,11 +74,13 @@ def importance(
     from sklearn.ensemble import RandomForestRegressor
 
     if len(telemetry.combinations) < 2:
-        raise InputError("importance needs the costs of two combinations or more, where the plan allows but one")
+        raise InputError("importance needs the costs of two combinations or more, and fewer were recorded")
     random = np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(telemetry["cost_mean"]))
     if len(known) > most:
         known = np.sort(random.choice(known, most, replace=False))
+    if not len(known):
+        raise InputError("its candidates were not scored, or not all of them, so what combinations cost is not known")
     if len(known) < LEAST:
         raise InputError(f"importance needs costs of at least {LEAST} images and steps; there are {len(known)}")
     rows = telemetry.where(known)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -92,13 +91,16 @@ def load(run: Path | str) -> Telemetry:
     files = sorted(folder.glob("epoch-*.npz"))
     if not files:
         raise InputError(f"{run} has no telemetry: it was made with --telemetry 0, or has not come to an epoch's end")
-    about = _about(folder / "about.json")
+    plan, images = _about(folder / "about.json")
     parts = [_arrays(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if _form(part) != _form(parts[0]):
+            raise InputError(f"{file} is damaged, or of another version of hardviews than {files[0].name}")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in CONSTANT}
     order = np.lexsort((rows["image"], rows["step"]))
-    gallery = {image: folder / "gallery" / f"{image}.png" for image in about["gallery"]}
+    gallery = {image: folder / "gallery" / f"{image}.png" for image in images}
     return Telemetry(
-        plan_of(about["plan"]),
+        plan,
         {name: x[order] for name, x in rows.items()},
         parts[0]["combinations"].astype(np.int64),
         {image: file for image, file in gallery.items() if file.is_file()},
@@ -118,19 +120,31 @@ def plan_of(written: dict[str, Any]) -> ViewPlan:
     return ViewPlan(**tuples(written) | {"slots": tuple(slots)})
 
 
-def _about(file: Path) -> dict[str, Any]:
+def _about(file: Path) -> tuple[ViewPlan, list[int]]:
+    """The plan, and the images of the gallery."""
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} can't be read: {' '.join(str(error).split())[:160]}") from error
-    if about.get("format") != FORMAT:
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{file}: telemetry of another version of hardviews")
-    return about
+    try:
+        return plan_of(about["plan"]), [int(image) for image in about["gallery"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{file} is damaged: it holds no plan and gallery") from error
+
+
+def _form(arrays: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Shapes without the number of rows, of arrays that are in every file of a run alike."""
+    return {name: x.shape if name in CONSTANT else x.shape[1:] for name, x in arrays.items()}
 
 
 def _arrays(file: Path) -> dict[str, Array]:
     try:
         with np.load(file) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            rows = dict(arrays)
+        if len({len(x) for name, x in rows.items() if name not in CONSTANT}) != 1 or "step" not in rows:
+            raise ValueError("its arrays don't go together")
+        return rows
+    except Exception as error:  # an archive that is damaged may end in nearly anything
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error

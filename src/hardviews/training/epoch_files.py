@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Rows = dict[str, NDArray[Any]]
 
 CONSTANT = ("slot", "combinations")  # arrays that do not have a row per image
+BY_ROW = (
+    "epoch", "step", "image", "size", "box", "flip", "jitter", "order", "grey", "blur", "solarize", "masked", "chosen",
+    "scored", "kept", "cost", "cost_mean", "rank", "combination_cost",
+)  # fmt: skip
 
 
 def path_of(folder: Path, epoch: int, process: int) -> Path:
@@ -31,13 +35,18 @@ def load(file: Path) -> Rows:
     """All arrays of a file.
 
     Raises:
-        OSError: it can't be read, or is damaged.
+        OSError: it can't be read, is damaged, or lacks an array.
     """
     try:
         with np.load(file) as arrays:
-            return dict(arrays)
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+            rows = dict(arrays)
+        if rows.keys() != {*CONSTANT, *BY_ROW} or len({len(rows[name]) for name in BY_ROW}) != 1:
+            raise ValueError("its arrays are not those of an epoch")
+    except OSError:
+        raise
+    except Exception as error:  # an archive that is damaged may end in nearly anything
         raise OSError(f"{file.name} is damaged") from error
+    return rows
 
 
 def packed(rows: Rows) -> bytes:

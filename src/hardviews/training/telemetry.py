@@ -230,7 +230,7 @@ class Telemetry:
             if written < epoch or process % self.processes != self.process:
                 continue
             try:
-                rows = epoch_files.before(epoch_files.load(file), step) if written == epoch else {}
+                rows = self._before(file, step) if written == epoch else {}
                 if rows and process == self.process:
                     self._epoch = [rows]
                 elif rows:
@@ -239,6 +239,13 @@ class Telemetry:
                     file.unlink()
             except OSError as error:
                 self._say_once(error)
+
+    def _before(self, file: Path, step: int) -> Rows:
+        """The rows of a file that are of earlier steps."""
+        rows = epoch_files.load(file)
+        if not np.array_equal(rows.get("combinations", ()), self._combos):
+            raise OSError(f"{file.name} was written by another version of hardviews")
+        return epoch_files.before(rows, step)
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """The gallery as it came by last, with the candidates' boxes, uint8 ``[h, w, 3]``; None: nothing came by."""
