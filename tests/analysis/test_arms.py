@@ -68,7 +68,7 @@ def test_rows_stand_in_their_order_and_know_what_they_are() -> None:
     said = sentences(rows, shown)
     assert said[0].startswith("hardest, as many epochs (10), 1.67 of random's time: knn top1 +20.00")
     assert said[1].startswith("hardest, equal time (6 epochs, 1.00 of the time of random's 10): knn top1 +10.00")
-    assert len(said) == 2
+    assert said[2:] == ["These are 2 intervals: about one in twenty leaves zero out by chance alone."]
 
 
 def test_the_time_is_that_of_steps_timed_side_by_side_and_runs_that_took_another_are_named() -> None:
@@ -92,6 +92,7 @@ def test_the_time_is_that_of_steps_timed_side_by_side_and_runs_that_took_another
         ({0: 0.45, 1: 0.46, 2: 0.44}, "more than noise"),
         ({0: 0.45, 1: 0.35, 2: 0.42}, "not distinguishable from noise: with these 3 seeds nothing below"),
         ({0: 0.45}, "one seed tells nothing of noise"),
+        ({0: 0.41, 1: 0.42}, "the same with all 2 seeds, which tells nothing of noise"),
         ({7: 0.45}, "no seed in common"),
     ],
 )

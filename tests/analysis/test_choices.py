@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardviews.analysis.choices import chances, chosen, colours, iou_parts, overlaps, preferences
+from hardviews.analysis.choices import _effects, chances, chosen, colours, iou_parts, overlaps, preferences
 from hardviews.analysis.figure import Line, merged, number
 from hardviews.analysis.run import Run
 from hardviews.analysis.statistics import of_pairs, quantities
@@ -90,6 +90,23 @@ def test_what_any_run_prefers_stands_above_what_none_does() -> None:
     assert figure.table is not None
     hard = [abs(float(row[2].replace("−", "-"))) for row in figure.table.rows if row[2] != "–"]
     assert hard[0] == max(hard)
+
+
+def test_chance_is_no_preference() -> None:
+    """Kept at random: intervals of 95 % hold 0 as often as they should, and what differs most is rarely named."""
+    random = np.tile(np.array([0, 1], np.int16), (200, 1))
+    inside, named = [], 0
+    for seed in range(20):
+        run = run_of(synthetic(PLANS[0], 200, seed, kept=random))
+        of = chosen([run])
+        inside += [abs(effect) < 1.96 * error for effect, error in _effects(of[0]).values() if np.isfinite(effect)]
+        named += "What differs most: nothing by more than chance." not in preferences([run], of)[0].caption
+    assert 0.9 < np.mean(inside) < 0.99
+    assert named <= 3
+    telemetry = synthetic(PLANS[0], 200)
+    telemetry.rows["kept"] = np.sort(np.argsort(telemetry["blur"], 1)[:, 2:].astype(np.int16), 1)
+    run = run_of(telemetry)
+    assert "What differs most: blur diff." in preferences([run], chosen([run]))[0].caption
 
 
 def test_runs_that_chose_nothing_are_left_out() -> None:

@@ -93,7 +93,10 @@ def test_a_failing_arm_loses_no_other(made: Made) -> None:
     assert "broken" in found["failed"][0]
     assert "not finite" in found["failed"][0]
     assert [row["arm"] for row in found["rows"]] == ["random", "hardest"]
-    assert "| hardest | 24 | 1 |" in (made.folder / "comparison.md").read_text()
+    text = (made.folder / "comparison.md").read_text()
+    assert "| hardest | 24 | 1 |" in text
+    assert "- Not finished: broken, 24 epochs: 0 of 1 runs are there." in text
+    assert f"- Failed: {found['failed'][0]}" in text
 
 
 def test_figures_are_those_of_the_runs(made: Made) -> None:

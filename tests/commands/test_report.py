@@ -139,7 +139,7 @@ def test_an_interrupted_run_says_so(strange_run: Path, reported: Reported, tmp_p
     (run / "metrics.csv").write_text(whole[: whole.index("\n18,") + 5])
     page = reported(run)
     assert "has not ended, or was interrupted" in page.all("dl")[1].text
-    assert "Scored at" in page.all("dl")[1].text
+    assert "Scored" in page.all("dl")[1].text
     assert "3.60 of 5 (18 steps" in page.all("dl")[1].text
     steps = rows_of(run / "metrics.csv")[:18]
     assert page.values("iou_kept") == [pytest.approx(np.mean([float(row["iou_kept"]) for row in steps]))]
@@ -163,27 +163,65 @@ def test_without_telemetry_and_labels_and_with_one_epoch(reported: Reported, tmp
         assert part in page.missing()
 
 
+def test_a_run_that_diverged_is_told_of_all_the_same(strange_run: Path, reported: Reported, tmp_path: Path) -> None:
+    """With nothing but its loss and its accuracy gone, the page says so and has all the rest."""
+    run = copied(strange_run, tmp_path / "diverged")
+    for file, column in (("metrics.csv", "loss"), ("evaluation.csv", "value")):
+        rows = [row | {column: "" if column == "loss" else "nan"} for row in rows_of(run / file)]
+        with (run / file).open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    page = reported(run)
+    assert "no step had a finite loss: training diverged from the start" in page.missing()
+    assert "or features were not finite" in page.missing()
+    assert not {"loss", "knn", "rank"} & set(page.figures())
+    assert {"time", "iou", "overlap", "lowest-iou"} <= set(page.figures())
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("hardest", "it finds such views hard."),
+        ("sampled(64)", "it finds such views hard."),
+        ("easiest", "it finds such views easy."),
+        ("random", "the model was not asked: all differences are chance."),
+        ("lowest_iou", "other differences tell nothing of it."),
+    ],
+)
+def test_what_differs_is_explained_by_the_policy(
+    policy: str, says: str, strange_run: Path, reported: Reported, tmp_path: Path
+) -> None:
+    run = copied(strange_run, tmp_path / "run", "gallery")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("policy: hardest", f"policy: {policy}"))
+    page = reported(run)
+    openings = [element.text for element in page.all("p") if "the model was" in element.text.lower()]
+    assert len(openings) == 2
+    assert all(says in opening for opening in openings)
+
+
 def test_where_nothing_is_chosen_nothing_is_claimed(reported: Reported, tmp_path: Path) -> None:
     run = pretrained(tmp_path / "run", f"--data shapes:48 {SIMSIAM} --epochs 1 --knn-epochs 1 --views 2")
     page = reported(run)
     assert "nothing was chosen: as many views were drawn as are kept" in page.missing()
-    assert "Scored at" not in page.all("dl")[1].text  # nothing was
+    assert "Scored" not in page.all("dl")[1].text  # nothing was
     assert not {"lowest-iou", "importance", "preference"} & set(page.figures())
     assert page.values("lowest_iou_kept") == []
 
 
-def test_of_too_many_combinations_no_importance_is_told(reported: Reported, tmp_path: Path) -> None:
+def test_of_many_combinations_some_tell_of_importance(reported: Reported, tmp_path: Path) -> None:
     line = (
-        "--method dino --data shapes:32 --backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.depth 1 "
-        "--method.prototypes 32 --plan.locals 4 --batch-size 16 --epochs 1 --workers 0 --tensorboard false "
-        "--accelerator cpu"
+        "--method dino --data shapes:112 --backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.depth 1 "
+        "--method.prototypes 32 --plan.locals 4 --batch-size 16 --epochs 2 --workers 0 --tensorboard false "
+        "--accelerator cpu --image-size 32"
     )
     run = tmp_path / "dino"
     assert main(["pretrain", *line.split(), "--out", str(run)]) == 0
     page = reported(run)
-    assert "importance needs the costs of all combinations" in page.missing()  # there are 280
-    assert {"iou-histogram", "lowest-iou", "extra-teacher-entropy", "preference"} <= set(page.figures())
+    assert {"importance", "iou-histogram", "lowest-iou", "extra-teacher-entropy", "preference"} <= set(page.figures())
     assert "2+2+8 drawn, 1+1+4 kept" in page.all("dl")[1].text
+    assert "hardest of 280" in page.html
 
 
 def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: Reported, tmp_path: Path) -> None:
@@ -207,7 +245,7 @@ def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: R
     assert f"{strange_run.parent.name}/{STRANGE_RUN}" in legend
     assert f"{tmp_path.name}/{STRANGE_RUN}" in legend
     assert "policy" in next(element.text for element in page.all("table") if "Settings in which" in element.text)
-    assert "importance needs costs of at least" in page.missing()  # random scores nothing
+    assert "candidates were not scored" in page.missing()
     assert len({element.attributes["data-run"] for element in page.elements if "data-run" in element.attributes}) == 2
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from hardviews.errors import InputError
 
 CONFIDENCE = 0.95
+EQUAL = 1e-9  # differences that vary by less are all the same
 BUSY = 0.15  # by more than this part, the time that runs took is another than that of steps timed side by side
 
 
@@ -44,8 +45,9 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return abs(self.mean) > self.half_width
+        """Whether the interval leaves zero out, and has a width: equal differences tell nothing of how far others
+        would lie apart."""
+        return abs(self.mean) > self.half_width > EQUAL
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def sentences(rows: Sequence[Row], show: Callable[[str], Form]) -> list[str]:
     """What the differences mean, one sentence for each, with the time an arm takes; and where runs took another."""
     if not rows or rows[0].kind != "baseline":
         return ["No run of the baseline is finished yet."]
-    first, said, busy = rows[0], [], []
+    first, said, busy, intervals = rows[0], [], [], 0
     for row in rows[1:]:
         if row.kind == "equal epochs":
             place = f"{row.arm}, as many epochs ({row.epochs}), {row.ratio:.2f} of {first.arm}'s time"
@@ -220,8 +222,11 @@ def sentences(rows: Sequence[Row], show: Callable[[str], Form]) -> list[str]:
             epochs = f"{row.epochs} epochs, {row.ratio:.2f} of the time of {first.arm}'s {first.epochs}"
             place = f"{row.arm}, equal time ({epochs})"
         said += [f"{place}: {_in_words(name, difference, show(name))}" for name, difference in row.differences.items()]
+        intervals += sum(difference is not None and difference.seeds > 1 for difference in row.differences.values())
         if abs(row.took / row.ratio - 1) > BUSY:
             busy.append(f"{row.took:.2f} in place of {row.ratio:.2f} ({row.arm}, {row.epochs} epochs)")
+    if intervals > 1:
+        said.append(f"These are {intervals} intervals: about one in twenty leaves zero out by chance alone.")
     if busy:
         said.append(
             f"The runs themselves took other parts of {first.arm}'s time than steps timed side by side: "
@@ -237,6 +242,8 @@ def _in_words(name: str, difference: Difference | None, form: Form) -> str:
     said = f"{figure} {form.difference(difference)}"
     if difference.seeds == 1:
         return f"{said}; one seed tells nothing of noise."
+    if difference.half_width <= EQUAL:
+        return f"{said}; the same with all {difference.seeds} seeds, which tells nothing of noise."
     if difference.distinguishable:
         return f"{said}; more than noise, with {difference.seeds} seeds."
     least = form.number(difference.half_width)

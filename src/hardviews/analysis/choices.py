@@ -11,13 +11,14 @@ from hardviews.analysis.curves import label, said
 from hardviews.analysis.drawing import bars, histogram, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number, signed
 from hardviews.analysis.run import Run
-from hardviews.analysis.statistics import by_epoch, of_pairs, of_views
+from hardviews.analysis.statistics import by_epoch, of_pairs, of_views, quantities
 from hardviews.analysis.telemetry import Array, Telemetry
 from hardviews.views.plan import ViewPlan
 
 MOST_EPOCHS = 24  # of a long run, so many are looked at: the first, the last, and others evenly between
 MOST_ROWS = 8192  # looked at for what is of all epochs together
 BINS = 20
+SURE = 3  # standard errors from 0 from which on a preference is named: of 14, one by chance in 25 runs
 
 
 @dataclass(frozen=True)
@@ -245,31 +246,35 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
     if not of:
         return []
     effects = {one.run.name: _effects(one) for one in of}
-    names = [name for name in SHORT if any(np.isfinite(effect[name]) for effect in effects.values())]
-    names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name])) for effect in effects.values()))
+    names = [name for name in SHORT if any(np.isfinite(effect[name][0]) for effect in effects.values())]
+    names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name][0])) for effect in effects.values()))
     groups = []
     for one in of:
-        values = np.array([effects[one.run.name][name] for name in names])
+        values, errors = np.array([effects[one.run.name][name] for name in names]).T
         written = [signed(value, 2) for value in values]
-        groups.append(Bars(label(runs, one.run, "difference" if len(runs) == 1 else ""), values, written, one.place))
+        what = label(runs, one.run, "difference" if len(runs) == 1 else "")
+        groups.append(Bars(what, values, written, one.place, np.nan_to_num(1.96 * errors)))
 
     def phrase(run: Run) -> str:
-        effect = effects[run.name]
-        largest = max(names, key=lambda name: abs(np.nan_to_num(effect[name])))
-        return f"{SHORT[largest]} ({signed(effect[largest], 2)})"
+        known = {name: effect for name, (effect, error) in effects[run.name].items() if abs(effect) > SURE * error}
+        largest = max(known, key=lambda name: abs(known[name]), default=None)
+        return "nothing by more than chance" if largest is None else f"{SHORT[largest]} ({signed(known[largest], 2)})"
 
     told = said(runs, [one.run for one in of], phrase)
     caption = (
         "How much kept views differ from a random choice, in standard deviations of the candidates: to the right, kept "
-        f"views have more of it; to the left, less; 0 is no preference. What differs most: {told}"
+        "views have more of it; to the left, less; 0 is no preference. Whiskers are 95 % intervals. What differs most: "
+        f"{told}"
     )
     labels = [SHORT[name] for name in names]
     title, axis = "What selection prefers", "standard deviations"
     return [bars("preference", title, caption, labels, groups, x_label=axis, head="quantity")]
 
 
-def _effects(one: Chosen) -> dict[str, float]:
-    """Differences of means, kept less random, by the standard deviation over candidates; NaN where that is 0."""
+def _effects(one: Chosen) -> dict[str, tuple[float, float]]:
+    """Means of kept less random and their standard errors, by the standard deviation over candidates; NaN where that
+    is 0, errors also of a single row."""
+    measured = quantities(one.rows)
     views, plan = one.rows.views(), one.rows.plan
     chance = chances(plan)[..., None]
     found = {}
@@ -283,6 +288,8 @@ def _effects(one: Chosen) -> dict[str, float]:
             weight = torch.full_like(values, 1 / values.numel())
         centre = (weight * values).sum()
         deviation = float((weight * (values - centre) ** 2).sum().sqrt())
-        difference = one.mean(f"{name}_kept") - one.mean(f"{name}_random")
-        found[name] = difference / deviation if deviation > 1e-9 else float("nan")
+        unit = deviation if deviation > 1e-9 else float("nan")
+        difference = measured[name].kept - measured[name].random  # [N]
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
+        found[name] = difference.mean() / unit, error / unit
     return found

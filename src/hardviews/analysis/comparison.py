@@ -116,7 +116,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
         ("Views", views_in_words(run)),
         ("Policy", config.get("policy")),
-        ("Scored at", scored_in_words(config.get("score_resolution")) if np.isfinite(run.mean("cost_mean")) else None),
+        ("Scored", scored_in_words(config) if was_scored(run) else None),
         ("Epochs", f"{done} ({run.steps:,} steps of {config.get('batch_size')} pictures)"),
         ("State", state),
         ("Time in steps", duration(run.seconds) if run.seconds else None),
@@ -158,11 +158,25 @@ def pictures_in_words(images: int | None, followed: int) -> str | None:
     )
 
 
-def scored_in_words(resolution: Any) -> str | None:
-    """The size at which candidates are scored."""
+def was_scored(run: Run) -> bool:
+    """Whether any candidates were, all of them or only some."""
+    noted = run.telemetry is not None and bool(run.telemetry["scored"].any())
+    return noted or bool(np.isfinite(run.mean("cost_mean")))
+
+
+def scored_in_words(config: dict[str, Any]) -> str | None:
+    """How candidates are scored: ``at full size``, ``at 50% of the size, by the network teacher, every 2nd step``."""
+    resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
         return None
-    return "full size" if resolution == 1 else f"{resolution:.0%} of the size"
+    words = ["at full size" if resolution == 1 else f"at {resolution:.0%} of the size"]
+    if config.get("score_network", "student") != "student":
+        words.append(f"by {str(config['score_network']).replace('_', ' ')}")
+    if every != 1:
+        words.append(f"at one step of {every}")
+    if config.get("score_token_keep", 1) != 1:
+        words.append(f"on {config['score_token_keep']:.0%} of the patches")
+    return ", ".join(words)
 
 
 def _number(value: Any) -> bool:

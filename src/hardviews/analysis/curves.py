@@ -10,6 +10,7 @@ from hardviews.analysis.run import PARTS, Run, mean
 from hardviews.analysis.telemetry import Array
 
 POINTS = 60  # of a curve of steps: means of stretches
+MOST_SAID = 6  # of more runs, captions leave the numbers to tables
 KNOWN = {
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
     "images_per_second", *(f"seconds_{part}" for part in PARTS),
@@ -20,6 +21,8 @@ def said(runs: Sequence[Run], some: Sequence[Run], phrase: Callable[[Run], str])
     """What is to be said of some of the runs, by name where there are several runs."""
     if len(runs) == 1:
         return phrase(runs[0]) + "."
+    if len(some) > MOST_SAID:
+        return f"{len(some)} runs, too many to tell of each here."
     return "; ".join(f"{run.name}: {phrase(run)}" for run in some) + "."
 
 
@@ -38,7 +41,7 @@ def stretches(run: Run, name: str) -> tuple[Array, Array]:
 
 def learning(runs: Sequence[Run]) -> list[Figure]:
     """Loss, kNN accuracy, what kept views cost, rank of the embedding, and what a method logs besides."""
-    trained = [run for run in runs if run.steps]
+    trained = [run for run in runs if np.isfinite(run.mean("loss"))]
     found = []
     if trained:
         found.append(_loss(trained, runs))
@@ -51,7 +54,8 @@ def learning(runs: Sequence[Run]) -> list[Figure]:
     if ranked:
         found.append(_rank(ranked, runs))
     extras = sorted({name for run in trained for name in run.metrics} - KNOWN)
-    return found + [_extra(name, [run for run in trained if name in run.metrics], runs) for name in extras[:4]]
+    logged = {name: [run for run in trained if np.isfinite(run.mean(name))] for name in extras}
+    return found + [_extra(name, some, runs) for name, some in logged.items() if some][:4]
 
 
 def _numbered(runs: Sequence[Run], some: Sequence[Run]) -> list[tuple[int, Run]]:
@@ -116,7 +120,8 @@ def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
         drawn.append(Line(label(runs, run, "mean of all"), *stretches(run, "cost_mean"), place, True, grey))
     caption = (
         "What the kept combination of views costs the model when it is chosen, against the mean over all combinations: "
-        f"the distance is how much harder training was made. On average: {said(runs, costing, phrase)}"
+        "as far above it as training was made harder, and below it, easier. On average: "
+        f"{said(runs, costing, phrase)}"
     )
     return lines("cost", "Cost of the kept views", caption, drawn, unit="cost per picture")
 
@@ -124,7 +129,7 @@ def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
 def _rank(ranked: Sequence[Run], runs: Sequence[Run]) -> Figure:
     def phrase(run: Run) -> str:
         values = [value for _, value in run.evaluations["embedding_rank"]]
-        return f"from {number(values[0])} to {number(values[-1])}"
+        return f"from {number(values[0])} to {number(values[-1])}" if len(values) > 1 else number(values[0])
 
     drawn = []
     for place, run in _numbered(runs, ranked):

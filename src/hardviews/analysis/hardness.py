@@ -15,6 +15,7 @@ from hardviews.errors import InputError
 # Each of up to so many runs gets all rows: 2,000 of them explain a third less, and a run's figures should not hang on
 # what stands beside it.
 ROWS, TREES, REPEATS, WHOLE = 6000, 60, 3, 8
+EXPLAINED = 0.01  # below this part of the variance no parameter is named
 
 
 def measured(runs: Sequence[Run]) -> tuple[dict[int, Importance], dict[int, str]]:
@@ -45,9 +46,12 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
 
     def phrase(run: Run) -> str:
         one = by_run[run.name]
+        first = next(iter(one.drop))
+        if one.held_out < EXPLAINED or one.drop[first] < 2 * one.deviation[first]:
+            return f"nothing that could be told from chance (R² {signed(one.held_out, 3, '')} on held-out pictures)"
         return (
-            f"the parameters explain {number(max(one.held_out, 0), True)} of the variance of costs on pictures that "
-            f"were held out, and {next(iter(one.drop))} matters most ({one.rows:,} combinations)"
+            f"the parameters explain {number(one.held_out, True)} of the variance of costs on pictures that were held "
+            f"out, and {first} matters most ({one.rows:,} combinations)"
         )
 
     caption = (

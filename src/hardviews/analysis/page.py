@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -13,6 +14,21 @@ from hardviews.analysis.figure import Figure
 from hardviews.analysis.run import Run
 
 MARK = '<meta name="generator" content="hardviews report">'  # by which a file is known to be one of ours
+
+# What it means that the views kept by a policy differ from random ones.
+_HARD = (
+    "the model was asked which views it does worst on, so where those that were kept differ, it finds such views hard"
+)
+_OVERLAP = "views were kept by how much they overlap, and the model was not asked: other differences tell nothing of it"
+MEANING = {
+    "hardest": _HARD,
+    "sampled": _HARD,
+    "easiest": "the model was asked which views it does best on, so where those that were kept differ, it finds such "
+    "views easy",
+    "random": "views were kept at random, and the model was not asked: all differences are chance",
+    "lowest_iou": _OVERLAP,
+    "highest_iou": _OVERLAP,
+}
 
 Reader = Callable[[int], pictures.Original | None]
 
@@ -81,16 +97,23 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
 
 def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section]:
     untrained = [f"{run.name}: no step was written yet, so there are no curves." for run in runs if not run.steps]
+    diverged = [
+        f"{run.name}: no step had a finite loss: training diverged from the start."
+        for run in runs
+        if run.steps and not np.isfinite(run.mean("loss"))
+    ]
     unlabelled = [
-        f"{run.name}: the kNN accuracy was not measured: the data has no labels, or --knn-epochs was 0."
+        f"{run.name}: the kNN accuracy was not measured: the data has no labels, --knn-epochs was 0, or features "
+        "were not finite."
         for run in runs
         if not run.evaluations.get("knn_top1")
     ]
+    asked = _asked(runs, of)
     found = [
         Section(
             "learning", "What was learned",
             "While a network trains on pictures without labels, these curves tell whether it learns something of use.",
-            curves.learning(runs), untrained + unlabelled,
+            curves.learning(runs), untrained + diverged + unlabelled,
         ),
         Section(
             "time", "Where the time went",
@@ -105,8 +128,7 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
         ),
         Section(
             "colour", "Their colours",
-            "Candidates are changed in colour as well, at random; where kept views differ from random ones, the model "
-            "finds such changes hard.",
+            f"Candidates are changed in colour as well, at random. {asked}",
             choices.colours(runs, of), _unchosen(runs, of, brief=True),
         ),
     ]  # fmt: skip
@@ -115,11 +137,22 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
     drawn = choices.preferences(runs, of) + ([hardness.figure(runs, importance)] if importance else [])
     hard = Section(
         "hardness", "What makes a view hard",
-        "Where kept views differ from a random choice, and what helps most to guess from the drawn numbers (crop, "
-        "colours, blur) what views cost the model, is what it finds hard.",
+        "In what kept views differ from a random choice, and which of the drawn numbers (crop, colours, blur) tell "
+        f"most of what views cost the model. {asked}",
         drawn, missing,
     )  # fmt: skip
     return [*found, hard]
+
+
+def _asked(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> str:
+    """What differences between kept and random views mean, by the policies of the runs; see ``MEANING``."""
+    by_policy: dict[str, list[str]] = {}
+    for one in of:
+        policy = str(one.run.config.get("policy")).partition("(")[0]
+        by_policy.setdefault(MEANING.get(policy, ""), []).append(one.run.name)
+    by_policy.pop("", None)
+    said = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
+    return " ".join(f"{one[:1].upper()}{one[1:]}." for one in said)
 
 
 def _unchosen(runs: Sequence[Run], of: Sequence[choices.Chosen], brief: bool = False) -> list[str]:

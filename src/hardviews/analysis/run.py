@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Run:
         name: the folder's, or as much of its path as tells it from the other runs of a report.
         config: ``config.yaml``.
         metrics: columns of ``metrics.csv``, float64 ``[steps]``; NaN where a cell is empty.
-        evaluations: name → (epochs done, value), oldest first.
+        evaluations: name → (epochs done, value), oldest first; values that are no finite numbers are left out.
         results: lines of ``results.jsonl``.
         summary: ``summary.json``; None: the run has not ended.
         about: what telemetry says of itself; empty where there is none.
@@ -163,7 +164,7 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
         inside = next((glob for glob in ("*/", "runs/*/") if any(folder.glob(f"{glob}config.yaml"))), None)
-        hint = f"; its runs are {folder}/{inside}" if inside else ""
+        hint = f"; its runs are {folder}/{inside}, the first that is given is compared with" if inside else ""
         raise InputError(f"{folder} is no run folder: {file} is missing{hint}")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -201,7 +202,8 @@ def _evaluations(file: Path) -> dict[str, list[tuple[float, float]]]:
     for row in rows:
         cells = dict(zip(head, row, strict=True))
         with suppress(KeyError, ValueError):
-            found.setdefault(cells["name"], []).append((float(cells["epoch"]), float(cells["value"])))
+            if math.isfinite(value := float(cells["value"])):
+                found.setdefault(cells["name"], []).append((float(cells["epoch"]), value))
     return found
 
 

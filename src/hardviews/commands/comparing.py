@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,14 +69,16 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         return plan
     failed = carried_out(jobs, say)
     timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
-    rows = arms.compare(runs_of(jobs), request.baseline, int(plan["epochs"]), timed)
+    runs = runs_of(jobs)
+    rows = arms.compare(runs, request.baseline, int(plan["epochs"]), timed)
     result = {"rows": [finite(asdict(row)) for row in rows], "failed": failed, "plan": plan}
+    sentences = arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
     write(folder / FIGURES, json.dumps(result, indent=2))
-    write(folder / TEXT, in_markdown(rows))
+    write(folder / TEXT, in_markdown(rows, sentences))
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        show(rows, console, say)
+        show(rows, sentences, console, say)
         say(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again; {failed[0]}")
@@ -127,6 +130,16 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
     return failed
 
 
+def lacking(jobs: Sequence[Job], runs: Sequence[arms.Run]) -> list[str]:
+    """Of which arms runs are not there, a sentence each: what is said of these is of fewer seeds than planned."""
+    planned, there = (Counter((one.arm, one.epochs) for one in some) for some in (jobs, runs))
+    return [
+        f"Not finished: {arm}, {epochs} epochs: {there[arm, epochs]} of {count} runs are there."
+        for (arm, epochs), count in planned.items()
+        if there[arm, epochs] < count
+    ]
+
+
 def told(job: Job) -> dict[str, float]:
     """The figures of a measured run, without what protocols chose on the way."""
     found = job.figures() or {}
@@ -154,21 +167,21 @@ def form(name: str) -> arms.Form:
     return arms.Form(1.0, 3) if name.endswith(protocols.PLAIN) else arms.Form(100.0, 2)
 
 
-def in_markdown(rows: Sequence[arms.Row]) -> str:
+def in_markdown(rows: Sequence[arms.Row], sentences: Sequence[str]) -> str:
     head, cells = arms.table(rows, form)
     lines = [head, ["---"] * len(head), *cells]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in arms.sentences(rows, form)) + "\n"
+    return table + "\n\n" + "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences) + "\n"
 
 
-def show(rows: Sequence[arms.Row], console: Console, say: Say) -> None:
+def show(rows: Sequence[arms.Row], sentences: Sequence[str], console: Console, say: Say) -> None:
     head, cells = arms.table(rows, form)
     table = Table(*head)
     for line in cells:
         table.add_row(*line)
     # A pipe has no width that the table would have to be squeezed into.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
-    for sentence in arms.sentences(rows, form):
+    for sentence in sentences:
         say(sentence)
 
 
