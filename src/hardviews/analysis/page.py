@@ -137,8 +137,8 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
     drawn = choices.preferences(runs, of) + ([hardness.figure(runs, importance)] if importance else [])
     hard = Section(
         "hardness", "What makes a view hard",
-        "In what kept views differ from a random choice, and which of the drawn numbers (crop, colours, blur) tell "
-        f"most of what views cost the model. {asked}",
+        "Here is in what kept views differ from a random choice, and which of the drawn numbers (crop, colours, blur) "
+        f"tell most of what views cost the model. {asked}",
         drawn, missing,
     )  # fmt: skip
     return [*found, hard]
