@@ -165,7 +165,7 @@ def was_scored(run: Run) -> bool:
 
 
 def scored_in_words(config: dict[str, Any]) -> str | None:
-    """How candidates are scored: ``at full size``, ``at 50% of the size, by the network teacher, every 2nd step``."""
+    """How candidates are scored: ``at full size``, ``at 50% of the size, by teacher, at one step of 2``."""
     resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
         return None

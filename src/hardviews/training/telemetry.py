@@ -243,7 +243,7 @@ class Telemetry:
     def _before(self, file: Path, step: int) -> Rows:
         """The rows of a file that are of earlier steps."""
         rows = epoch_files.load(file)
-        if not np.array_equal(rows.get("combinations", ()), self._combos):
+        if not np.array_equal(rows["combinations"], self._combos):
             raise OSError(f"{file.name} was written by another version of hardviews")
         return epoch_files.before(rows, step)
 
