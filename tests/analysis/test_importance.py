@@ -97,5 +97,12 @@ def test_the_table_is_of_the_pairs_asked_for() -> None:
 def test_what_can_not_be_asked_is_refused() -> None:
     with pytest.raises(InputError, match="costs of two combinations"):
         importance(synthetic(plan_of((2, 2, True)), 300))
-    with pytest.raises(InputError, match="at least 200"):
+    with pytest.raises(InputError, match=r"at least 200 costs, of 8 pictures; there are 100, of 100"):
         importance(with_costs("iou", 100))
+    alone = with_costs("iou", 300)
+    alone.rows["image"] = np.zeros(300, int)
+    with pytest.raises(InputError, match=r"there are 300, of 1"):
+        importance(alone)
+    alone.rows["cost_mean"] = np.full(300, np.nan)
+    with pytest.raises(InputError, match="candidates were not scored"):
+        importance(alone)

@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 
 from hardviews.analysis.statistics import by_epoch, by_image, is_lowest_iou, of_pairs, quantities
 from hardviews.analysis.telemetry import Telemetry
+from hardviews.selection.search import target_combinations
 from hardviews.views.plan import Slot, ViewPlan
 from tests.selection.brute_force import every_combination, plan_of
 
@@ -117,6 +118,15 @@ def test_without_every_combination_chance_is_not_claimed() -> None:
     fewer = replace(telemetry, combinations=telemetry.combinations[:5])
     assert np.isnan(is_lowest_iou(fewer).random).all()
     assert np.array_equal(is_lowest_iou(fewer).kept, is_lowest_iou(telemetry).kept)
+
+
+def test_of_more_combinations_than_can_be_searched_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = synthetic(plan_of((4, 2, True)), 5)
+    monkeypatch.setattr("hardviews.selection.search.MOST_COMBINATIONS", 5)
+    target_combinations.cache_clear()
+    found = by_epoch(telemetry)
+    assert np.isnan(found["lowest_iou_kept"]).all()
+    assert np.isfinite(found["iou_kept"]).all()
 
 
 def test_hard_images_are_those_above_their_epochs_mean() -> None:

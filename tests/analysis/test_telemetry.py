@@ -50,7 +50,9 @@ def written(folder: Path, plan: ViewPlan, processes: int = 1) -> tuple[ImageBatc
 @pytest.mark.parametrize("plan", [DINO.default_plan(32), IBOT.default_plan(32)], ids=["dino", "ibot"])
 def test_files_are_read_as_they_were_written(plan: ViewPlan, processes: int, tmp_path: Path) -> None:
     images, views = written(tmp_path, plan, processes)
-    loaded = telemetry.load(tmp_path)
+    loaded = telemetry.load(tmp_path)  # refused, if processes listed other combinations
+    assert telemetry.BY_ROW == epoch_files.BY_ROW
+    assert loaded.exhaustive == (plan.draw == 4)
     assert loaded.plan == plan
     assert loaded["image"].tolist() == [*range(12), *range(12)]
     assert loaded["step"].tolist() == [0] * 12 + [1] * 12
@@ -102,7 +104,9 @@ def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
         telemetry.load(tmp_path)
     file = tmp_path / "telemetry" / "epoch-0001.npz"
     arrays = epoch_files.load(tmp_path / "telemetry" / "epoch-0000.npz")
-    for part in ({"combinations": arrays["combinations"][:3]}, {"blur": arrays["blur"][:, :1]}):
+    others = arrays["combinations"].copy()
+    others[0] = others[1]
+    for part in ({"combinations": others[1:]}, {"combinations": others}, {"blur": arrays["blur"][:, :1]}):
         file.write_bytes(epoch_files.packed(arrays | part))
         with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged, or of another version"):
             telemetry.load(tmp_path)

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hardviews.selection import policies
+from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.scoring import EXACT, Scoring
@@ -164,6 +165,21 @@ def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
     assert part["scored"].all()
     assert np.isnan(part["cost"]).all()
     assert (part["rank"] == -1).all()
+
+
+def test_of_costs_that_are_not_finite_there_is_no_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for most in (128, 5):
+        monkeypatch.setattr("hardviews.training.telemetry.MOST_COMBINATIONS", most)
+        telemetry = Telemetry(tmp_path / str(most), simsiam(bn=False).plan, followed(IMAGES))
+        images = batch(0)
+        views = draw(telemetry.plan, images.size, stream(SEED, "views", 0))
+        costs = torch.ones(4, 4, len(images))
+        costs[..., 0] = torch.nan
+        ids = torch.tensor([[0], [1]]).expand(-1, len(images))
+        telemetry.note(0, images, views, Choice(ids, torch.ones(len(images)), costs=Costs(costs)))
+        telemetry.fetch()
+        telemetry.write(ended=True)
+        assert only_file(tmp_path / str(most))["rank"].tolist() == [-1] + [0] * (len(images) - 1)
 
 
 def test_more_combinations_than_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

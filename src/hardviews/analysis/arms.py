@@ -222,7 +222,7 @@ def sentences(rows: Sequence[Row], show: Callable[[str], Form]) -> list[str]:
             epochs = f"{row.epochs} epochs, {row.ratio:.2f} of the time of {first.arm}'s {first.epochs}"
             place = f"{row.arm}, equal time ({epochs})"
         said += [f"{place}: {_in_words(name, difference, show(name))}" for name, difference in row.differences.items()]
-        intervals += sum(difference is not None and difference.seeds > 1 for difference in row.differences.values())
+        intervals += sum(one is not None and EQUAL < one.half_width < math.inf for one in row.differences.values())
         if abs(row.took / row.ratio - 1) > BUSY:
             busy.append(f"{row.took:.2f} in place of {row.ratio:.2f} ({row.arm}, {row.epochs} epochs)")
     if intervals > 1:

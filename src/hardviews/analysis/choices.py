@@ -18,6 +18,7 @@ from hardviews.views.plan import ViewPlan
 MOST_EPOCHS = 24  # of a long run, so many are looked at: the first, the last, and others evenly between
 MOST_ROWS = 8192  # looked at for what is of all epochs together
 BINS = 20
+FEW = 30  # rows below which nothing is said of chance
 SURE = 3  # standard errors from 0 from which on a preference is named: of 14, one by chance in 25 runs
 
 
@@ -247,6 +248,8 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
         return []
     effects = {one.run.name: _effects(one) for one in of}
     names = [name for name in SHORT if any(np.isfinite(effect[name][0]) for effect in effects.values())]
+    if not names:
+        return []
     names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name][0])) for effect in effects.values()))
     groups = []
     for one in of:
@@ -256,7 +259,7 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
         groups.append(Bars(what, values, written, one.place, np.nan_to_num(1.96 * errors)))
 
     def phrase(run: Run) -> str:
-        known = {name: effect for name, (effect, error) in effects[run.name].items() if abs(effect) > SURE * error}
+        known = {name: effect for name, (effect, error) in effects[run.name].items() if abs(effect) > SURE * error > 0}
         largest = max(known, key=lambda name: abs(known[name]), default=None)
         return "nothing by more than chance" if largest is None else f"{SHORT[largest]} ({signed(known[largest], 2)})"
 
@@ -273,7 +276,7 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
 
 def _effects(one: Chosen) -> dict[str, tuple[float, float]]:
     """Means of kept less random and their standard errors, by the standard deviation over candidates; NaN where that
-    is 0, errors also of a single row."""
+    is 0; errors also of few rows."""
     measured = quantities(one.rows)
     views, plan = one.rows.views(), one.rows.plan
     chance = chances(plan)[..., None]
@@ -290,6 +293,6 @@ def _effects(one: Chosen) -> dict[str, tuple[float, float]]:
         deviation = float((weight * (values - centre) ** 2).sum().sqrt())
         unit = deviation if deviation > 1e-9 else float("nan")
         difference = measured[name].kept - measured[name].random  # [N]
-        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) >= FEW else float("nan")
         found[name] = difference.mean() / unit, error / unit
     return found

@@ -174,8 +174,8 @@ def scored_in_words(config: dict[str, Any]) -> str | None:
         words.append(f"by {str(config['score_network']).replace('_', ' ')}")
     if every != 1:
         words.append(f"at one step of {every}")
-    if config.get("score_token_keep", 1) != 1:
-        words.append(f"on {config['score_token_keep']:.0%} of the patches")
+    if _number(part := config.get("score_token_keep")) and part != 1:
+        words.append(f"on {part:.0%} of the patches")
     return ", ".join(words)
 
 

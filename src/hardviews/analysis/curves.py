@@ -85,7 +85,7 @@ def _knn(runs: Sequence[Run]) -> Figure:
     def phrase(run: Run) -> str:
         first, last = run.first("knn_top1"), run.last("knn_top1")
         parts = [f"{number(first, True)} before training"] if first is not None else []
-        parts += [f"{number(last, True)} at the end"] if last is not None else []
+        parts += [f"{number(last, True)} as last measured"] if last is not None else []
         return ", ".join(parts)
 
     drawn: list[Line] = []

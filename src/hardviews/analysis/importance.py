@@ -32,6 +32,7 @@ PARAMETERS = {
 }
 NO_JITTER = (1.0, 1.0, 1.0, 0.0)  # what telemetry holds of views whose colours were left alone
 LEAST = 200  # rows below which a forest says nothing
+FEWEST = 8  # images, of which some are held out
 HELD_OUT = 4  # one image in so many tests the forest
 
 
@@ -81,8 +82,11 @@ def importance(
         known = np.sort(random.choice(known, most, replace=False))
     if not len(known):
         raise InputError("its candidates were not scored, or not all of them, so what combinations cost is not known")
-    if len(known) < LEAST:
-        raise InputError(f"importance needs costs of at least {LEAST} images and steps; there are {len(known)}")
+    pictures = len(np.unique(telemetry["image"][known]))
+    if len(known) < LEAST or pictures < FEWEST:
+        raise InputError(
+            f"importance needs at least {LEAST} costs, of {FEWEST} pictures; there are {len(known)}, of {pictures}"
+        )
     rows = telemetry.where(known)
     x, y, columns = table(rows, random.integers(len(rows.combinations), size=len(rows)))
     images = np.unique(rows["image"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hardviews.analysis.telemetry import Array, Telemetry
+from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.selection.search import hardest_ids, mean_total
 from hardviews.views.boxes import iou, overlap, relative_distance
@@ -79,10 +80,15 @@ def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
 
 def is_lowest_iou(telemetry: Telemetry) -> Quantity:
     """Whether no combination overlaps less than the kept one, 1 or 0, and in what part of all combinations that is so,
-    which is known where all are recorded; NaN elsewhere, and where nothing was chosen."""
+    which is known where all are recorded; NaN elsewhere, where nothing was chosen, and of plans that allow too many to
+    search."""
     views = telemetry.views()
     costs = Costs(iou(views.box[:, None], views.box[None])[: telemetry.plan.targets])
-    lowest = costs.total(hardest_ids(Costs(-costs.cross), telemetry.plan))
+    try:
+        lowest = costs.total(hardest_ids(Costs(-costs.cross), telemetry.plan))
+    except InputError:
+        unknown = np.full(len(telemetry), np.nan)
+        return Quantity(unknown, unknown)
     chosen, kept = telemetry["chosen"], costs.total(telemetry.kept()) <= lowest + NEAR
     chance = torch.full((len(telemetry),), torch.nan, dtype=torch.float64)
     if telemetry.exhaustive:  # one after the other: all at once would take a gigabyte

@@ -21,6 +21,10 @@ from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
 
 FORMAT = 1
 CONSTANT = ("slot", "combinations")  # arrays without a row per image
+BY_ROW = (
+    "epoch", "step", "image", "size", "box", "flip", "jitter", "order", "grey", "blur", "solarize", "masked", "chosen",
+    "scored", "kept", "cost", "cost_mean", "rank", "combination_cost",
+)  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -94,7 +98,8 @@ def load(run: Path | str) -> Telemetry:
     plan, images = _about(folder / "about.json")
     parts = [_arrays(file) for file in files]
     for file, part in zip(files, parts, strict=True):
-        if _form(part) != _form(parts[0]):
+        alike = _form(part) == _form(parts[0]) and all(np.array_equal(part[x], parts[0][x]) for x in CONSTANT)
+        if not alike:
             raise InputError(f"{file} is damaged, or of another version of hardviews than {files[0].name}")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in CONSTANT}
     order = np.lexsort((rows["image"], rows["step"]))
@@ -143,8 +148,8 @@ def _arrays(file: Path) -> dict[str, Array]:
     try:
         with np.load(file) as arrays:
             rows = dict(arrays)
-        if len({len(x) for name, x in rows.items() if name not in CONSTANT}) != 1 or "step" not in rows:
-            raise ValueError("its arrays don't go together")
+        if not rows.keys() >= {*CONSTANT, *BY_ROW} or len({len(rows[name]) for name in BY_ROW}) != 1:
+            raise ValueError("its arrays are not those of an epoch")
         return rows
     except Exception as error:  # an archive that is damaged may end in nearly anything
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error

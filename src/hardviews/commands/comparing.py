@@ -71,8 +71,8 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
     runs = runs_of(jobs)
     rows = arms.compare(runs, request.baseline, int(plan["epochs"]), timed)
-    result = {"rows": [finite(asdict(row)) for row in rows], "failed": failed, "plan": plan}
     sentences = arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
+    result = {"rows": [finite(asdict(row)) for row in rows], "said": sentences, "failed": failed, "plan": plan}
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows, sentences))
     if as_json:

@@ -196,6 +196,7 @@ class Telemetry:
             rank = (listed > listed.gather(0, own)).sum(0).int()
         elif self.followed.policy == "hardest":
             rank = torch.zeros_like(rank)  # nothing is harder than what was found exactly
+        rank = torch.where(cost.isfinite(), rank, -1)
         return {"cost": cost.float(), "cost_mean": mean.float(), "rank": rank, "combination_cost": listed.T.float()}
 
     def write(self, *, ended: bool) -> None:
