@@ -15,9 +15,9 @@ from hardviews.analysis import pictures, telemetry
 from hardviews.errors import InputError
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
+from hardviews.selection import epoch_files
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.search import first_ids
-from hardviews.training import epoch_files
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
@@ -51,7 +51,6 @@ def written(folder: Path, plan: ViewPlan, processes: int = 1) -> tuple[ImageBatc
 def test_files_are_read_as_they_were_written(plan: ViewPlan, processes: int, tmp_path: Path) -> None:
     images, views = written(tmp_path, plan, processes)
     loaded = telemetry.load(tmp_path)  # refused, if processes listed other combinations
-    assert telemetry.BY_ROW == epoch_files.BY_ROW
     assert loaded.exhaustive == (plan.draw == 4)
     assert loaded.plan == plan
     assert loaded["image"].tolist() == [*range(12), *range(12)]

@@ -14,13 +14,13 @@ from lightning_fabric import Fabric
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hardviews.selection import policies
+from hardviews.selection import epoch_files, policies
 from hardviews.selection.costs import Costs
+from hardviews.selection.epoch_files import Rows
 from hardviews.selection.guard import untouched
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training import epoch_files, gallery
-from hardviews.training.epoch_files import Rows
+from hardviews.training import gallery
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.training.telemetry import SAMPLED, Followed, Telemetry

@@ -15,16 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardviews.errors import InputError
+from hardviews.selection.epoch_files import CONSTANT, FORMAT, Rows
+from hardviews.selection.epoch_files import load as load_epoch
 from hardviews.selection.search import combinations_of
 from hardviews.views.draw import Views
 from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
-
-FORMAT = 1
-CONSTANT = ("slot", "combinations")  # arrays without a row per image
-BY_ROW = (
-    "epoch", "step", "image", "size", "box", "flip", "jitter", "order", "grey", "blur", "solarize", "masked", "chosen",
-    "scored", "kept", "cost", "cost_mean", "rank", "combination_cost",
-)  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -144,12 +139,8 @@ def _form(arrays: dict[str, Array]) -> dict[str, tuple[int, ...]]:
     return {name: x.shape if name in CONSTANT else x.shape[1:] for name, x in arrays.items()}
 
 
-def _arrays(file: Path) -> dict[str, Array]:
+def _arrays(file: Path) -> Rows:
     try:
-        with np.load(file) as arrays:
-            rows = dict(arrays)
-        if not rows.keys() >= {*CONSTANT, *BY_ROW} or len({len(rows[name]) for name in BY_ROW}) != 1:
-            raise ValueError("its arrays are not those of an epoch")
-        return rows
-    except Exception as error:  # an archive that is damaged may end in nearly anything
-        raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error
+        return load_epoch(file)
+    except OSError as error:
+        raise InputError(f"{file.parent}: {error}") from error

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from math import ceil, sqrt
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,14 @@ STORED_SIDE = 128  # pixels of a thumbnail's longer side, at most
 SHOWN_SIDE = 160  # of a picture on a sheet
 GAP = 4
 KEPT, OTHER, GROUND = (222, 45, 38), (190, 190, 190), (24, 24, 24)
+
+
+def exists(file: Path) -> bool:
+    """As far as one may see."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def thumbnail(pixels: Tensor) -> bytes:

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hardviews.selection import epoch_files
 from hardviews.selection.costs import Costs
+from hardviews.selection.epoch_files import FORMAT, Rows
 from hardviews.selection.hard_views import Choice
-from hardviews.selection.search import every_combination, mean_total, random_ids, totals
-from hardviews.training import epoch_files, gallery
-from hardviews.training.epoch_files import Rows
+from hardviews.selection.search import combinations_of, every_combination, mean_total, random_ids, totals
+from hardviews.training import gallery
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
-FORMAT = 1
 # The cost of every combination is written where the plan allows no more: pairs of up to 16 views, four of global crops.
 MOST_COMBINATIONS = 128
 SAMPLED = 32  # so many are, drawn at random once for the run, where it allows more
@@ -104,9 +104,8 @@ class Telemetry:
         self._is_followed[indices] = True
         self.gallery: list[int] = indices[: followed.gallery].tolist()
         self._shown = frozenset(self.gallery)
-        self._missing = {index for index in self.gallery if not _exists(self._picture(index))}
+        self._missing = {index for index in self.gallery if not gallery.exists(self._picture(index))}
         every = every_combination(plan, MOST_COMBINATIONS)
-        self._exhaustive = every is not None
         sample = random_ids(plan, SAMPLED, stream(followed.seed, "combinations")).T
         self._combos = sample if every is None else every
         self._noted: list[_Noted] = []
@@ -191,7 +190,7 @@ class Telemetry:
             return {"cost": unknown, "cost_mean": unknown, "rank": rank, "combination_cost": listed}
         cost, mean = costs.total(kept), mean_total(costs, self.plan)
         listed = totals(costs, self._combos)  # [C, n]
-        if self._exhaustive:
+        if len(listed) == combinations_of(self.plan):
             own = (self._combos[:, :, None] == kept).all(1).byte().argmax(0, keepdim=True)  # the kept one's number
             rank = (listed > listed.gather(0, own)).sum(0).int()
         elif self.followed.policy == "hardest":
@@ -252,7 +251,7 @@ class Telemetry:
         """The gallery as it came by last, with the candidates' boxes, uint8 ``[h, w, 3]``; None: nothing came by."""
         shown = []
         for image in self.gallery:
-            if image in self._newest and _exists(self._picture(image)):
+            if image in self._newest and gallery.exists(self._picture(image)):
                 try:
                     with Image.open(self._picture(image), formats=["PNG"]) as picture:
                         shown.append(gallery.with_boxes(picture, *self._newest[image]))
@@ -262,7 +261,12 @@ class Telemetry:
 
     def about(self) -> dict[str, object]:
         """All that is needed to understand the files, and to render their views again."""
-        return {"format": FORMAT, **asdict(self.followed), "gallery": self.gallery, "plan": asdict(self.plan)}
+        return {
+            "format": FORMAT,
+            **asdict(self.followed),
+            "gallery": self.gallery,
+            "plan": asdict(self.plan),
+        }
 
     def _picture(self, image: int) -> Path:
         return self.folder / "gallery" / f"{image}.png"
@@ -277,14 +281,6 @@ class Telemetry:
         if not self._said:
             self._say(f"telemetry: {self.folder}: {error.strerror or error}; training goes on without what is lost")
         self._said = True
-
-
-def _exists(file: Path) -> bool:
-    """As far as one may see."""
-    try:
-        return file.exists()
-    except OSError:
-        return False
 
 
 def _costs_of(noted: Sequence[_Noted]) -> Costs | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Rows = dict[str, NDArray[Any]]
 
+FORMAT = 1  # of a run's telemetry
 CONSTANT = ("slot", "combinations")  # arrays that do not have a row per image
 BY_ROW = (
     "epoch", "step", "image", "size", "box", "flip", "jitter", "order", "grey", "blur", "solarize", "masked", "chosen",
