@@ -119,3 +119,12 @@ def test_missing_figures_are_empty_cells(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         RunFolder(tmp_path).config()
+
+
+def test_metrics_of_an_earlier_version_keep_their_columns(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    folder.append_metrics([{"step": 0, "loss": 1.5}])
+    folder.append_metrics([{"step": 1, "loss": 0.5, "overflowed": 1.0}])
+    rows = [line.split(",") for line in folder.metrics_file.read_text().splitlines()]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert [row[rows[0].index("loss")] for row in rows[1:]] == ["1.5", "0.5"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from hardviews.methods.simclr import SimCLR
@@ -132,7 +133,9 @@ def test_a_scaled_loss_is_clipped_as_an_unscaled_one() -> None:
     def moved(precision: str, clip: float) -> Tensor:
         before, method = simsiam(bn=False), simsiam(bn=False)
         groups = parameter_groups(method, 0.0, True, method.constant_rate)
-        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        # Fabric itself takes bf16 for fp16 on a CPU, without a scaler.
+        scaler = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=[scaler] if precision == "16-mixed" else [])
         step = Step(
             fabric, method, create_optimizer("sgd", groups, 0.0), Rates(1.0, 0.0, 1, 0), policies.named("hardest"), 3,
             steps=1, clip=clip,

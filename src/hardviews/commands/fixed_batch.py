@@ -91,9 +91,10 @@ def learn(
         # Layers that begin with zeros hide what is below them from the first gradient.
         reached |= {n for n, p in trainable.items() if p.grad is not None and bool(p.grad.any())}
         method.after_backward()
+        verdict = step.skipping.judge([loss])
         step.clip_gradients()
         before = [weight.detach().clone() for weight in weights]
-        step.optimizer.step()
+        step.skipping.update(verdict["skipped"])
         step.optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         changes.append(_norm([w.detach() - b for w, b in zip(weights, before, strict=True)]) / _norm(before))

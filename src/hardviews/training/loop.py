@@ -30,6 +30,7 @@ from hardviews.training.telemetry import Telemetry
 from hardviews.views.images import ImageBatch
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
+HALVINGS = 16  # of the gradient scaler from its first scale, 2^16, to 1: so many overflows in a row may be harmless
 
 
 @dataclass
@@ -242,11 +243,14 @@ class Loop:
     def _count_skipped(self, rows: list[dict[str, float]]) -> None:
         for row in rows:
             self._skipped = self._skipped + 1 if row["skipped"] else 0
-            if row["skipped"]:
+            overflowed = bool(row.get("overflowed"))
+            if overflowed:
+                self._say(f"step {row['step']}: skipped, a gradient overflowed in fp16; the loss scale is halved")
+            elif row["skipped"]:
                 self._say(f"step {row['step']}: skipped, the loss, a cost or a gradient is not finite")
-            if self._skipped >= self.max_skipped:
-                self._skipped = 0
-                raise DivergedError(f"step {row['step']}: {self.max_skipped} steps in a row were not finite")
+            if self._skipped >= self.max_skipped + (HALVINGS if overflowed else 0):
+                steps, self._skipped = self._skipped, 0
+                raise DivergedError(f"step {row['step']}: {steps} steps in a row were not finite")
 
     def _measure_if_due(self, done: int, stop: StopRequest) -> bool:
         """Whether the processes have spent time on it; raises StoppedError where one was asked to stop meanwhile."""
@@ -275,6 +279,11 @@ class Loop:
             self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
         except (RuntimeError, MemoryError) as error:
+            if "deterministic implementation" in str(error):
+                raise RunError(
+                    f"step {step}: deterministic: torch has no deterministic {str(error).split()[0]} for this device; "
+                    f"leave the option out; {self.saver.last_good()}"
+                ) from error
             if not is_out_of_memory(error):
                 raise
             scoring = self.step.scorer.scoring

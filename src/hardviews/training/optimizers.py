@@ -47,19 +47,19 @@ def parameter_groups(
     ]
 
 
-def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, fused: bool | None = None) -> Optimizer:
+def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, fused: bool = True) -> Optimizer:
     """SGD (without Nesterov, as SimSiam), LARS (You et al., 2017, as SimCLR) or AdamW, at rate 0 until a step sets it.
 
     Args:
         groups: of ``parameter_groups``.
         momentum: of SGD and LARS.
-        fused: torch's one kernel for the whole update, where there is one; None leaves that to torch.
+        fused: take torch's one kernel for the whole update, where there is one.
     """
     match name:
         case "sgd":
             sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
             # torch has no fused SGD of what is shared out.
-            return SGD(groups, lr=0.0, momentum=momentum, fused=False if sharded else fused)
+            return SGD(groups, lr=0.0, momentum=momentum, fused=fused and not sharded)
         case "lars":
             optimizer: Optimizer = Lars(groups, lr=0.0, momentum=momentum)
             return optimizer
@@ -67,6 +67,18 @@ def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, f
             return AdamW(groups, lr=0.0, fused=fused)
         case _:
             raise unknown("optimizer", name, OPTIMIZERS)
+
+
+def create_missing_momenta(optimizer: Optimizer) -> None:
+    """Gives every parameter with a gradient a momentum of zero where SGD or LARS has none yet.
+
+    The first update is the same by it. Left to itself, a fused SGD that skips its first step keeps unwritten memory as
+    momentum, and one whose parameters get their first gradients at different steps fails.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 @dataclass(frozen=True)

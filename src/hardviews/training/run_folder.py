@@ -26,7 +26,7 @@ METRICS = (
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
     "strategy", "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_k", "knn_temperature",
-    "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe",
+    "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
 }  # fmt: skip
 
 
@@ -127,9 +127,17 @@ class RunFolder:
                 beside.replace(file)
 
     def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """One row a step; what the method logs beyond ``METRICS`` has columns after these."""
-        columns = [*METRICS, *sorted(rows[0].keys() - set(METRICS))]
+        """One row a step; what the method logs beyond ``METRICS`` has columns after these. A file that is there, such
+        as that of an earlier version, keeps its columns."""
+        columns = self._columns(self.metrics_file) or [*METRICS, *sorted(rows[0].keys() - set(METRICS))]
         self._append(self.metrics_file, columns, [[_cell(row.get(key)) for key in columns] for row in rows])
+
+    @staticmethod
+    def _columns(file: Path) -> list[str]:
+        if not file.exists():
+            return []
+        with file.open(newline="", encoding="utf-8") as opened:
+            return next(csv.reader(opened), [])
 
     def append_evaluation(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """``step`` is the number of steps taken before the measurement."""

@@ -34,7 +34,7 @@ class Report:
     """What one step says of itself; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
-    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, skipped, and the method's own
+    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, what Skipping says, the method's own
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
@@ -133,17 +133,17 @@ class Step:
             synchronise(method)
         method.after_backward()
         losses, values = zip(*reports, strict=True)
-        bad = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
+        verdict = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
         self.clip_gradients()
-        self.skipping.update(bad)
+        self.skipping.update(verdict["skipped"])
         self.optimizer.zero_grad(set_to_none=True)
         encoding = joined(encodings)
         statistics = method.statistics(encoding)
         method.after_step(encoding)
-        self.skipping.end(bad)
+        self.skipping.end(verdict["skipped"])
         lap("train")
         means = {key: _mean([v[key] for v in values]) for key in values[0]}
-        return Report(_mean(losses), means | statistics | {"skipped": bad}, self.watch.marks())
+        return Report(_mean(losses), means | statistics | verdict, self.watch.marks())
 
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)
@@ -167,7 +167,6 @@ class Step:
 
     def clip_gradients(self) -> None:
         if self.clip:
-            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
             clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_by)
 
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
