@@ -93,3 +93,14 @@ def test_bad_masks_are_named() -> None:
     uneven = replace(plan, slots=(plan.slots[0], replace(plan.slots[1], size=96)))
     with pytest.raises(InputError, match="6 and 14 patches"):
         masks_of(uneven)
+
+
+@pytest.mark.parametrize("grid", [6, 14])
+def test_masks_placed_together_are_those_placed_alone(grid: int) -> None:
+    """Masks that are done leave the others: each is as if it were the only one."""
+    generator = torch.Generator().manual_seed(3)
+    ratio = torch.rand(60, generator=generator) * 0.6 * (torch.rand(60, generator=generator) < 0.7)
+    uniform = torch.rand(40, 4, 60, generator=generator)
+    together = place_blocks(ratio, uniform, grid)
+    for k in range(60):
+        assert torch.equal(together[k], place_blocks(ratio[k : k + 1], uniform[:, :, k : k + 1], grid)[0])

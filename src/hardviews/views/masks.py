@@ -61,20 +61,29 @@ def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
         ratio: ``[N]``, the part of the patches to hide.
         uniform: ``[proposals, 4, N]`` numbers in 0..1: area, aspect, row, column of every proposal.
     """
-    mask = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
+    whole = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
     wanted, least = ratio * grid**2, (grid // 3) ** 2
-    place, refused = torch.arange(grid), torch.zeros(len(ratio), dtype=torch.int64)
-    for area, aspect, row, column in uniform:
-        left = wanted - mask.sum((1, 2))
+    place = torch.arange(grid)
+    # Masks that are done are left alone: most are after a few proposals, and half have nothing to hide.
+    rows = (wanted >= 1).nonzero()[:, 0]
+    mask, refused = whole[rows], torch.zeros(len(rows), dtype=torch.int64)
+    for proposal in uniform:
+        left = wanted[rows] - mask.sum((1, 2))
+        area, aspect, row, column = proposal[:, rows]
         area = least + (left - least) * area
         aspect = torch.exp(log(NARROWEST) * (1 - 2 * aspect))
         height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
         top, start = (row * (grid - height + 1)).floor(), (column * (grid - width + 1)).floor()
-        rows = (place >= top[:, None]) & (place < (top + height)[:, None])  # [N, grid]
+        lines = (place >= top[:, None]) & (place < (top + height)[:, None])  # [N, grid]
         columns = (place >= start[:, None]) & (place < (start + width)[:, None])
-        block = rows[:, :, None] & columns[:, None]
+        block = lines[:, :, None] & columns[:, None]
         new = (block & ~mask).sum((1, 2))
-        fits = (left > 0) & (refused < PATIENCE) & (height < grid) & (width < grid) & (new > 0) & (new <= left)
+        fits = (height < grid) & (width < grid) & (new > 0) & (new <= left)
         mask |= block & fits[:, None, None]
         refused = torch.where(fits, 0, refused + 1)
-    return mask
+        going = (left - new * fits >= 1) & (refused < PATIENCE)
+        whole[rows] = mask
+        rows, mask, refused = rows[going], mask[going], refused[going]
+        if not len(rows):
+            break
+    return whole
