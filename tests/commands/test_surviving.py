@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from hardviews.cli import main
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, extract
 from hardviews.methods.base import Method
 from hardviews.training.checkpoint import Checkpoints
 from hardviews.training.run_folder import RunFolder
-from tests.commands.test_pretrain import SIMCLR, SIMSIAM, TINY, assert_equal, pretrain, rows, state
+from tests.commands.test_pretrain import LINES, SIMCLR, SIMSIAM, TINY, assert_equal, pretrain, rows, state
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT = 240  # seconds after which a run is taken to hang
@@ -290,6 +291,34 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
     assert rows(run)[5]["loss"] == ""
     assert "step 5: skipped, the loss, a cost or a gradient is not finite" in capsys.readouterr().out
     assert all(torch.isfinite(value).all() for value in state(run)["method"].values())
+
+
+@pytest.mark.parametrize("method", ["simsiam", "simclr"])  # of SGD and of LARS
+def test_a_bad_first_step_spoils_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    run = tmp_path / "run"
+    Spoilt(monkeypatch, 0)
+    line = {"simsiam": SIMSIAM, "simclr": SIMCLR}[method]
+    assert pretrain(f"--data shapes:64 {line} --epochs 2 --knn-epochs 0 --out {run}") == 0
+    assert [row["skipped"] for row in rows(run)] == ["1", *"0000000"]
+    assert all(value.abs().max() < 100 for value in state(run)["method"].values())
+
+
+def test_sgd_takes_a_last_layer_that_was_frozen_for_an_epoch(tmp_path: Path) -> None:
+    line = f"{LINES['dino']} --optimizer sgd --lr 0.03 --epochs 2 --knn-epochs 0 --out {tmp_path}/run"
+    assert main(["pretrain", *line.split()]) == 0
+    assert not any(int(row["skipped"]) for row in rows(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("method", ["simsiam", "dino"])
+def test_a_deterministic_run_repeats(tmp_path: Path, method: str) -> None:
+    """Also on a CPU: every kernel that a run asks for is there."""
+    try:
+        for run in ("one", "other"):
+            line = f"{LINES[method]} --knn-epochs 0 --deterministic true --out {tmp_path / run}"
+            assert main(["pretrain", *line.split()]) == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_equal(state(tmp_path / "one")["method"], state(tmp_path / "other")["method"])
 
 
 def test_too_many_in_a_row_go_back_once_at_a_lower_rate(

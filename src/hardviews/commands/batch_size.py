@@ -32,8 +32,6 @@ def settle_batch_size(options: PretrainOptions) -> PretrainOptions:
     recorded = run.config().get("batch_size") if run and run.config_file.exists() else None
     if isinstance(recorded, int):
         return replace(options, batch_size=recorded)
-    if options.accelerator not in ("cpu", "cuda"):
-        raise InputError(f"batch-size: auto can't tell what fits on {options.accelerator}; give a number")
     # Only here: it makes steps, for which it needs what needs this.
     from hardviews.commands.fitting import largest_that_fits
 

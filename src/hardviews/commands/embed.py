@@ -29,7 +29,7 @@ class EmbedOptions:
             0.875.
         batch_size: images encoded at once, by each process.
         workers: processes that decode images, per process that encodes.
-        accelerator: cpu, cuda, mps, or auto.
+        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
         precision: 32-true, the default, gives the very features that an exported model gives; auto is bf16 where the
             device is fast at it, and good to two or three digits.
     """

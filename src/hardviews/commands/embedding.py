@@ -26,6 +26,7 @@ from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Progress
 from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
 from hardviews.evaluation.features import Preprocessing, encoded
+from hardviews.networks.backbones import check_features
 from hardviews.training.precision import device_type, fast_precision
 
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
@@ -57,7 +58,8 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
     # Process 0 writes what becomes the file; the others' rows are added to it.
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
-        schema = schema_of(dimension(subject, ready), source.labels is not None, facts_of(subject, ready, source))
+        dimension = check_features(subject.name, subject.backbone, ready.image_size)
+        schema = schema_of(dimension, source.labels is not None, facts_of(subject, ready, source))
         with writing(out), shown_progress(fabric.is_global_zero) as progress:
             file = EmbeddingFile(beside, schema)
             write_part(file, subject, source, ready, options, fabric, progress)
@@ -122,13 +124,6 @@ def create_fabric(options: EmbedOptions) -> Fabric:
     if fabric.world_size > 1:  # torchrun ends all where one fails, and then too nothing may be left half-written
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return fabric
-
-
-def dimension(subject: Subject, ready: Preprocessing) -> int:
-    """D, as the backbone shows it."""
-    with torch.no_grad():
-        features = subject.backbone.eval()(torch.zeros(1, 3, ready.image_size, ready.image_size))
-    return int(features.shape[1])
 
 
 def facts_of(subject: Subject, ready: Preprocessing, source: ImageSource) -> dict[str, Any]:

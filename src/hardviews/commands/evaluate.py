@@ -40,7 +40,7 @@ class EvaluateOptions:
             given; 0 gives them what the backbone yields.
         cache: folder where features are kept for the next time, or off; by default that of a run, RUN/features, and
             off for other models.
-        accelerator: cpu, cuda, mps, or auto.
+        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
         precision: auto is bf16 where the device is fast at it, else fp32.
         seed: of the held-out tenth and all else that is random; by default the run's, else 0.
     """

@@ -83,7 +83,7 @@ def settle(
             precision = "32-true"
     if accelerator == "cpu" and precision == "bf16-mixed":
         check_gradients(backbone, plan)
-    channels_last = accelerator in ("cpu", "cuda") if options.channels_last == "auto" else options.channels_last == "on"
+    channels_last = options.channels_last != "off"
     if channels_last:
         method = method.to(memory_format=torch.channels_last)
     settled = {

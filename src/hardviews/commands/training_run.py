@@ -38,6 +38,7 @@ from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
+from hardviews.training.precision import choose_kernels
 from hardviews.training.run_folder import RunFolder
 from hardviews.training.sharding import Whole, shard_backbones
 from hardviews.training.step import Observe, Step, look_away
@@ -136,6 +137,7 @@ def create_fabric(options: PretrainOptions) -> Fabric:
         strategy=create_strategy(options, devices * nodes),
     )
     fabric.launch()
+    choose_kernels(options.deterministic)
     return fabric
 
 
@@ -201,12 +203,10 @@ def create_step(
     if isinstance(fabric.strategy, ModelParallelStrategy):
         shard_backbones(method, fabric.strategy.device_mesh["data_parallel"])
     groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
-    # Lightning does not clip gradients that a fused optimizer unscales, as those of fp16 are.
-    fused = options.precision != "16-mixed" or not options.clip
     return Step(
         fabric,
         method,
-        create_optimizer(options.optimizer or "", groups, options.momentum or 0.0, fused),
+        create_optimizer(options.optimizer or "", groups, options.momentum or 0.0),
         create_rates(options, steps_per_epoch),
         policies.named(options.policy),
         options.seed,

@@ -136,12 +136,19 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     backbone.add_module("maxpool", nn.Identity())
 
 
-def check_features(name: str, backbone: nn.Module, image_size: int) -> None:
-    """Raises InputError where a backbone does not take images of a size, or yields no vector of them."""
-    training = backbone.training
+def check_features(name: str, backbone: nn.Module, image_size: int) -> int:
+    """Sends a blank image through a backbone, on the device where it is.
+
+    Returns:
+        D, the length of its feature vector.
+
+    Raises:
+        InputError: it does not take images of this size, or yields no vector of them.
+    """
+    training, weight = backbone.training, next(backbone.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
-            features: Tensor = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+            features: Tensor = backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=weight.device))
     except (RuntimeError, AssertionError, ValueError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"backbone {name!r} does not take images of {image_size} pixels: {line}") from error
@@ -149,6 +156,7 @@ def check_features(name: str, backbone: nn.Module, image_size: int) -> None:
         backbone.train(training)
     if features.ndim != 2:
         raise InputError(f"backbone {name!r} yields {list(features.shape)} for one image, not one feature vector")
+    return int(features.shape[1])
 
 
 def feature_dim(backbone: nn.Module) -> int:

@@ -83,7 +83,7 @@ class PretrainOptions:
         momentum: for sgd and lars.
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
         decay_1d: whether biases and norms are decayed too; by default as the method does.
-        accelerator: cpu, cuda, mps, or auto.
+        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
         devices: processes on this machine; torchrun and Slurm know better.
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
             environment.
@@ -91,9 +91,11 @@ class PretrainOptions:
             and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for
             that; --doctor and --batch-size auto take their trial steps with all weights in one process, though.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
-        channels_last: memory layout of images; auto is on but for plain fp32 on other devices than CPU and CUDA.
+        channels_last: memory layout of images; auto is on.
         compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
             was measured).
+        deterministic: on a GPU, take deterministic kernels alone, so that a run repeats and resumes bit for bit on the
+            same machine and versions; slower. On a CPU it does so anyway.
         workers: processes that decode images, per training process.
         decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
             twice the image size.
@@ -165,6 +167,7 @@ class PretrainOptions:
     precision: Precision = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
+    deterministic: bool = False
     workers: int = 2
     decode_size: int | None = None
     max_batch_bytes: int = 1 << 30
