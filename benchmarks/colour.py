@@ -21,7 +21,7 @@ from torch import Tensor
 from hardviews.data.decode import Bounds
 from hardviews.data.sources import open_source
 from hardviews.views import render as rendering
-from hardviews.views.colour import correction
+from hardviews.views.colour import Steps, colour_matrix, fitted
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Photometric, Slot, ViewPlan
@@ -38,8 +38,8 @@ def distances(images: ImageBatch, views: Views, plan: ViewPlan) -> Tensor:
     return (torch.stack(ours) - torch.stack(exact)).abs().mean((2, 3, 4)).flatten()
 
 
-def no_correction(colours: Tensor, jitter: Tensor, order: Tensor, grey: Tensor) -> Tensor:
-    return torch.zeros(len(colours), 3, 4)
+def not_fitted(colours: Tensor, steps: Steps, grey: Tensor, mean: Tensor) -> Tensor:
+    return colour_matrix(steps, grey, mean)[0]
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
             rows = torch.randperm(len(source), generator=stream(sample, "pictures"))[:IMAGES].tolist()
             images = ImageBatch.pack([source.read(row, Bounds(512)) for row in rows])
             views = draw(plan, images.size, stream(sample, "views"))
-            for name, function in (("render", correction), ("matrix alone", no_correction)):
-                with patch.object(rendering, "correction", function):
+            for name, function in (("render", fitted), ("matrix alone", not_fitted)):
+                with patch.object(rendering, "fitted", function):
                     found = distances(images, views, plan)
                 values = [found.mean().item(), found.quantile(0.99).item(), found.max().item()]
                 table.add_row(str(jitter), str(sample), name, *(f"{value:.4f}" for value in values))

@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 
 import hardviews.views.geometry as geometry
 import hardviews.views.render as rendering
-from hardviews.views.colour import step_by_step
+from hardviews.views.colour import step_by_step, steps_of
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ColourMode, Interpolation, Photometric, Slot, ViewPlan, size_at
@@ -165,9 +165,8 @@ def test_a_batch_of_steps_is_torchvisions(mixed: ImageBatch) -> None:
     plan = plain(Photometric(0.8, 0.8, 0.8, 0.5, jitter_p=0.9, grey_p=0.2), size=16, draw=8)
     views = views_of(mixed, plan)
     bare = torch.stack(render(mixed, views, plain(size=16))).flatten(0, 1)
-    found = step_by_step(
-        bare.flatten(2), views.jitter.flatten(0, 1), views.order.flatten(0, 1), views.grey.flatten(0, 1)
-    )
+    steps = steps_of(views.jitter.flatten(0, 1), views.order.flatten(0, 1))
+    found = step_by_step(bare.flatten(2), steps, views.grey.flatten(0, 1))
     expected = torch.stack(render(mixed, replace(views, blur=views.blur * 0), replace(plan, colour="exact")))
     error = (found.view_as(bare) - expected.flatten(0, 1)).abs()
     assert error.mean() < 1e-6
@@ -278,9 +277,10 @@ def test_chunks_change_nothing(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ImageBatch, "padded", counted)
     monkeypatch.setattr(rendering, "TAPS_PIXELS", 1 << 40)
-    for pixels, expected in ((1, [1] * 6), (4 * 224 * 333, [4, 2])):
+    numbers = 3 * 224 * 333 + 3 * 40 * (4 * 224 + 333 + 3 * 40)  # of an image: its floats and those of its views
+    for chunk, expected in ((1, [1] * 6), (4 * numbers, [4, 2])):
         chunks.clear()
-        monkeypatch.setattr(geometry, "CHUNK_PIXELS", {"cpu": pixels})
+        monkeypatch.setattr(geometry, "CHUNK", {"cpu": chunk})
         assert distance(render(mixed, views, plan), whole).abs().max() < 1e-5
         assert chunks == expected
 

@@ -11,6 +11,7 @@ absolute difference, 0..1; mean / 99th percentile / largest of 400 views, the wo
 
 from functools import lru_cache
 from math import pi, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,76 +24,100 @@ GREY = (0.2989, 0.587, 0.114)
 RIDGE = 1e-3
 
 
-def colour_matrix(jitter: Tensor, order: Tensor, grey: Tensor, mean: Tensor) -> Tensor:
-    """Composes the jitter steps in the order drawn, then grey, into affine maps of RGB in 0..1, ``[N, 3, 4]``.
+class Steps(NamedTuple):
+    """The jitter of N views as maps, in the order drawn.
 
-    Nothing is clamped, and hue is a rotation about the grey axis.
+    A step acts on the colour of a pixel and on the mean colour of the view alike, and contrast adds a part of the
+    mean's grey to both. Stacked, (colour, mean) are six numbers, of which every step is a linear map. Hue is a rotation
+    about the grey axis.
+    """
+
+    maps: Tensor  # [N, 4, 6, 6]
+    is_hue: Tensor  # bool [N, 4]
+    turns: Tensor  # [N, 1], of the hue
+
+
+def steps_of(jitter: Tensor, order: Tensor) -> Steps:
+    """The steps of a jitter.
 
     Args:
         jitter: ``[N, 4]``, brightness, contrast and saturation factors and hue shift in turns.
         order: int64 ``[N, 4]``, the order in which they are applied.
-        grey: bool ``[N]``.
-        mean: ``[N, 3]``, the mean colour of the crop, which contrast blends with.
     """
-    basis = _basis(mean.device)  # identity, grey, ones, cross product
-    to_grey = basis[1]
-    brightness, contrast, saturation, hue = jitter.unbind(1)
-    zero, angle = torch.zeros_like(hue), 2 * pi * hue
-    coefficients = torch.stack(
-        [
-            *(brightness, zero, zero, zero),
-            *(contrast, zero, zero, zero),
-            *(saturation, 1 - saturation, zero, zero),
-            *(angle.cos(), zero, (1 - angle.cos()) / 3, angle.sin() / sqrt(3)),
-        ],
-        1,
-    ).view(-1, 4, 4)
-    steps = (coefficients @ basis.view(4, 9)).gather(1, order[:, :, None].expand(-1, -1, 9)).view(-1, 4, 3, 3)
-    # Contrast is the one step that adds something: a part of the grey of the mean colour it finds.
-    added = torch.stack([zero, 1 - contrast, zero, zero], 1).gather(1, order)
-    homogeneous = torch.cat([mean, torch.ones_like(mean[:, :1])], 1)[:, :, None]  # [B, 4, 1]
-    affine = torch.eye(3, 4, device=mean.device).expand(len(mean), 3, 4)
-    for step in range(4):
-        mean_grey = to_grey[:1] @ (affine @ homogeneous)  # [B, 1, 1]
-        affine = steps[:, step] @ affine
-        affine[:, :, 3:] += added[:, step, None, None] * mean_grey
-    return torch.where(grey[:, None, None], to_grey @ affine, affine)
+    constant, linear, _, _ = _basis(jitter.device)
+    turns = jitter[:, 3:]
+    angle = 2 * pi * turns
+    maps = torch.addmm(constant, torch.cat([jitter[:, :3], angle.cos(), angle.sin()], 1), linear).view(-1, 4, 36)
+    maps = maps.gather(1, order[:, :, None].expand(-1, -1, 36)).view(-1, 4, 6, 6)
+    return Steps(maps, order == 3, turns)
 
 
-def correction(colours: Tensor, jitter: Tensor, order: Tensor, grey: Tensor) -> Tensor:
-    """What to add to ``colour_matrix`` so that, clamped, it comes near torchvision's steps, ``[N, 3, 4]``.
+def colour_matrix(steps: Steps, grey: Tensor, *means: Tensor) -> Tensor:
+    """Composes the jitter's steps, then grey, into affine maps of RGB in 0..1, which clamp nothing.
 
-    One ridge regression, for each view, of what composition and clamp leave of the difference on some of its colours.
+    Args:
+        steps: of ``steps_of``.
+        grey: bool ``[N]``.
+        means: ``[N, 3]`` each, the mean colour of the crop, which contrast blends with.
+
+    Returns:
+        ``[means, N, 3, 4]``.
+    """
+    _, _, to_grey, _ = _basis(grey.device)
+    first, second = (steps.maps[:, 1::2] @ steps.maps[:, ::2]).unbind(1)
+    whole = (second @ first)[:, :3]
+    whole = torch.where(grey[:, None, None], to_grey @ whole, whole)
+    added = whole[:, :, 3:] @ torch.stack(means, 2)  # [N, 3, means]
+    return torch.stack([torch.cat([whole[:, :, :3], part], 2) for part in torch.split(added, 1, 2)])
+
+
+def fitted(colours: Tensor, steps: Steps, grey: Tensor, mean: Tensor) -> Tensor:
+    """Affine maps that, clamped, come near torchvision's steps, ``[N, 3, 4]``: ``colour_matrix``, and a correction.
+
+    The correction is one ridge regression, for each view, of what composition and clamp leave of the difference on some
+    of its colours.
 
     Args:
         colours: ``[N, 3, P]``, RGB in 0..1 at P points of the crop.
-        jitter, order, grey: as for ``colour_matrix``.
+        steps, grey, mean: as for ``colour_matrix``.
     """
+    of_view, of_points = colour_matrix(steps, grey, mean, colours.mean(2))
+    composed = torch.baddbmm(of_points[:, :, 3:], of_points[:, :, :3], colours).clamp_(0, 1)
+    missing = step_by_step(colours, steps, grey) - composed
     homogeneous = torch.cat([colours, torch.ones_like(colours[:, :1])], 1)  # [N, 4, P]
-    composed = (colour_matrix(jitter, order, grey, colours.mean(2)) @ homogeneous).clamp(0, 1)
-    missing = step_by_step(colours, jitter, order, grey) - composed
-    points = colours.shape[2]
-    moments = homogeneous @ homogeneous.mT / points + RIDGE * torch.eye(4, device=colours.device)
+    moments = torch.baddbmm(_ridge(colours.shape[2], colours.device), homogeneous, homogeneous.mT)
     # _ex: an error check would wait for a GPU, and with the ridge there is nothing to find.
-    fitted: Tensor = torch.linalg.solve_ex(moments, homogeneous @ missing.mT / points).result  # [N, 4, 3]
-    return fitted.mT
+    found: Tensor = torch.linalg.solve_ex(moments, homogeneous @ missing.mT).result  # [N, 4, 3]
+    corrected: Tensor = of_view + found.mT
+    return corrected
 
 
-def step_by_step(colours: Tensor, jitter: Tensor, order: Tensor, grey: Tensor) -> Tensor:
+def step_by_step(colours: Tensor, steps: Steps, grey: Tensor) -> Tensor:
     """torchvision's ``adjust_…`` functions and ``rgb_to_grayscale``, each image of a batch with numbers of its own.
 
     Args:
         colours: ``[N, 3, P]``, RGB in 0..1; all pixels of an image, or some to stand for it.
-        jitter, order, grey: as for ``colour_matrix``.
+        steps: of ``steps_of``.
+        grey: bool ``[N]``.
     """
-    luma_of = _basis(colours.device)[1, :1]
-    for kind, amount in zip(order.T, jitter.gather(1, order).T, strict=True):
-        kind, amount = kind[:, None, None], amount[:, None, None]
-        luma = luma_of @ colours
-        beside = torch.where(kind == 2, luma, (kind == 1) * luma.mean(2, keepdim=True))  # brightness blends with black
-        blended = (amount * colours + (1 - amount) * beside).clamp(0, 1)
-        colours = torch.where(kind == 3, turn_hue(colours, amount), blended)
-    return torch.where(grey[:, None, None], luma_of @ colours, colours)
+    _, _, to_grey, nothing = _basis(colours.device)
+    # The turn of the hue takes many operations, so it is made once, for all: after the blends that come before it.
+    turned = steps.is_hue.cumsum(1)[:, :3, None, None] > 0
+    blends = steps.maps[:, :, :3]  # [N, 4, 3, 6]
+    before = torch.where(turned, nothing, blends[:, :3])
+    after = torch.where(turned, blends[:, 1:], nothing)
+    for blend in before.unbind(1):
+        colours = blended(colours, blend)
+    colours = turn_hue(colours, steps.turns)
+    for blend in after.unbind(1):
+        colours = blended(colours, blend)
+    return torch.where(grey[:, None, None], to_grey @ colours, colours)
+
+
+def blended(colours: Tensor, blend: Tensor) -> Tensor:
+    """One step of brightness, contrast or saturation, ``[N, 3, 6]``, and torchvision's clamp."""
+    added = blend[:, :, 3:] @ colours.mean(2, keepdim=True)
+    return torch.baddbmm(added, blend[:, :, :3], colours).clamp_(0, 1)
 
 
 def turn_hue(colours: Tensor, turns: Tensor) -> Tensor:
@@ -100,25 +125,62 @@ def turn_hue(colours: Tensor, turns: Tensor) -> Tensor:
 
     Args:
         colours: ``[N, 3, P]``, RGB.
-        turns: ``[N, 1, 1]``.
+        turns: ``[N, 1]``.
     """
-    high, low = colours.amax(1), colours.amin(1)  # [N, P]
-    chroma = high - low
-    red, green, blue = colours.unbind(1)
-    apart = chroma.clamp(min=1e-12)  # of a grey, which has no hue, anything may come: its chroma of 0 hides it
-    hue = torch.where(
-        red == high,
-        (green - blue) / apart,
-        torch.where(green == high, 2 + (blue - red) / apart, 4 + (red - green) / apart),
-    )  # in sixths of a turn
-    of_channel = torch.arange(5, 0, -2, device=colours.device)[:, None]  # red, green, blue: 5, 3, 1
-    sixths = (hue[:, None] + 6 * turns + of_channel) % 6  # [N, 3, P]
-    return high[:, None] - chroma[:, None] * torch.minimum(sixths, 4 - sixths).clamp(0, 1)
+    differences, of_channel = _hue_basis(colours.device)
+    high, which = colours.max(1, keepdim=True)  # [N, 1, P]
+    chroma = high - colours.amin(1, keepdim=True)
+    # Of a grey, which has no hue, anything may come: its chroma of 0 hides it.
+    leaning = (differences @ colours).gather(1, which) / chroma.clamp(min=1e-12)
+    hue = leaning.add_(which, alpha=2)  # in sixths of a turn
+    sixths = hue.add(torch.add(of_channel, turns, alpha=6)[:, :, None]).remainder_(6)  # [N, 3, P]
+    return torch.addcmul(high, torch.minimum(sixths, 4 - sixths).clamp_(0, 1), chroma, value=-1)
 
 
 @lru_cache(maxsize=8)
-def _basis(device: torch.device) -> Tensor:
-    """What the steps are made of, ``[4, 3, 3]``; kept on the device, since a copy would wait for it."""
-    cross = [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]
-    identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    return torch.tensor([identity, [list(GREY)] * 3, [[1.0] * 3] * 3, cross], device=device)
+def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What steps are made of; kept on the device, since a copy would wait for it.
+
+    Returns:
+        The four maps' constant part, ``[4 · 36]``, and what brightness, contrast and saturation factors and the cosine
+        and sine of the hue's angle add to it, ``[5, 4 · 36]``; the map of a colour to its grey, ``[3, 3]``; and the map
+        of (colour, mean) to the colour as it is, ``[3, 6]``.
+    """
+    same, none = torch.eye(3), torch.zeros(3, 3)
+    grey, ones = torch.tensor([GREY] * 3), torch.ones(3, 3) / 3
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / sqrt(3)
+
+    def map_of(colour: Tensor, mean: Tensor = none) -> Tensor:
+        return torch.cat([torch.cat([colour, mean], 1), torch.cat([none, colour + mean], 1)])
+
+    nothing = torch.zeros(6, 6)
+    constant = [nothing, map_of(none, grey), map_of(grey), map_of(ones)]
+    linear = [
+        [map_of(same), nothing, nothing, nothing],
+        [nothing, map_of(same, -grey), nothing, nothing],
+        [nothing, nothing, map_of(same - grey), nothing],
+        [nothing, nothing, nothing, map_of(same - ones)],
+        [nothing, nothing, nothing, map_of(cross)],
+    ]
+    with torch.inference_mode(False):
+        return (
+            torch.stack(constant).flatten().to(device),
+            torch.stack([torch.stack(maps).flatten() for maps in linear]).to(device),
+            grey.to(device),
+            torch.cat([same, none], 1).to(device),
+        )
+
+
+@lru_cache(maxsize=8)
+def _hue_basis(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Differences of the other two channels, ``[3, 3]``, and where a channel's hue begins, in sixths, ``[3]``."""
+    with torch.inference_mode(False):
+        differences = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]], device=device)
+        return differences, torch.tensor([5.0, 3.0, 1.0], device=device)
+
+
+@lru_cache(maxsize=8)
+def _ridge(points: int, device: torch.device) -> Tensor:
+    """``RIDGE`` for sums over so many points."""
+    with torch.inference_mode(False):
+        return RIDGE * points * torch.eye(4, device=device)

@@ -1,7 +1,7 @@
 """Draws views: a plan and image sizes become boxes, flips, colours and blurs. Seeded, on the CPU, no pixels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import permutations
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hardviews.views.masks import draw_masks
 from hardviews.views.plan import Slot, ViewPlan
+from hardviews.views.transfer import to_device
 
 # Crops tried before the central one is taken, as torchvision's RandomResizedCrop.
 ATTEMPTS = 10
@@ -84,13 +85,11 @@ class Views:
         return self._map(lambda numbers: numbers[:, part], self.slot)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Moves everything but ``slot``; ``non_blocking`` to a GPU by pinned memory, without which it would wait."""
-        pinned = non_blocking and torch.device(device).type == "cuda" and not self.box.is_cuda
-
-        def move(numbers: Tensor) -> Tensor:
-            return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=non_blocking)
-
-        return self._map(move, self.slot)
+        """Moves everything but ``slot``; ``non_blocking`` without waiting for a GPU."""
+        if not non_blocking:
+            return self._map(lambda numbers: numbers.to(device), self.slot)
+        given = {name: x for name, x in vars(self).items() if name != "slot" and x is not None}
+        return replace(self, **dict(zip(given, to_device(list(given.values()), device), strict=True)))
 
     def _map(self, change: Callable[[Tensor], Tensor], slot: Tensor) -> Self:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -6,77 +6,75 @@ from torch import Tensor
 
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot
-from hardviews.views.resampling import blur_matrix, blur_taps, kernel_at, resize_matrix, resize_taps, taps_of
+from hardviews.views.resampling import as_matrix, blur_taps, kernel_at, resize_taps, taps_of
 
-# By matrices, images are taken in chunks of about this many pixels (the largest image of the batch counts for all),
-# whose float copy takes 12 bytes each. On a CPU: 12 MB, so that a chunk stays near the cache while all its views are
-# made. Elsewhere: 400 MB, enough to fill a GPU, and little beside a training step's activations.
-CHUNK_PIXELS = {"cpu": 2**20}
-CHUNK_PIXELS_ELSEWHERE = 2**25
+# By matrices, images are taken in chunks that need about this many numbers, of 4 bytes. On a CPU that is 12 MB, so that
+# a chunk stays near the cache. Elsewhere 2 GB: all of a usual batch at once, and little beside a step's activations.
+CHUNK = {"cpu": 3 << 20}
+CHUNK_ELSEWHERE = 1 << 29
 
 
-def by_matrices(
-    images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slots: list[Slot], out: list[Tensor]
-) -> Tensor:
-    """A view is ``R_y · image · R_xᵀ``, where R_y and R_x crop, resize, flip and blur. Nothing waits for a GPU.
+def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
+    """A view is ``R_y · image · R_xᵀ``, where R_y and R_x crop, resize, flip and blur. The longer axis of the images is
+    shortened first. All views of a slot are made at once, and nothing waits for a GPU.
 
     Args:
         images: B images.
         boxes: float64 ``[V, B, 4]``, x0, y0, x1, y1 in whole pixels, like all numbers on the images' device.
         flip: bool ``[V, B]``.
         sigma: float32 ``[V, B]``, of the blur, in pixels of the view.
-        slots: of the V views: interpolation and blur kernel.
-        out: V tensors ``[B, 3, side, side]``, which take the views, 0..255.
+        slot: of all views: interpolation and blur kernel.
+        out: ``[V, B, 3, side, side]``, which takes the views, 0..255.
 
     Returns:
         The mean colour of every view before its blur, 0..255, ``[V, B, 3]``.
     """
-    means = torch.empty(*flip.shape, 3, device=images.device)
+    views, batch, _, _, side = out.shape
     height, width = images.size.amax(0).tolist()
-    # Of a flat picture the matrices are larger than itself.
-    pixels = max(height * width, max(view.shape[-1] for view in out) * max(height, width))
-    step = max(CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS_ELSEWHERE) // pixels, 1)
-    for begin in range(0, len(images), step):
+    ends = boxes.view(views, batch, 2, 2).permute(3, 1, 0, 2)  # of x and y, from and to, [2, B, V, 2]
+    mirrored = torch.stack([flip, torch.zeros_like(flip)]).transpose(1, 2)  # [2, B, V]
+    # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
+    shrinking = max(height, width) / side
+    taps = resize_taps(ends[..., 0], ends[..., 1] - ends[..., 0], mirrored, side, slot.interpolation, shrinking)
+    far, near = (1, 0) if height >= width else (0, 1)
+    means = torch.empty(batch, views, 3, device=out.device)
+    numbers = 3 * height * width + views * side * (4 * min(height, width) + max(height, width) + 3 * side)
+    step = max(CHUNK.get(out.device.type, CHUNK_ELSEWHERE) // numbers, 1)
+    for begin in range(0, batch, step):
         part = slice(begin, begin + step)
-        pictures = images[part].padded().to(torch.float32, memory_format=torch.contiguous_format)  # [b, 3, H, W]
-        batch, _, height, width = pictures.shape
-        for v, slot in enumerate(slots):
-            side = out[v].shape[-1]
-            start, length = boxes[v, part, :2], boxes[v, part, 2:] - boxes[v, part, :2]
-            ahead = torch.zeros_like(flip[v, part])
-            rows = resize_matrix(start[:, 1], length[:, 1], ahead, height, side, slot.interpolation)  # [b, h, H]
-            columns = resize_matrix(start[:, 0], length[:, 0], flip[v, part], width, side, slot.interpolation)
-            # The mean rows of both matrices, applied to the picture.
-            lines = pictures.view(batch, 3 * height, width)
-            along = torch.bmm(lines, columns.mean(1)[:, :, None]).view(batch, 3, height)
-            means[v, part] = (along @ rows.mean(1)[:, :, None])[:, :, 0]
-            if slot.photometric.blur_p > 0:
-                blur = blur_matrix(sigma[v, part], side, kernel_at(slot.photometric.blur_kernel, slot.size, side))
-                rows, columns = blur @ rows, blur @ columns
-            if height <= width:  # shorten the longer axis first
-                half = torch.bmm(lines, columns.mT).view(batch, 3, height, side)
-                torch.matmul(rows[:, None], half, out=out[v][part])
-            else:
-                half = rows[:, None] @ pictures  # [b, 3, h, W]
-                torch.bmm(half.view(batch, 3 * side, width), columns.mT, out=out[v][part].view(batch, 3 * side, side))
-    return means
+        pictures = images[part].padded()  # [b, H, W, 3]
+        pictures = pictures if far else pictures.transpose(1, 2)
+        count, rows, columns, _ = pictures.shape
+        lines = pictures.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
+        first = as_matrix(taps.source[far, part], taps.weight[far, part], rows)  # [b, V, side, rows]
+        second = as_matrix(taps.source[near, part], taps.weight[near, part], columns)
+        # The mean rows of both matrices, applied to the picture.
+        along = torch.bmm(first.mean(2), lines).view(count * views, 3, columns)
+        means[part] = torch.bmm(along, second.mean(2).view(count * views, columns, 1)).view(count, views, 3)
+        if slot.photometric.blur_p > 0:
+            kernel = kernel_at(slot.photometric.blur_kernel, slot.size, side)
+            blur = as_matrix(*blur_taps(sigma.T[part, :, None], side, kernel), side)
+            first, second = blur @ first, blur @ second
+        half = torch.bmm(first.view(count, views * side, rows), lines).view(count * views, side * 3, columns)
+        made = torch.bmm(half, second.view(count * views, side, columns).mT).view(count, views, side, 3, side)
+        out[:, part] = made.permute(1, 0, 3, 2, 4) if far else made.permute(1, 0, 3, 4, 2)
+    return means.transpose(0, 1)
 
 
-def by_taps(
-    images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slots: list[Slot], out: list[Tensor]
-) -> Tensor:
+def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
     """As ``by_matrices``, image by image: a row of a view is a weighted sum of a few rows of the crop, which is what
     torch's kernel of embedding bags does, at the speed of memory. For columns the picture is turned."""
+    views, _, _, _, side = out.shape
     means = torch.empty(*flip.shape, 3)
     pictures = [images.image(b).movedim(0, 2) for b in range(len(images))]  # [h, w, 3]
-    for v, slot in enumerate(slots):
-        side, kind = out[v].shape[-1], slot.interpolation
+    kind, kernel = slot.interpolation, kernel_at(slot.photometric.blur_kernel, slot.size, side)
+    for v in range(views):
         length = boxes[v, :, 2:] - boxes[v, :, :2]
         zero = torch.zeros_like(length[:, 0])
         widest, highest = (length.amax(0) / side).tolist()
         columns = resize_taps(zero, length[:, 0], flip[v], side, kind, widest)
         rows = resize_taps(zero, length[:, 1], zero > 0, side, kind, highest)
-        blur = blur_taps(sigma[v], side, kernel_at(slot.photometric.blur_kernel, slot.size, side))
+        blur = blur_taps(sigma[v], side, kernel)
         of_channels = blur.source + side * torch.arange(3)[:, None, None]
         blurred = ((sigma[v] > 0) & (slot.photometric.blur_p > 0)).tolist()
         for b, (x0, y0, x1, y1) in enumerate(boxes[v].int().tolist()):

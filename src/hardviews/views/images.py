@@ -7,6 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from hardviews.views.transfer import to_device
+
 
 @dataclass(frozen=True)
 class ImageBatch:
@@ -53,16 +55,19 @@ class ImageBatch:
         return self.pixels[offset[b] : offset[b + 1]].view(height, width, 3).permute(2, 0, 1)
 
     def padded(self) -> Tensor:
-        """All images as uint8 ``[B, 3, H, W]``, smaller ones at the top left on zeros; no copy if sizes are equal."""
+        """All images as uint8 ``[B, H, W, 3]``, at the top left; no copy if sizes are equal. Smaller ones repeat their
+        last row and column."""
         if self.uniform:
             height, width = self.size[0].tolist()
-            return self.pixels.view(len(self), height, width, 3).permute(0, 3, 1, 2)
+            return self.pixels.view(len(self), height, width, 3)
         height, width = self.size.amax(0).tolist()
-        out = self.pixels.new_zeros(len(self), height, width, 3)
-        offset = self.offset
-        for b, (h, w) in enumerate(self.size.tolist()):
-            out[b, :h, :w] = self.pixels[offset[b] : offset[b + 1]].view(h, w, 3)
-        return out.permute(0, 3, 1, 2)
+        first = torch.tensor(self.offset[:-1])[:, None] // 3  # of the pixels, counted through the buffer
+        sizes, first = to_device([self.size, first], self.device)
+        last = sizes[:, :, None] - 1
+        rows, columns = (torch.arange(n, device=self.device) for n in (height, width))
+        start = torch.addcmul(first, torch.minimum(rows, last[:, 0]), sizes[:, 1:])  # of every row, [B, H]
+        place = start[:, :, None] + torch.minimum(columns, last[:, 1])[:, None]  # [B, H, W]
+        return self.pixels.view(-1, 3).index_select(0, place.view(-1)).view(len(self), height, width, 3)
 
     def __getitem__(self, part: slice) -> Self:
         """A contiguous part of the batch, without a copy (step 1)."""

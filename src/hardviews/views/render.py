@@ -2,16 +2,20 @@
 view, one clamp, and the normalisation."""
 
 from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from hardviews.views.colour import colour_matrix, correction
+from hardviews.views.colour import colour_matrix, fitted, steps_of
 from hardviews.views.draw import Views
 from hardviews.views.exact import exact_view
 from hardviews.views.geometry import by_matrices, by_taps
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan, size_at
+from hardviews.views.transfer import to_device
+
+Group = tuple[Slot, int]  # a slot, and how many views in a row are of it
 
 # On a CPU, pictures of more pixels than this are resampled by taps.
 TAPS_PIXELS = 2**12
@@ -41,54 +45,65 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     Returns:
         K tensors, float32 ``[B, 3, h, w]``, contiguous, normalised with the plan's mean and std.
     """
-    slots = [plan.slots[slot] for slot in views.slot.tolist()]
-    sides = [size_at(plan, slot, resolution) for slot in slots]
-    out = [torch.empty(len(images), 3, side, side, device=images.device) for side in sides]
+    groups = [(plan.slots[slot], len(list(same))) for slot, same in groupby(views.slot.tolist())]
+    sides = [size_at(plan, slot, resolution) for slot, _ in groups]
+    out = [
+        torch.empty(count, len(images), 3, side, side, device=images.device)
+        for (_, count), side in zip(groups, sides, strict=True)
+    ]
     if len(images) == 0:
-        return out
+        return [view for group in out for view in group]
     # Autocast, where the caller's loop has it on, would round the resampling to 16 bits.
     with torch.autocast(images.device.type, enabled=False):
         if plan.colour == "exact":
-            _render_exact(images, views.to("cpu"), plan, slots, out)
+            _render_exact(images, views.to("cpu"), plan, groups, out)
         else:
-            _render_matrix(images, views.to(images.device, non_blocking=True), plan, slots, out)
-    return out
+            _render_matrix(images, views.to(images.device, non_blocking=True), plan, groups, out)
+    return [view for group in out for view in group]
 
 
-def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, slots: list[Slot], out: list[Tensor]) -> None:
+def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:
     mean, std = (torch.tensor(numbers, device=images.device)[:, None, None] for numbers in (plan.mean, plan.std))
+    slots = [slot for slot, count in groups for _ in range(count)]
+    rendered = [view for group in out for view in group]
     for b in range(len(images)):
         image = images.image(b)
         for v, slot in enumerate(slots):
-            out[v][b] = (exact_view(image, views, v, b, slot, out[v].shape[-1]) - mean) / std
+            rendered[v][b] = (exact_view(image, views, v, b, slot, rendered[v].shape[-1]) - mean) / std
 
 
-def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, slots: list[Slot], out: list[Tensor]) -> None:
-    size = images.size.to(images.device, non_blocking=True)
-    boxes = (views.box * size.flip(1).repeat(1, 2)).round()  # x0, y0, x1, y1 in pixels, [V, B, 4]
-    shrunk = torch.tensor([view.shape[-1] / slot.size for view, slot in zip(out, slots, strict=True)])
-    sigma = views.blur * shrunk[:, None].to(images.device, non_blocking=True)
+def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:
+    extent = images.size.double().flip(1).repeat(1, 2)  # [B, 4]
+    first = torch.tensor(images.offset[:-1]).double()[:, None] // 3  # pixel of the buffer
+    placed = to_device([torch.cat([extent, first], 1)], images.device)[0]
+    boxes = (views.box * placed[:, :4]).round_()  # x0, y0, x1, y1 in pixels, [V, B, 4]
     resample = by_matrices
     if images.device.type == "cpu" and int(images.size.prod(1).amax()) > TAPS_PIXELS:
         resample = by_taps
-    means = resample(images, boxes, views.flip, sigma, slots, out)
-    affine = _colours(images, boxes, views, means, slots)
-    for v, slot in enumerate(slots):
+    counts = [count for _, count in groups]
+    of_groups = zip(*(torch.split(x, counts) for x in (boxes, views.flip, views.blur)), strict=True)
+    means = [
+        resample(images, box, flip, blur * (pixels.shape[-1] / slot.size), slot, pixels)
+        for (slot, _), pixels, (box, flip, blur) in zip(groups, out, of_groups, strict=True)
+    ]
+    affine = _colours(images, boxes, placed, views, torch.cat(means), [slot for slot, _ in groups])
+    of_groups = zip(*(torch.split(x, counts) for x in (affine, views.solarize)), strict=True)
+    for (slot, _), pixels, (ours, inverted) in zip(groups, out, of_groups, strict=True):
         mean, std, black, white, threshold = _normalisation(
-            plan.mean, plan.std, slot.photometric.solarize_threshold, out[v].device
+            plan.mean, plan.std, slot.photometric.solarize_threshold, pixels.device
         )
         # Colours and normalisation in one product. The normalisation's images of 0 and 1 are what is clamped to.
-        matrix, added = affine[v, :, :, :3] / (255 * std), (affine[v, :, :, 3:] - mean) / std
-        step = max(NEAR_FLOATS // out[v][0].numel(), 1) if images.device.type == "cpu" else len(images)
-        for b in range(0, len(images), step):
-            part = slice(b, b + step)
-            flat = out[v][part].view(-1, 3, out[v].shape[-1] ** 2)
-            coloured = (matrix[part] @ flat).add_(added[part])
+        affines = torch.cat([ours[..., :3] / (255 * std), (ours[..., 3:] - mean) / std], -1).flatten(0, 1)
+        flat = pixels.view(-1, 3, pixels.shape[-1] ** 2)
+        step = max(NEAR_FLOATS // flat[0].numel(), 1) if images.device.type == "cpu" else len(flat)
+        chunks = (torch.split(x, step) for x in (affines, flat, inverted.flatten()))
+        for some, part, solarized in zip(*chunks, strict=True):
+            coloured = torch.baddbmm(some[..., 3:], some[..., :3], part)
             # On a CPU this is 8 times as fast as clamp with tensors.
-            torch.minimum(torch.maximum(coloured, black, out=coloured), white, out=flat)
+            torch.minimum(torch.maximum(coloured, black, out=coloured), white, out=part)
             if slot.photometric.solarize_p > 0:
-                inverted = views.solarize[v, part, None, None] & (flat >= threshold)
-                flat.copy_(torch.where(inverted, black + white - flat, flat))
+                where = solarized[:, None, None] & (part >= threshold)
+                part.copy_(torch.where(where, black + white - part, part))
 
 
 def _jitters(slot: Slot) -> bool:
@@ -96,31 +111,37 @@ def _jitters(slot: Slot) -> bool:
     return look.jitter_p > 0 and max(look.brightness, look.contrast, look.saturation, look.hue) > 0
 
 
-def _colours(images: ImageBatch, boxes: Tensor, views: Views, means: Tensor, slots: list[Slot]) -> Tensor:
+def _colours(
+    images: ImageBatch, boxes: Tensor, placed: Tensor, views: Views, means: Tensor, slots: list[Slot]
+) -> Tensor:
     """The affine maps of the colours, ``[V, B, 3, 4]``, for all views at once: they are many small operations.
 
     Args:
         boxes: ``[V, B, 4]``, in pixels.
+        placed: ``[B, 5]``, width first, and last the place of an image's first pixel in the buffer.
         means: ``[V, B, 3]``, mean colours of the views, 0..255.
     """
     jitters = any(map(_jitters, slots))
     if not jitters and not any(slot.photometric.grey_p for slot in slots):
         return torch.eye(3, 4, device=images.device).expand(*means.shape, 4)
-    numbers = (views.jitter.flatten(0, 1), views.order.flatten(0, 1), views.grey.flatten(0, 1))
-    affine = colour_matrix(*numbers, means.flatten(0, 1) / 255).view(*means.shape, 4)
+    steps = steps_of(views.jitter.flatten(0, 1), views.order.flatten(0, 1))
+    grey, means = views.grey.flatten(0, 1), means.flatten(0, 1) / 255
     if not jitters:
-        return affine
+        return colour_matrix(steps, grey, means)[0].view(*boxes.shape[:2], 3, 4)
     # What a view is like, from a grid of points of its crop.
-    count, batch, _ = boxes.shape
-    centres = (torch.arange(POINTS, device=boxes.device) + 0.5) / POINTS
-    start, length = boxes[..., :2, None], (boxes[..., 2:] - boxes[..., :2])[..., None]
-    x, y = (start + length * centres).long().unbind(2)  # [V, B, POINTS]
-    place = torch.stack([images.size[:, 1], torch.tensor(images.offset[:-1])]).to(images.device, non_blocking=True)
-    width, offset = place[:, :, None, None]
-    pixel = (y[..., None] * width + x[:, :, None]) * 3 + offset  # [V, B, POINTS, POINTS]
-    channels = torch.arange(3, device=boxes.device)[:, None]
-    colours = images.pixels[pixel.view(count * batch, 1, -1) + channels] / 255  # [V·B, 3, points]
-    return affine + correction(colours, *numbers).view_as(affine)
+    centres = _grid(boxes.device)
+    x, y = torch.addcmul(boxes[..., :2, None], boxes[..., 2:, None] - boxes[..., :2, None], centres).floor_().unbind(2)
+    row = torch.addcmul(placed[:, 4:], y, placed[:, :1])  # [V, B, POINTS]
+    pixel = (row[..., None] + x[:, :, None]).long()  # [V, B, POINTS, POINTS]
+    colours = images.pixels.view(-1, 3).index_select(0, pixel.view(-1)).view(len(means), -1, 3).mT / 255
+    return fitted(colours, steps, grey, means).view(*boxes.shape[:2], 3, 4)
+
+
+@lru_cache(maxsize=8)
+def _grid(device: torch.device) -> Tensor:
+    """Centres of POINTS parts of a side, as a part of it, in float64."""
+    with torch.inference_mode(False):
+        return (torch.arange(POINTS, dtype=torch.float64, device=device) + 0.5) / POINTS
 
 
 @lru_cache(maxsize=32)

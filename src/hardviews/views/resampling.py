@@ -31,31 +31,38 @@ def resize_taps(
     cubic (a = -0.5), widened where the view is coarser than the crop, and those outside the crop are left out.
 
     Args:
-        start, length: float64 ``[B]``, the crop in whole pixels.
-        flip: bool ``[B]``, whether the view runs backwards.
+        start, length: float64 ``[...]``, the crop in whole pixels.
+        flip: bool ``[...]``, whether the view runs backwards.
         side: pixels of the view.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
         shrinking: the most pixels of a crop to a pixel of its view.
 
     Returns:
-        ``[B, side, taps]``, indices within the axis; those with weight 0 may be any within the crop.
+        ``[..., side, taps]``, indices within the axis; those with weight 0 may be any within the crop.
     """
-    scale = (length / side)[:, None]  # pixels of the crop per pixel of the view, [B, 1]
+    start, length, flip = start[..., None], length[..., None], flip[..., None]
+    scale = length / side  # pixels of the crop per pixel of the view
     widening = scale.clamp_min(1)
-    place = torch.arange(side, device=start.device)
-    centre = (torch.where(flip[:, None], side - 1 - place, place) + 0.5) * scale  # within the crop, [B, side]
-    first = (centre - REACH[interpolation] * widening + 0.5).floor_()
-    taps = torch.arange(taps_of(shrinking, interpolation), device=start.device)
+    forwards, backwards, taps = _places(side, taps_of(shrinking, interpolation), start.device)
+    centre = torch.where(flip, backwards, forwards) * scale  # within the crop, [..., side]
+    first = centre.sub(widening, alpha=REACH[interpolation]).add_(0.5).floor_()
+    pixel = first[..., None] + taps  # [..., side, taps]
     # Differences in float64, then small enough for float32.
-    distance = (first + 0.5 - centre).float()[:, :, None] + taps  # [B, side, taps]
-    pixel = first.long()[:, :, None] + taps
-    last = length.long()[:, None, None] - 1
-    inside = (pixel >= 0) & (pixel <= last)
+    distance = ((pixel - (centre - 0.5)[..., None]) / widening[..., None]).float()
+    inside = torch.minimum(pixel.clamp_min(0), length[..., None] - 1)  # the nearest pixel that is
     shape = {"bilinear": _triangle, "bicubic": _cubic}[interpolation]
-    weight = shape(distance / widening.float()[:, :, None]) * inside
+    weight = shape(distance) * (inside == pixel)
     # In float64, where it does not depend on how many zeros there are.
     weight /= weight.sum(-1, keepdim=True, dtype=torch.float64)
-    return Taps(torch.minimum(pixel.clamp_min_(0), last) + start.long()[:, None, None], weight)
+    return Taps((inside + start[..., None]).long(), weight)
+
+
+@lru_cache(maxsize=64)
+def _places(side: int, taps: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres of a view's pixels, forwards and backwards, and the numbers of taps, in float64."""
+    with torch.inference_mode(False):
+        forwards = torch.arange(side, dtype=torch.float64, device=device) + 0.5
+        return forwards, side - forwards, torch.arange(taps, dtype=torch.float64, device=device)
 
 
 def taps_of(shrinking: float, interpolation: Interpolation) -> int:
@@ -65,34 +72,22 @@ def taps_of(shrinking: float, interpolation: Interpolation) -> int:
 
 def blur_taps(sigma: Tensor, side: int, kernel: int) -> Taps:
     """A Gaussian blur with reflected borders, as torchvision's ``gaussian_blur``: source ``[side, kernel]``, the same
-    for all views, and weight ``[B, kernel]``, the same for all pixels.
+    for all views, and weight ``[..., kernel]``, the same for all pixels.
 
     Args:
-        sigma: float32 ``[B]``, standard deviation in pixels; 0 gives the identity, exactly.
+        sigma: float32 ``[...]``, standard deviation in pixels; 0 gives the identity, exactly.
         side: pixels of the view.
         kernel: width of the kernel in pixels, odd, see ``kernel_at``.
     """
-    offset = torch.arange(kernel, device=sigma.device) - kernel // 2
+    source, offset = _reflected(side, kernel, sigma.device)
     # At 0.01 pixels the neighbours' weights are 0 in float32 already.
-    return Taps(
-        _reflected(side, kernel, sigma.device), (-0.5 * (offset / sigma.clamp_min(0.01)[:, None]).square()).softmax(1)
-    )
+    return Taps(source, (offset / sigma.clamp_min(0.01)[..., None]).square_().mul_(-0.5).softmax(-1))
 
 
-def resize_matrix(
-    start: Tensor, length: Tensor, flip: Tensor, extent: int, side: int, interpolation: Interpolation
-) -> Tensor:
-    """``resize_taps`` as matrices ``[B, side, extent]``, for an axis of ``extent`` pixels."""
-    # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
-    source, weight = resize_taps(start, length, flip, side, interpolation, extent / side)
-    return weight.new_zeros(len(start), side, extent).scatter_add_(2, source, weight)
-
-
-def blur_matrix(sigma: Tensor, side: int, kernel: int) -> Tensor:
-    """``blur_taps`` as matrices ``[B, side, side]``."""
-    source, weight = blur_taps(sigma, side, kernel)
-    matrix = weight.new_zeros(len(sigma), side, side)
-    return matrix.scatter_add_(2, source.expand(len(sigma), -1, -1), weight[:, None].expand(-1, side, -1))
+def as_matrix(source: Tensor, weight: Tensor, extent: int) -> Tensor:
+    """Taps as matrices ``[..., side, extent]``, for an axis of ``extent`` pixels."""
+    source, weight = torch.broadcast_tensors(source, weight)  # type: ignore[no-untyped-call]
+    return weight.new_zeros(*weight.shape[:-1], extent).scatter_add_(-1, source, weight)
 
 
 def kernel_at(kernel: int | None, full: int, side: int) -> int:
@@ -112,11 +107,14 @@ def _nearest_odd(number: float) -> int:
 
 
 @lru_cache(maxsize=32)
-def _reflected(side: int, kernel: int, device: torch.device) -> Tensor:
-    """The pixels around every pixel, borders reflected: ``[side, kernel]``."""
+def _reflected(side: int, kernel: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The pixels around every pixel, borders reflected, ``[side, kernel]``, and how far they are from it,
+    ``[kernel]``."""
     half = kernel // 2
-    pixels = torch.arange(side, dtype=torch.float32, device=device)[None, None]
-    return F.pad(pixels, (half, half), mode="reflect")[0, 0].long().unfold(0, kernel, 1)
+    with torch.inference_mode(False):
+        pixels = torch.arange(side, dtype=torch.float32, device=device)[None, None]
+        source = F.pad(pixels, (half, half), mode="reflect")[0, 0].long().unfold(0, kernel, 1)
+        return source, torch.arange(-half, half + 1, device=device)
 
 
 def _triangle(distance: Tensor) -> Tensor:

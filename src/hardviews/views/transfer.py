@@ -1,0 +1,24 @@
+"""Small tensors to a device, all at once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def to_device(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
+    """Copies tensors to a device. From the CPU to a GPU they travel by one pinned copy, which nothing waits for.
+
+    Args:
+        tensors: of any shapes, strides and dtypes; also expanded ones, which can't be pinned themselves.
+        device: any.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or any(x.is_cuda for x in tensors):
+        return [x.to(device, non_blocking=True) for x in tensors]
+    # The largest items first: each tensor then starts at a multiple of the size of its items.
+    order = sorted(range(len(tensors)), key=lambda k: -tensors[k].dtype.itemsize)
+    flat = [tensors[k].contiguous().view(-1).view(torch.uint8) for k in order]
+    there = torch.split(torch.cat(flat).pin_memory().to(device, non_blocking=True), [len(x) for x in flat])
+    moved = {k: x.view(tensors[k].dtype).view(tensors[k].shape) for k, x in zip(order, there, strict=True)}
+    return [moved[k] for k in range(len(tensors))]
