@@ -19,7 +19,6 @@ from itertools import groupby
 from typing import Any
 from unittest.mock import patch
 
-import timm
 import torch
 import torch.nn.functional as F
 from side_by_side import arguments, ratios, side_by_side, table, write
@@ -68,13 +67,10 @@ def pictures(batch: int, device: torch.device) -> ImageBatch:
     return ImageBatch.pack(list(large.permute(0, 2, 3, 1))).to(device)
 
 
-def bare_simsiam(method: SimSiam, autocast: Any) -> Callable[[list[Tensor]], Tensor]:
+def bare_simsiam(method: SimSiam, autocast: Any, device: torch.device) -> Callable[[list[Tensor]], Tensor]:
     """SimSiam as one would write it in a notebook."""
-    backbone = timm.create_model("resnet18", num_classes=0)
-    backbone.load_state_dict(method.backbone.state_dict())
-    device = next(method.parameters()).device
-    backbone = backbone.to(device).to(memory_format=torch.channels_last)
-    projector, predictor = copy.deepcopy(method.projector), copy.deepcopy(method.predictor)
+    backbone = copy.deepcopy(method.backbone).to(memory_format=torch.channels_last).to(device)
+    projector, predictor = (copy.deepcopy(head).to(device) for head in (method.projector, method.predictor))
     parameters = [*backbone.parameters(), *projector.parameters(), *predictor.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=SPEED, weight_decay=0.04, fused=True)
 
@@ -104,14 +100,11 @@ class BareHead(nn.Module):
             return x @ F.normalize(self.prototypes, dim=-1).T
 
 
-def bare_dino(method: DINO, autocast: Any) -> Callable[[list[Tensor]], Tensor]:
+def bare_dino(method: DINO, autocast: Any, device: torch.device) -> Callable[[list[Tensor]], Tensor]:
     """DINO as one would write it in a notebook, with its multi-crop forward and its loss of all pairs of views."""
-    device = next(method.parameters()).device
 
     def network() -> nn.ModuleDict:
-        backbone = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True)
-        backbone.load_state_dict(method.backbone.state_dict())
-        return nn.ModuleDict({"backbone": backbone, "head": BareHead(method.head)}).to(device)
+        return nn.ModuleDict({"backbone": copy.deepcopy(method.backbone), "head": BareHead(method.head)}).to(device)
 
     student, teacher = network(), network().requires_grad_(False).eval()
     parameters = list(student.parameters())
@@ -153,7 +146,7 @@ def against_bare(name: str, device: torch.device, batch: int, repeats: int) -> t
     images = pictures(batch, device)
     views = render(images, draw(method.plan, images.size, stream(0, "views", 0)).to(device), method.plan)
     autocast = step.fabric.autocast
-    bare = bare_dino(method, autocast) if isinstance(method, DINO) else bare_simsiam(method, autocast)  # type: ignore[arg-type]
+    bare = (bare_dino if isinstance(method, DINO) else bare_simsiam)(method, autocast, device)  # type: ignore[arg-type]
     losses: dict[str, list[Tensor]] = {"bare": [], "ours": []}
 
     def ours() -> None:
