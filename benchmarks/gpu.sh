@@ -1,6 +1,8 @@
 #!/bin/sh
 # What is to be run on a machine with a GPU, in parts of under nine minutes:  benchmarks/gpu.sh PART [OUT]
+# (first takes options of gpu_first.py after OUT)
 #
+#   first      what teaches most, in five minutes: demo, tests, losses by precision, kill and resume, images per second
 #   tests      the tests that have a variant on a GPU, and those that look for waits
 #   step       steps with and without hard views, peak memory, selection
 #   rendering  views, beside torchvision and kornia (needs a folder of pictures in $PICTURES)
@@ -10,12 +12,17 @@
 #
 # PYTHON is the interpreter, of an environment where hardviews and its test extra are installed. Figures go to OUT.
 set -eu
-part=${1:?usage: benchmarks/gpu.sh tests|step|rendering|pipeline|vit|cifar [OUT]}
+part=${1:?usage: benchmarks/gpu.sh first|tests|step|rendering|pipeline|vit|cifar [OUT]}
 out=${2:-.}
 python=${PYTHON:-python}
 here=$(dirname "$0")
 mkdir -p "$out"
 case $part in
+first)
+    shift
+    [ $# -eq 0 ] || shift
+    "$python" "$here/gpu_first.py" --out "$out/first" "$@"
+    ;;
 tests) "$python" -m pytest "$here/../tests/views" "$here/../tests/selection" "$here/../tests/methods" \
     "$here/../tests/training" "$here/../tests/data/test_loader.py" ;;
 step)
@@ -31,7 +38,7 @@ vit) "$python" "$here/throughput.py" --device cuda --peak "${PEAK:-989e12}" --js
 cifar) "$python" "$here/cifar.py" "${CIFAR_TRAIN:?a Parquet table}" "${CIFAR_TEST:?a Parquet table}" --device cuda \
     --json "$out/cifar.json" ;;
 *)
-    echo "gpu.sh: no part $part; tests, step, rendering, pipeline, vit or cifar" >&2
+    echo "gpu.sh: no part $part; first, tests, step, rendering, pipeline, vit or cifar" >&2
     exit 2
     ;;
 esac

@@ -25,6 +25,7 @@ from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.options import BackboneOptions, PretrainOptions
 from hardviews.training.scorer import Scorer
 from hardviews.training.step import Step
+from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.images import ImageBatch
 
 HALF = Scoring(resolution=0.5)
@@ -51,6 +52,12 @@ def take(step: Step, images: ImageBatch) -> None:
     step(images, 0)
 
 
+def phases(step: Step, images: ImageBatch) -> dict[str, float]:
+    """Seconds of a step by part: render, score, train."""
+    take(step, images)
+    return Stopwatch.seconds(step.watch.marks())
+
+
 def operations(step: Step, images: ImageBatch) -> int:
     with FlopCounterMode(display=False) as counter:
         take(step, images)
@@ -74,6 +81,8 @@ def main() -> None:
     # Compiled in the first, settled in the next.
     times = side_by_side({n: partial(take, s, images) for n, s in steps.items()}, args.repeats, args.device, warmup=3)
     found = ratios(times, "without")
+    for name, step in steps.items():
+        found[name] |= {f"seconds_{part}": spent for part, spent in phases(step, images).items()}
     rows = []
     for name, v in found.items():
         v["images_per_second"] = args.batch / v["seconds"]
@@ -86,6 +95,12 @@ def main() -> None:
         f"SimCLR, {args.backbone} at {args.size} px, batch {args.batch}, {args.device}, compiled: {args.compile}",
         ["step", "images/s", "ratio", "lowest", "highest", "ratio of operations", "share of peak"],
         rows,
+    )
+    parts = ("seconds_render", "seconds_score", "seconds_train")
+    table(
+        "milliseconds by part of a step",
+        ["step", "render", "score", "forward, backward, optimizer"],
+        [[name, *(f"{1000 * v.get(part, 0.0):.1f}" for part in parts)] for name, v in found.items()],
     )
     write(args.json, {"device": str(args.device), "batch": args.batch, "compiled": args.compile, "steps": found})
 
