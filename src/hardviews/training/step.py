@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from hardviews.errors import InputError
 from hardviews.methods.base import ClipBy, E, Method, Progress
 from hardviews.selection.costs import Costs
-from hardviews.selection.hard_views import Choice, HardViews
+from hardviews.selection.hard_views import Choice, HardViews, gather
 from hardviews.selection.policies import Policy
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
@@ -115,11 +115,12 @@ class Step:
             rows = self._slice(len(images), part)
             batch, candidates = images[rows], drawn[rows]
             lap("render")
-            choice = self._choose(batch, candidates, step, part)
+            choice, rendered = self._choose(batch, candidates, step, part)
             views = candidates.take(choice.ids, plan.slot_of_kept())
             self.observe(step, batch, numbers[rows], choice)
             lap("score")
-            kept = render(batch, views, plan)
+            kept = gather(rendered, choice.ids, plan) if rendered else render(batch, views, plan)
+            del rendered
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
             with fabric.no_backward_sync(self.network, enabled=part < self.parts - 1):
@@ -148,22 +149,29 @@ class Step:
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)
 
-    def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> Choice:
+    def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> tuple[Choice, list[Tensor]]:
         """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost; in steps
-        that do not choose, takes the first of every kind."""
-        if step % self.scorer.scoring.every:
-            return Choice(first_ids(self.plan, len(images), images.device))
+        that do not choose, takes the first of every kind.
+
+        Returns:
+            The choice, and the candidates if they are rendered as training needs them: at full size, all of them.
+        """
+        scoring, rendered = self.scorer.scoring, list[Tensor]()
+        if step % scoring.every:
+            return Choice(first_ids(self.plan, len(images), images.device)), rendered
 
         def candidates() -> list[Tensor]:
-            rendered = self.scorer.candidates(images, views)
+            rendered[:] = self.scorer.candidates(images, views)
             self.watch.lap("render")
             return rendered
 
         seed = stream(self.seed, "score", step, self.fabric.global_rank, part).initial_seed()
         score = partial(self.scorer, masks=views.mask, seed=seed)
         choice = self.hard_views.choose(candidates, views, stream(self.seed, "policy", step, part), score=score)
-        # Of views that were not scored, nothing is known, nor of the combinations they are part of.
-        return replace(choice, costs=None) if self.scorer.scoring.network == "teacher_targets" else choice
+        if scoring.network == "teacher_targets":
+            # Of views that were not scored, nothing is known, nor of the combinations they are part of.
+            return replace(choice, costs=None), []
+        return choice, rendered if scoring.resolution == 1 else []
 
     def clip_gradients(self) -> None:
         if self.clip:

@@ -36,6 +36,8 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
     # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
     shrinking = max(height, width) / side
     taps = resize_taps(ends[..., 0], ends[..., 1] - ends[..., 0], mirrored, side, slot.interpolation, shrinking)
+    # One by one on a CPU, where products of other sizes round otherwise: no bit of a view depends on their number.
+    at_once = 1 if out.device.type == "cpu" else views
     far, near = (1, 0) if height >= width else (0, 1)
     means = torch.empty(batch, views, 3, device=out.device)
     numbers = 3 * height * width + views * side * (4 * min(height, width) + max(height, width) + 3 * side)
@@ -48,16 +50,21 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
         lines = pictures.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
         first = as_matrix(taps.source[far, part], taps.weight[far, part], rows)  # [b, V, side, rows]
         second = as_matrix(taps.source[near, part], taps.weight[near, part], columns)
-        # The mean rows of both matrices, applied to the picture.
-        along = torch.bmm(first.mean(2), lines).view(count * views, 3, columns)
-        means[part] = torch.bmm(along, second.mean(2).view(count * views, columns, 1)).view(count, views, 3)
         if slot.photometric.blur_p > 0:
             kernel = kernel_at(slot.photometric.blur_kernel, slot.size, side)
             blur = as_matrix(*blur_taps(sigma.T[part, :, None], side, kernel), side)
-            first, second = blur @ first, blur @ second
-        half = torch.bmm(first.view(count, views * side, rows), lines).view(count * views, side * 3, columns)
-        made = torch.bmm(half, second.view(count * views, side, columns).mT).view(count, views, side, 3, side)
-        out[:, part] = made.permute(1, 0, 3, 2, 4) if far else made.permute(1, 0, 3, 4, 2)
+            blurred = blur @ first, blur @ second
+        else:
+            blurred = first, second
+        for v in range(0, views, at_once):
+            some = slice(v, v + at_once)
+            # The mean rows of both matrices before the blur, applied to the picture.
+            along = torch.bmm(first[:, some].mean(2), lines).view(-1, 3, columns)
+            across = second[:, some].mean(2).view(-1, columns, 1)
+            means[part, some] = torch.bmm(along, across).view(count, -1, 3)
+            half = torch.bmm(blurred[0][:, some].flatten(1, 2), lines).view(-1, side * 3, columns)
+            made = torch.bmm(half, blurred[1][:, some].flatten(0, 1).mT).view(count, -1, side, 3, side)
+            out[some, part] = made.permute(1, 0, 3, 2, 4) if far else made.permute(1, 0, 3, 4, 2)
     return means.transpose(0, 1)
 
 
