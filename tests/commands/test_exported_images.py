@@ -167,7 +167,7 @@ def test_a_timm_model_sees_what_its_own_transform_gives(
     assert torch.equal(seen(pictures, ready, crop), images)
 
 
-def test_a_way_of_cutting_that_is_not_here_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unsupported_crop_mode_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     ready = timm_preprocessing("some model", 64, {"interpolation": "bilinear", "crop_mode": "border"})
     assert (ready.interpolation, ready.crop_mode) == ("bilinear", "center")
-    assert "some model: timm cuts its images by border" in capsys.readouterr().err
+    assert "some model: timm's crop mode 'border' is not supported" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def timm_preprocessing(name: str, size: int, found: Mapping[str, Any]) -> Prepro
     """
     mode = found.get("crop_mode") or "center"
     if mode not in CROP_MODES:
-        say(f"{name}: timm cuts its images by {mode}, which is not here; they are cut by center")
+        say(f"{name}: timm's crop mode {mode!r} is not supported; the central square is cut out instead")
         mode = "center"
     return Preprocessing(
         size,
