@@ -1,45 +1,61 @@
+"""The square that evaluation sees, against timm's transform, pixel for pixel."""
+
+import tracemalloc
+
 import pytest
 import torch
-import torchvision.transforms.v2.functional as V
+from PIL import Image
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
-from hardviews.views.centre import centre_plan, centre_views
-from hardviews.views.images import ImageBatch
-from hardviews.views.render import render
+from hardviews.views.centre import CropMode, central_square
 
 
-def test_known_squares() -> None:
-    size = torch.tensor([[100, 200], [200, 100], [64, 64], [1, 5]])
-    expected = torch.tensor([[0.25, 0, 0.75, 1], [0, 0.25, 1, 0.75], [0, 0, 1, 1], [0.4, 0, 0.6, 1]]).double()
-    torch.testing.assert_close(centre_views(size).box[0], expected, rtol=0, atol=1e-7)
-    inner = centre_views(size[2:3], 0.875).box[0, 0] * 64
-    assert inner.tolist() == [4, 4, 60, 60]
+def noise(height: int, width: int) -> Tensor:
+    """Fine enough that every rounding of a size or place shows."""
+    return torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("crop", [1.0, 0.875])
-def test_shows_what_resizing_and_cutting_shows(mixed: ImageBatch, device: str, crop: float) -> None:
-    plan = centre_plan(56, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    images = mixed[1:3]  # a square and a wide one, large enough that rounding the square to pixels shows little
-
-    def error(part: float) -> float:
-        found = render(images.to(device), centre_views(images.size, part).to(device), plan)[0].cpu()
-        return (found - torch.stack(expected)).abs().mean().item()
-
-    expected: list[Tensor] = []
-    for b in range(2):
-        resized = V.resize(images.image(b) / 255, [int(56 / crop)], InterpolationMode.BICUBIC, antialias=True)
-        expected.append(V.normalize(V.center_crop(resized, [56, 56]).clamp(0, 1), [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
-    assert error(crop) < 0.03
-    assert error(crop - 0.05) > 0.06
+def by_timm(picture: Tensor, side: int, crop: float, interpolation: str, mode: CropMode) -> Tensor:
+    transform = create_transform(
+        (3, side, side), interpolation=interpolation, crop_pct=crop, crop_mode=mode, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    pixels: Tensor = transform(Image.fromarray(picture.numpy()))
+    return (pixels * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
-def test_a_whole_square_is_torchvisions_resize(mixed: ImageBatch) -> None:
-    square = mixed[1:2]
-    expected = V.resize(square.image(0) / 255, [56, 56], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
-    found = render(square, centre_views(square.size), centre_plan(56, (0, 0, 0), (1, 1, 1)))[0][0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("crop", [1.0, 0.95, 0.875, 0.5])
+@pytest.mark.parametrize("size", [(224, 224), (97, 301), (640, 425), (33, 20), (1, 60), (64, 64), (73, 74)])
+def test_pixels_are_timms(size: tuple[int, int], crop: float, mode: CropMode) -> None:
+    picture = noise(*size)
+    for side in (32, 64, 71):
+        found = central_square(picture, side, crop, mode=mode)
+        assert torch.equal(found, by_timm(picture, side, crop, "bicubic", mode))
 
 
-def test_sizes_snap_to_the_patch(mixed: ImageBatch) -> None:
-    assert render(mixed, centre_views(mixed.size), centre_plan(60, multiple=16))[0].shape[-1] == 64
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "lanczos"])
+def test_other_filters_are_timms_too(interpolation: str) -> None:
+    picture = noise(90, 120)
+    found = central_square(picture, 48, 0.875, interpolation)
+    assert torch.equal(found, by_timm(picture, 48, 0.875, interpolation, "center"))
+
+
+def test_a_picture_of_this_size_is_unchanged() -> None:
+    picture = noise(32, 32)
+    assert torch.equal(central_square(picture, 32), picture)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_long_strip_shows_its_middle_and_fills_no_memory(upright: bool) -> None:
+    """Resized whole it would be 64 by 13 million pixels."""
+    strip = torch.zeros(5, 1_000_001, 3, dtype=torch.uint8)
+    strip[:, 500_000] = 255
+    tracemalloc.start()
+    found = central_square(strip.transpose(0, 1) if upright else strip, 64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    profile = found.float().sum((1 if upright else 0, 2))
+    middle = (profile * torch.arange(64)).sum() / profile.sum()
+    assert middle.item() == pytest.approx(31.5, abs=0.6)

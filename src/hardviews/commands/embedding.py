@@ -136,6 +136,8 @@ def facts_of(subject: Subject, ready: Preprocessing, source: ImageSource) -> dic
         "mean": ready.mean,
         "std": ready.std,
         "crop": ready.crop,
+        "crop_mode": ready.crop_mode,
+        "interpolation": ready.interpolation,
     }
     return facts | ({} if source.class_names is None else {"class_names": source.class_names})
 

@@ -37,8 +37,9 @@ def images_of(subject: Subject) -> dict[str, Any]:
     ready = subject.preprocessing
     return {
         "input_size": [3, ready.image_size, ready.image_size],
-        "interpolation": "bicubic",
+        "interpolation": ready.interpolation,
         "crop_pct": ready.crop,
+        "crop_mode": ready.crop_mode,
         "mean": list(ready.mean),
         "std": list(ready.std),
     }

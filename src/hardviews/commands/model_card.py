@@ -1,6 +1,7 @@
 """The README.md of an exported backbone: what it is, how it was trained, how it is loaded."""
 
 from collections.abc import Mapping, Sequence
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def model_card(
         title: what it is.
         library: that loads it, as the Hub names it.
         facts: of the network, name to value.
-        images: ``input_size``, ``mean``, ``std``, ``crop_pct`` and ``interpolation``.
+        images: ``input_size``, ``mean``, ``std``, ``crop_pct``, ``crop_mode`` and ``interpolation``.
         config: of the run, empty where it was none.
         figures: that the run measured.
         code: that loads it, run in its folder.
@@ -37,7 +38,6 @@ def model_card(
         "pipeline_tag": "image-feature-extraction",
         "tags": ["image-feature-extraction", *(["self-supervised", "hard-view-selection"] if config else []), *method],
     }
-    size = images["input_size"][-1]
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {title}",
@@ -46,9 +46,7 @@ def model_card(
         _table(("network", ""), facts),
         f"## Loading\n\nIn this folder:\n\n```python\n{code}```",
         *notes,
-        f"Images are `[B, 3, {size}, {size}]`, float32: the shorter side resized to {round(size / images['crop_pct'])} "
-        f"(bicubic), the central {size} x {size} cut out, pixels in 0..1, less the mean `{list(images['mean'])}`, "
-        f"divided by the standard deviation `{list(images['std'])}`.",
+        f"## Images\n\n{_images(images)}",
     ]
     if config:
         sections.append(f"## Training\n\n{_table(('setting', ''), training(config))}")
@@ -62,6 +60,30 @@ def model_card(
         "mind, and adds `license:` to the head of this file."
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _images(images: Mapping[str, Any]) -> str:
+    """How a picture becomes the network's input, in words and in code."""
+    side = images["input_size"][-1]
+    resized = floor(side / images["crop_pct"])  # timm rounds down
+    squash = images["crop_mode"] == "squash"
+    what = f"a picture is resized to {resized} x {resized}" if squash else f"the shorter side is resized to {resized}"
+    size = (resized, resized) if squash else resized
+    return (
+        f"The network takes float32 `[B, 3, {side}, {side}]`: {what} ({images['interpolation']}, by Pillow on 8 bits), "
+        f"the central {side} x {side} pixels are cut out and scaled to 0..1; the mean is subtracted, and the result "
+        "divided by the standard deviation. Before, transparent pictures are laid on white and 16 bits "
+        "scaled to 8, which `convert` does not do.\n\n"
+        "```python\nfrom PIL import Image, ImageOps\nfrom torchvision import transforms\n\n"
+        "prepare = transforms.Compose([\n"
+        f"    transforms.Resize({size}, transforms.InterpolationMode.{images['interpolation'].upper()}),\n"
+        f"    transforms.CenterCrop({side}),\n"
+        "    transforms.ToTensor(),\n"
+        f"    transforms.Normalize({list(images['mean'])}, {list(images['std'])}),\n"
+        "])\n"
+        'picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")\n'
+        "images = prepare(picture)[None]\n```"
+    )
 
 
 def training(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """Backbones that are measured, embedded with and exported: of a run, of timm, or of a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import timm
 from torch import nn
 
 from hardviews.commands.runs import run_weights
+from hardviews.commands.saying import say
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing
 from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
+from hardviews.views.centre import CROP_MODES, CropMode
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -91,14 +93,29 @@ def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size
         match = load_weights(built.backbone, weights, name)
         if match.missing:  # half a network would give a figure that means nothing
             raise InputError(f"{name} does not fit: {match}")
-    found: Mapping[str, Any] = getattr(built.backbone, "pretrained_cfg", {})
-    ready = Preprocessing(
+    return Subject(name, built, timm_preprocessing(name, size, getattr(built.backbone, "pretrained_cfg", {})))
+
+
+def timm_preprocessing(name: str, size: int, found: Mapping[str, Any]) -> Preprocessing:
+    """What timm's own transform does for a model, at ``size`` pixels.
+
+    Args:
+        name: of the model, for messages.
+        size: in pixels.
+        found: the model's ``pretrained_cfg``.
+    """
+    mode = found.get("crop_mode") or "center"
+    if mode not in CROP_MODES:
+        say(f"{name}: timm's crop mode {mode!r} is not supported; the central square is cut out instead")
+        mode = "center"
+    return Preprocessing(
         size,
         tuple(found.get("mean", IMAGENET_MEAN)),
         tuple(found.get("std", IMAGENET_STD)),
         float(found.get("crop_pct") or 0.875),
+        found.get("interpolation") or "bicubic",
+        cast(CropMode, mode),
     )
-    return Subject(name, built, ready)
 
 
 class EncodeOptions(Protocol):
@@ -139,9 +156,10 @@ def preprocessing(subject: Subject, options: EncodeOptions, source: ImageSource 
     ready = subject.preprocessing
     if options.image_size is not None:
         check_features(subject.name, subject.backbone, options.image_size)
-    return Preprocessing(
-        options.image_size or ready.image_size,
-        options.mean or ready.mean,
-        options.std or ready.std,
-        options.crop or (1.0 if source and source.native_size else ready.crop),
+    return replace(
+        ready,
+        image_size=options.image_size or ready.image_size,
+        mean=options.mean or ready.mean,
+        std=options.std or ready.std,
+        crop=options.crop or (1.0 if source and source.native_size else ready.crop),
     )

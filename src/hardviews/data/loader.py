@@ -1,4 +1,4 @@
-"""Batches of decoded images in an order that depends on the seed alone; workers only decode."""
+"""Batches of decoded images in an order that depends on the seed alone; nothing random happens in workers."""
 
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hardviews.data.decode import DECODE_SIZE, Bounds, Faults, UnreadableImage, printable
+from hardviews.data.decode import DECODE_SIZE, UNBOUNDED, Bounds, Faults, UnreadableImage, printable
 from hardviews.data.held import Decoded, Held, held, is_held
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
@@ -186,23 +186,25 @@ def in_order(
     batch_size: int,
     *,
     workers: int = 0,
-    decode_size: int = 0,
     max_batch_bytes: int = MAX_BATCH_BYTES,
     unreadable: dict[str, str] | None = None,
+    shown: Callable[[Tensor], Tensor] | None = None,
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
     Args:
-        source, workers, decode_size, max_batch_bytes: as for ``Loader``.
+        source, workers, max_batch_bytes: as for ``Loader``.
         batch_size: images per batch; the last one, and those with unreadable images, are shorter.
         unreadable: takes path → reason of the images left out.
+        shown: makes of every image, uint8 ``[h, w, 3]`` as large as it is stored, what is in the batch. It runs where
+            the image is decoded, one image at a time.
         process, processes: which of how many; each gets as many whole batches as any other, but for one, and they
             follow one after the other.
     """
-    images = Decoded(source, bounds_for(min(batch_size, len(source)), decode_size, max_batch_bytes))
-    parts = _Parts(images, batch_size)
+    bounds = UNBOUNDED if shown else bounds_for(min(batch_size, len(source)), 0, max_batch_bytes)
+    parts = _Parts(Decoded(source, bounds), batch_size, shown)
     own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
     loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
     for batch, faults in loaded:
@@ -254,8 +256,8 @@ class _Steps(Dataset[Loaded]):
 class _Parts(Dataset[Loaded]):
     """Number → that many-th batch of all images in order, without the unreadable ones."""
 
-    def __init__(self, images: Decoded, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
+    def __init__(self, images: Decoded, batch_size: int, shown: Callable[[Tensor], Tensor] | None) -> None:
+        self.images, self.batch_size, self.shown = images, batch_size, shown
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -267,7 +269,8 @@ class _Parts(Dataset[Loaded]):
         start = part * self.batch_size
         for wanted in range(start, min(start + self.batch_size, len(self.images))):
             try:
-                images.append(self.images.read(wanted))
+                image = self.images.read(wanted)
+                images.append(self.shown(image) if self.shown else image)
                 index.append(wanted)
             except UnreadableImage as error:
                 faults[wanted] = error.reason

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hardviews.data.sources import ImageSource
 from hardviews.evaluation.features import Features, Preprocessing
 
-FORMAT = 3  # of what is kept; another number makes all features anew
+FORMAT = 4  # of what is kept; another number makes all features anew
 log = logging.getLogger(__name__)
 
 

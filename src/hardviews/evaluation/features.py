@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from hardviews.data.loader import in_order
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
-from hardviews.views.centre import centre_plan, centre_views
-from hardviews.views.render import render
+from hardviews.views.centre import CropMode, central_square
+from hardviews.views.images import ImageBatch
 
 # Side to which images are shrunk to be compared pixel by pixel.
 PIXELS = 32
@@ -50,19 +51,23 @@ class Features:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input for evaluation: resize, central crop, normalise.
+    """How an image becomes the network's input for evaluation: resize, central crop, normalise. The pixels are those
+    that timm's transform gives for the same settings, which exported backbones carry.
 
     Args:
         image_size: side of the crop in pixels.
         mean, std: per channel, of pixels in 0..1.
         crop: side of the crop as a part of the resized image's shorter side; 1 for small sets, 0.875 as usual for
             ImageNet.
+        interpolation, crop_mode: as ``central_square`` has them.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     crop: float = 0.875
+    interpolation: str = "bicubic"
+    crop_mode: CropMode = "center"
 
 
 class Encoded(NamedTuple):
@@ -97,18 +102,32 @@ def encoded(
         process, processes: which of how many parts of the batches, one after the other.
     """
     device = next(backbone.parameters()).device
-    plan = centre_plan(preprocessing.image_size, preprocessing.mean, preprocessing.std)
-    # Twice the network's size is more than any crop of the evaluation needs.
-    batches = in_order(
-        source, batch_size, workers=workers, decode_size=2 * preprocessing.image_size,
-        process=process, processes=processes,
+    mean, std = (
+        torch.tensor(numbers, device=device).view(3, 1, 1) for numbers in (preprocessing.mean, preprocessing.std)
+    )
+    square = partial(
+        central_square, side=preprocessing.image_size, crop=preprocessing.crop,
+        interpolation=preprocessing.interpolation, mode=preprocessing.crop_mode,
     )  # fmt: skip
+    batches = in_order(source, batch_size, workers=workers, shown=square, process=process, processes=processes)
     with evaluating(backbone):
         for images in batches:
             with torch.no_grad():
-                (batch,) = render(images.to(device), centre_views(images.size, preprocessing.crop), plan)
+                batch = normalised(images.to(device), mean, std)
                 vectors, tokens = encode(backbone, batch, blocks)
             yield Encoded(images.index, vectors.float().cpu(), None if tokens is None else tokens.float().cpu(), batch)
+
+
+def normalised(images: ImageBatch, mean: Tensor, std: Tensor) -> Tensor:
+    """Images of one size as a network's input, float32 ``[B, 3, h, w]``, by torchvision's steps (``ToTensor``,
+    ``Normalize``).
+
+    Args:
+        images: where the result is wanted.
+        mean, std: ``[3, 1, 1]`` on the same device, of pixels in 0..1.
+    """
+    pixels = images.padded().to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def extract(

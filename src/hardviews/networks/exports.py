@@ -61,7 +61,7 @@ def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[
 
     Args:
         built: the backbone.
-        images: ``input_size``, ``mean``, ``std``, ``crop_pct`` and ``interpolation``.
+        images: ``input_size``, ``mean``, ``std``, ``crop_pct``, ``crop_mode`` and ``interpolation``.
         features: D.
     """
     found: Mapping[str, Any] = getattr(built.backbone, "pretrained_cfg", {})
@@ -76,7 +76,6 @@ def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[
         "model_args": built.arguments,
         "pretrained_cfg": {
             **images,
-            "crop_mode": "center",
             "fixed_input_size": bool(found.get("fixed_input_size")) and not any_size,
             "custom_load": False,
             "num_classes": 0,

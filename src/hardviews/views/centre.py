@@ -1,48 +1,61 @@
-"""The one view that evaluation looks at: the central square, no chance involved."""
+"""What evaluation sees of a picture: the central square of the resized picture, as timm and torchvision make it."""
 
+from math import floor
+from typing import Literal, get_args
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from hardviews.views.draw import Views
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Slot, ViewPlan
+CropMode = Literal["center", "squash"]  # timm's words
+CROP_MODES = get_args(CropMode)
+
+# A longer picture, in multiples of its shorter side, loses its ends before it is resized: resized whole, a strip of one
+# by a million pixels would fill the memory.
+LONGEST = 64
 
 
-def centre_plan(
-    image_size: int,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
-    interpolation: Interpolation = "bicubic",
-    multiple: int = 1,
-) -> ViewPlan:
-    """The plan of one plain view, for ``render(images, centre_views(images.size), plan)[0]``."""
-    slot = Slot("centre", image_size, scale=(1, 1), interpolation=interpolation, draw=1, keep=1, flip_p=0)
-    return ViewPlan((slot,), mean, std, multiple=multiple)
+def central_square(
+    picture: Tensor, side: int, crop: float = 1.0, interpolation: str = "bicubic", mode: CropMode = "center"
+) -> Tensor:
+    """Resizes a picture by Pillow, then cuts out the central square.
 
-
-def centre_views(size: Tensor, crop: float = 1.0) -> Views:
-    """The central square of every image, as V = 1 view.
-
-    Rendered at n pixels it shows what resizing the shorter side to n / crop and cutting out the central n × n shows, up
-    to a pixel's rounding of the square and to the outermost pixels, which take no colour from outside it.
+    The pixels equal those of timm's transform for evaluation (``timm.data.create_transform``), and of torchvision's
+    ``Resize`` and ``CenterCrop`` on Pillow images. Sizes are rounded as theirs are: at 64 pixels and a crop of 0.875
+    the shorter side becomes 73 pixels, and the square starts at pixel 4. To cut out the square first and then resize it
+    would shift the picture by half a pixel.
 
     Args:
-        size: int64 ``[B, 2]`` on the CPU, height and width (``ImageBatch.size``).
-        crop: side of the square as a part of the shorter side; 0.875 is the custom on ImageNet (224 of 256).
+        picture: uint8 ``[h, w, 3]`` on the CPU.
+        side: of the square in pixels.
+        crop: ``side`` as a part of the resized picture's shorter side, above 0 and at most 1.
+        interpolation: Pillow's name of a filter in lower case, as timm writes it.
+        mode: ``center`` keeps the aspect; ``squash`` resizes height and width to the same.
+
+    Returns:
+        uint8 ``[side, side, 3]``.
     """
-    extent = size.flip(1).double()  # width and height: x before y, as in boxes
-    side = (extent.amin(1, keepdim=True) * crop).round().clamp_min(1)
-    start = ((extent - side) / 2).floor()
-    box = torch.cat([start / extent, (start + side) / extent], 1)
-    batch = len(size)
-    no = torch.zeros(1, batch, dtype=torch.bool)
-    return Views(
-        slot=torch.zeros(1, dtype=torch.int64),
-        box=box[None],
-        flip=no,
-        jitter=torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(1, batch, 4),
-        order=torch.arange(4).expand(1, batch, 4),
-        grey=no,
-        blur=torch.zeros(1, batch),
-        solarize=no,
-        ticket=torch.zeros(1, batch),
-    )
+    resized = floor(side / crop)
+    if mode == "center":
+        picture = _without_ends(picture)
+        shorter = min(picture.shape[:2])
+        height, width = (int(resized * length / shorter) for length in picture.shape[:2])
+    else:
+        height = width = resized
+    image = Image.fromarray(picture.numpy())
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return torch.from_numpy(np.array(image.crop((left, top, left + side, top + side))))
+
+
+def _without_ends(picture: Tensor) -> Tensor:
+    """The middle of a picture that is longer than ``LONGEST`` times its shorter side; any other as it is."""
+    height, width = picture.shape[:2]
+    shorter, longer = sorted((height, width))
+    kept = LONGEST * shorter
+    if longer <= kept:
+        return picture
+    kept += (longer - kept) % 2  # so that the middle stays the middle
+    return picture.narrow(int(width > height), (longer - kept) // 2, kept).contiguous()
