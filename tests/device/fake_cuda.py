@@ -191,8 +191,9 @@ def onto_cuda(module: nn.Module) -> Any:
 
     def moved(x: Tensor) -> Tensor:
         if id(x) not in memo:
+            here: Tensor = FAKE.from_tensor(x.detach())
             with FAKE:
-                there: Tensor = FAKE.from_tensor(x.detach()).to(CUDA)
+                there = here.to(CUDA)
             memo[id(x)] = nn.Parameter(there, x.requires_grad) if isinstance(x, nn.Parameter) else there
         return memo[id(x)]
 

@@ -18,12 +18,11 @@ def test_pack_and_read_back(mixed: ImageBatch) -> None:
 
 def test_padded_holds_every_image_at_the_top_left(mixed: ImageBatch, device: str) -> None:
     padded = mixed.to(device).padded().cpu()
-    assert padded.shape == (len(mixed), *mixed.size.amax(0).tolist(), 3)
+    assert padded.shape == (len(mixed), 3, *mixed.size.amax(0).tolist())
     for b, (height, width) in enumerate(mixed.size.tolist()):
-        image = mixed.image(b).permute(1, 2, 0)
-        assert torch.equal(padded[b, :height, :width], image)
-        assert (padded[b, height:] == padded[b, height - 1]).all()
-        assert (padded[b, :, width:] == padded[b, :, width - 1 : width]).all()
+        assert torch.equal(padded[b, :, :height, :width], mixed.image(b))
+        assert (padded[b, :, height:] == padded[b, :, height - 1 : height]).all()
+        assert (padded[b, :, :, width:] == padded[b, :, :, width - 1 : width]).all()
 
 
 def test_padded_is_no_copy_where_sizes_are_equal(mixed: ImageBatch) -> None:

@@ -44,10 +44,10 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
     step = max(CHUNK.get(out.device.type, CHUNK_ELSEWHERE) // numbers, 1)
     for begin in range(0, batch, step):
         part = slice(begin, begin + step)
-        pictures = images[part].padded()  # [b, H, W, 3]
-        pictures = pictures if far else pictures.transpose(1, 2)
-        count, rows, columns, _ = pictures.shape
-        lines = pictures.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
+        # [b, rows, 3, columns], of which the rows are the longer axis.
+        pictures = images[part].padded().permute((0, 2, 1, 3) if far else (0, 3, 1, 2))
+        count, rows, _, columns = pictures.shape
+        lines = pictures.to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
         first = as_matrix(taps.source[far, part], taps.weight[far, part], rows)  # [b, V, side, rows]
         second = as_matrix(taps.source[near, part], taps.weight[near, part], columns)
         if slot.photometric.blur_p > 0:

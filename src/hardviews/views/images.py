@@ -55,11 +55,11 @@ class ImageBatch:
         return self.pixels[offset[b] : offset[b + 1]].view(height, width, 3).permute(2, 0, 1)
 
     def padded(self) -> Tensor:
-        """All images as uint8 ``[B, H, W, 3]``, at the top left; no copy if sizes are equal. Smaller ones repeat their
+        """All images as uint8 ``[B, 3, H, W]``, at the top left; no copy if sizes are equal. Smaller ones repeat their
         last row and column."""
         if self.uniform:
             height, width = self.size[0].tolist()
-            return self.pixels.view(len(self), height, width, 3)
+            return self.pixels.view(len(self), height, width, 3).permute(0, 3, 1, 2)
         height, width = self.size.amax(0).tolist()
         first = torch.tensor(self.offset[:-1])[:, None] // 3  # of the pixels, counted through the buffer
         sizes, first = to_device([self.size, first], self.device)
@@ -67,7 +67,8 @@ class ImageBatch:
         rows, columns = (torch.arange(n, device=self.device) for n in (height, width))
         start = torch.addcmul(first, torch.minimum(rows, last[:, 0]), sizes[:, 1:])  # of every row, [B, H]
         place = start[:, :, None] + torch.minimum(columns, last[:, 1])[:, None]  # [B, H, W]
-        return self.pixels.view(-1, 3).index_select(0, place.view(-1)).view(len(self), height, width, 3)
+        pixels = self.pixels.view(-1, 3).index_select(0, place.view(-1))
+        return pixels.view(len(self), height, width, 3).permute(0, 3, 1, 2)
 
     def __getitem__(self, part: slice) -> Self:
         """A contiguous part of the batch, without a copy (step 1)."""
