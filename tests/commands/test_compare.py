@@ -146,9 +146,9 @@ def test_what_is_done_is_not_done_again(made: Made, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["--epochs", "3"], "epochs of random is 24 there and 3 here"),
+        (["--epochs", "3"], "of random, --epochs is 24 there and 3 here"),
         (["--baseline", "hardest"], "the baseline is random"),
-        (["--views", "6"], "views of random is None there and 6 here"),
+        (["--views", "6"], "--views is not given there and 6 here"),
     ],
 )
 def test_another_comparison_is_refused(

@@ -337,8 +337,11 @@ def test_a_run_folder_of_another_configuration_is_refused(tmp_path: Path, capsys
     run = tmp_path / "run"
     assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
     before = state(run)
-    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --out {run}") == 2
-    assert "epochs is 1 there and 2 here" in capsys.readouterr().err
+    more = "--backbone.channels 8,8,16,32 --plan.scale 0.5,1 --method.predictor-dim 4 --knn-epochs 0"
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 {more} --out {run}") == 2
+    error = capsys.readouterr().err
+    assert "another configuration: --method.predictor-dim is 8 there and 4 here, --plan.scale is " in error
+    assert "--backbone.channels is 8,8,16,16 there and 8,8,16,32 here, --epochs is 1 there and 2 here; give" in error
     assert_equal(before, state(run))
 
 

@@ -16,6 +16,7 @@ from hardviews.commands.sources import opened
 from hardviews.commands.timing import Timing, time_arms
 from hardviews.commands.training_run import run_folder_name
 from hardviews.errors import InputError, RunError
+from hardviews.training.differences import differences, in_words
 from hardviews.training.run_folder import FREE, plain
 
 PLAN, LOCK = "plan.json", "plan.lock"
@@ -44,13 +45,10 @@ def planned(request: Request, folder: Path) -> Plan:
     plan = earlier(folder)
     arms, per_epoch = plan.get("arms", {}), plan.get("steps_per_epoch", 0)
     for arm in request.arms:
-        there, here = arms.get(arm.name, {}).get("settings"), settings_of(arm)
-        differing = sorted(key for key in here if there is not None and there.get(key) != here[key])
+        differing = differences(arms[arm.name]["settings"], settings_of(arm)) if arm.name in arms else []
         if differing:
-            key = differing[0]
             raise InputError(
-                f"out: {folder} holds another comparison: {key.replace('_', '-')} of {arm.name} is "
-                f"{there.get(key)} there and {here[key]} here; give another folder"
+                f"out: {folder} holds another comparison: of {arm.name}, {in_words(differing)}; give another folder"
             )
     if plan and plan["baseline"] != request.baseline:
         raise InputError(f"out: in {folder} the baseline is {plan['baseline']}; give another folder")
