@@ -256,6 +256,21 @@ def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text()) == summary
 
 
+@pytest.mark.parametrize("batch", ["--batch-size 1", "--batch-size 3 --accumulate 3"])
+def test_a_forward_of_one_image_is_refused_for_bn_alone(
+    batch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    line = ["pretrain", *VIT.split(), "--data", "shapes:6", "--epochs", "4", "--knn-epochs", "0", *batch.split()]
+    assert main([*line, "--method.bn_in_head", "true", "--out", str(run)]) == 2
+    assert "leaves one image to a forward, and the BN of this network needs two" in capsys.readouterr().err
+    assert not run.exists()
+    assert main([*line, "--out", str(run)]) == 0
+    assert "collapse?" not in capsys.readouterr().out  # one image is always like itself
+    assert {row["skipped"] for row in rows(run)} == {"0"}
+    assert main([*line, "--doctor", "--out", str(tmp_path / "other")]) == 0
+
+
 def test_what_steps_that_choose_nothing_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every third step has costs, every other none; what is shown is of one that has."""
     run = tmp_path / "run"
@@ -307,7 +322,7 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --decode-size -3", "decode-size"),
         ("--data shapes:64 --warmup-epochs 200", "warmup-epochs"),
         ("--data shapes:64 --knn-temperature 0", "knn-temperature"),
-        ("--data shapes:64 --batch-size 1", "BN needs two"),
+        ("--data shapes:64 --batch-size 1", "the BN of this network needs two"),
         ("--data shapes:64 --method.dim -3", "method.dim -3"),
         ("--data shapes:64 --method .Foo", "method '.Foo'"),
         ("--data shapes:64 --backbone resnet18.foo", "unknown backbone"),

@@ -23,7 +23,14 @@ from hardviews.commands.sampling import sampled
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import seconds_to_make
-from hardviews.commands.training_run import CHECKPOINT_COPIES, config_of, in_memory, run_folder_name
+from hardviews.commands.training_run import (
+    CHECKPOINT_COPIES,
+    check_norms,
+    config_of,
+    in_memory,
+    run_folder_name,
+    uses_batch_statistics,
+)
 from hardviews.commands.trials import grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.commands.view_sheet import Onlooker, view_sheet
 from hardviews.data.held import is_held
@@ -78,8 +85,11 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         options = settle_batch_size(options)
         yield Check("batch-size", "ok", f"auto is {options.batch_size}", figures={"batch_size": options.batch_size})
     devices, nodes = shared_by(options)
+    check_norms(method, options, devices * nodes)
     per_epoch = steps_per_epoch(source, options.images_per_step)
     share = options.images_per_step // (devices * nodes)
+    if uses_batch_statistics(method):  # GPUs share the statistics of single images, and one alone has no more
+        share = max(share, 2 * options.accumulate)
     name = options.out or str(run_folder_name(options, "doctor"))
     yield from check_folder(options, RunFolder(Path(name)), sum(p.numel() for p in method.parameters()))
 
@@ -103,7 +113,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     del step, method
 
     images = int(SECONDS / STEPS * trials.taken[-1].images / trials.taken[-1].whole)
-    images = min(max(images, FEW), MANY, max(share, 2))
+    images = min(max(images, FEW), MANY, share)
     learned = learn(replace(options, compile=False), own, fabric, sample, images, SECONDS)
     yield checks.check_learning(learned)
     yield checks.check_gradients(learned)

@@ -51,10 +51,7 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
     Raises:
         InputError: an arm can't be built.
     """
-    alone = {
-        name: replace(arm, devices=1, nodes=1, batch_size=arm.images_per_step // (arm.devices * arm.nodes))
-        for name, arm in arms.items()
-    }
+    alone = {name: replace(arm, devices=1, nodes=1, batch_size=_share(arm)) for name, arm in arms.items()}
     first = next(iter(alone.values()))
     source, _ = open_sources(first)
     settled = {name: settle(arm, source) for name, arm in alone.items()}
@@ -96,6 +93,12 @@ def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, lo
         next(batches)
         made, spent = made + 1, time.perf_counter() - begun
     return spent / made
+
+
+def _share(arm: PretrainOptions) -> int:
+    """A device's images of a step; of several devices two a forward at least, since one alone has no others' for BN."""
+    processes = arm.devices * arm.nodes
+    return arm.images_per_step if processes == 1 else max(arm.images_per_step // processes, 2 * arm.accumulate)
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:
