@@ -65,7 +65,7 @@ def test_never_more_than_is_sensible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "_tried", device_of(GIB, GIB, fits=1))
-    with pytest.raises(InputError, match="not even 2 images fit"):
+    with pytest.raises(InputError, match="there is no room for 2 images"):
         largest_that_fits(options_of())
 
 

@@ -10,6 +10,7 @@ import torch
 
 from hardviews.commands.processes import started
 from hardviews.commands.sampling import Sample, sampled
+from hardviews.commands.saying import several
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import AHEAD
@@ -100,7 +101,7 @@ def largest(shares: list[int], trials: Trials, most: int, waiting: int = 0) -> i
     fitting = [s for s in shares if s < end and trials.taken and trials.memory(s) + waiting * s <= most]
     if not fitting:
         raise InputError(
-            f"batch-size: not even {shares[0]} images fit in {in_words(most)}; give a smaller image-size or "
-            "backbone, fewer views or a smaller score-resolution"
+            f"batch-size: there is no room for {several(shares[0], 'image')} in {in_words(most)}; give a smaller "
+            "image-size or backbone, fewer views or a smaller score-resolution"
         )
     return fitting[-1]
