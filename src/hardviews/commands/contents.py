@@ -105,7 +105,7 @@ def check_contents(contents: Contents) -> Check:
 
 def _levels(picture: Tensor) -> Tensor:
     """Of the values of each channel the part that have each level, ``[3, 256]``."""
-    counts = torch.stack([channel.bincount(minlength=256) for channel in picture.view(-1, 3).T]).double()
+    counts = torch.stack([channel.bincount(minlength=256) for channel in picture.reshape(-1, 3).T]).double()
     return counts / counts.sum(1, keepdim=True)
 
 

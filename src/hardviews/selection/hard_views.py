@@ -177,7 +177,7 @@ class HardViews:
     def _costs_of(self, candidates: list[Tensor], plan: ViewPlan, score: Score | None) -> tuple[Costs, Targets | None]:
         if score is None:
             raise InputError("no score function was given, and this policy needs what the candidates cost")
-        with untouched(*self.guard, *modules_of(score)):
+        with untouched(*dict.fromkeys([*self.guard, *modules_of(score)])):
             scored = score(candidates)
         costs, targets = scored if isinstance(scored, tuple) else (scored, None)
         expected = (plan.targets, plan.draw, candidates[0].shape[0])
