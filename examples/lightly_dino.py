@@ -56,7 +56,7 @@ def main() -> None:
     torch.manual_seed(0)
     method = DINO()
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.05, momentum=0.9)
-    hard_views = HardViews(method.costs, PLAN, guard=method)  # 2
+    hard_views = HardViews(method.costs, PLAN)  # 2
     whole, local = crops(48, (0.4, 1.0)), crops(32, (0.05, 0.4))
     for step in range(4):
         pictures = nn.functional.interpolate(torch.rand(12, 3, 6, 6), size=64, mode="bicubic").clamp(0, 1)

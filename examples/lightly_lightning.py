@@ -34,7 +34,7 @@ class SimSiam(LightningModule):
         self.backbone = nn.Sequential(*list(resnet18().children())[:-1], nn.Flatten())
         self.projection_head = SimSiamProjectionHead(512, 128, 128)
         self.prediction_head = SimSiamPredictionHead(128, 32, 128)
-        self.hard_views = HardViews(pairwise(self.forward, loss), guard=self)  # 3
+        self.hard_views = HardViews(pairwise(self.forward, loss))  # 3
 
     def forward(self, x: Tensor) -> Output:
         z = self.projection_head(self.backbone(x))

@@ -53,7 +53,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = SimSiam()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
-    hard = HardViews(pairwise(model, loss), guard=model)  # hard views: once
+    hard = HardViews(pairwise(model, loss))  # hard views: once
 
     for step in range(10):
         images = pictures(32)

@@ -65,7 +65,7 @@ def test_never_more_than_is_sensible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "_tried", device_of(GIB, GIB, fits=1))
-    with pytest.raises(InputError, match="not even 2 images fit"):
+    with pytest.raises(InputError, match="there is no room for 2 images"):
         largest_that_fits(options_of())
 
 
@@ -97,9 +97,10 @@ def test_steps_that_take_long_are_not_waited_for(monkeypatch: pytest.MonkeyPatch
 
 
 def test_shares() -> None:
-    assert shares_of(64, processes=1, parts=1) == [2, 4, 8, 16, 32, 64]
-    assert shares_of(100, processes=3, parts=2) == [4, 8, 16, 32]
-    assert shares_of(3, processes=2, parts=1) == [2]  # the loader says that this is more than the data
+    assert shares_of(64, processes=1, parts=1, least=2) == [2, 4, 8, 16, 32, 64]
+    assert shares_of(100, processes=3, parts=2, least=2) == [4, 8, 16, 32]
+    assert shares_of(8, processes=1, parts=3, least=1) == [3, 6]
+    assert shares_of(3, processes=2, parts=1, least=2) == [2]  # the loader says that this is more than the data
 
 
 def test_predictions_follow_the_largest_steps() -> None:

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,10 +20,11 @@ from PIL import Image
 from hardviews.analysis import telemetry
 from hardviews.cli import main
 from hardviews.commands import compare as verb
-from hardviews.commands import comparing, planning
+from hardviews.commands import comparing, planning, timing
 from hardviews.commands.running import Job
-from hardviews.commands.timing import Timing
+from hardviews.commands.timing import Besides, Timing
 from hardviews.errors import InputError, RunError
+from hardviews.training.monitor import Monitor
 
 TINY = shlex.split(
     "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16 --workers 0 "
@@ -146,9 +149,9 @@ def test_what_is_done_is_not_done_again(made: Made, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["--epochs", "3"], "epochs of random is 24 there and 3 here"),
+        (["--epochs", "3"], "of random, --epochs is 24 there and 3 here"),
         (["--baseline", "hardest"], "the baseline is random"),
-        (["--views", "6"], "views of random is None there and 6 here"),
+        (["--views", "6"], "--views is not given there and 6 here"),
     ],
 )
 def test_another_comparison_is_refused(
@@ -167,7 +170,7 @@ def test_equal_time_follows_from_the_timing(tmp_path: Path, monkeypatch: pytest.
     seconds = {"random": 1.0, "hardest": 1.6, "cheap": 1.25, "same": 1.01}
     asked: list[list[str]] = []
 
-    def timed(arms: dict[str, Any], steps: int) -> Timing:
+    def timed(arms: dict[str, Any], steps: int, measured: Sequence[str]) -> Timing:
         asked.append(list(arms))
         return Timing({name: 2 * seconds[name] if len(asked) > 1 else seconds[name] for name in arms}, 0.0, 4)
 
@@ -195,7 +198,7 @@ def test_who_was_first_has_settled_the_plan(tmp_path: Path, monkeypatch: pytest.
     """Two that are started at once both time their steps, and find other times; their runs must be as long."""
     found = iter([1.5, 2.0])
 
-    def timed(arms: dict[str, Any], steps: int) -> Timing:
+    def timed(arms: dict[str, Any], steps: int, measured: Sequence[str]) -> Timing:
         return Timing({name: 1.0 if name == "random" else next(found) for name in arms}, 0.0, 4)
 
     monkeypatch.setattr(planning, "timed", timed)
@@ -220,10 +223,99 @@ def test_reading_counts_where_no_worker_does_it_beside() -> None:
     assert Timing({"random": 2.0}, 1.5, 10, beside=False).epoch("random") == 35
 
 
+BESIDES = {
+    "random": Besides(start=10.0, loading=1.0, measurement=5.0, pixels=2.0, evaluation=30.0),
+    "hardest": Besides(start=10.0, loading=3.0, measurement=5.0, pixels=2.0, evaluation=30.0, unknown=("finetune",)),
+}
+
+
+def test_an_estimate_has_all_that_a_run_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of times that are given here, seeds 0 and 1, and 25 epochs that are measured before, after 10, 20 and at the
+    end."""
+    monkeypatch.setattr(planning, "timed", lambda *_: Timing({"random": 1.0, "hardest": 2.0}, 0.0, 4, True, BESIDES))
+    argv = [*TINY, "--epochs", "25", "--seeds", "2", "--knn-epochs", "10", "--equal-time", "false"]
+    wanted, _, _ = verb.parse(argv)
+    plan = planning.planned(wanted, tmp_path / "out")
+    jobs = list(planning.jobs_of(wanted, plan, tmp_path / "out" / "runs"))
+    per_run = {"measuring on the way": 4 * 5.0 + 2.0, "measuring at the end": 30.0}
+    assert planning.estimate(wanted, plan, jobs) == {
+        "steps": 2 * 25 * 4 * (1.0 + 2.0), "start-up": 2 * (2 * 10 + 1.0 + 2 * 10 + 3.0),
+        **{name: 4 * seconds for name, seconds in per_run.items()},
+    }  # fmt: skip
+    assert main(["compare", *argv, "--out", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["estimate"]["steps"] == 600.0
+    assert "4 runs to train: about 15 min here (steps 10 min, start-up 88 s, measuring on the way 88 s, " in printed.err
+    # One run is trained and measured, another is trained.
+    for job, files in zip(jobs, ((".json",), ()), strict=False):
+        job.folder.mkdir(parents=True)
+        (job.folder / "summary.json").write_text("{}")
+        for ending in files:
+            measured = {"command": job.measuring, "figures": {}}
+            job.folder.with_name(job.folder.name + ending).write_text(json.dumps(measured))
+    left = planning.estimate(wanted, plan, jobs)
+    assert left["measuring at the end"] == 3 * 30.0
+    assert left["start-up"] == 10.0 + (2 * 10 + 1.0) + (2 * 10 + 3.0)
+    assert left["measuring on the way"] == 2 * 22.0
+
+
+def test_what_can_not_be_told_beforehand_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request("--epochs", "5", "--protocol", "knn,finetune")
+    known = {name: replace(one, unknown=("finetune",)) for name, one in BESIDES.items()}
+    monkeypatch.setattr(planning, "timed", lambda *_: Timing({"random": 1.0, "hardest": 2.0}, 0.0, 4, True, known))
+    plan = planning.planned(wanted, tmp_path / "out")
+    jobs = list(planning.jobs_of(wanted, plan, tmp_path / "runs"))
+    assert list(planning.in_lines(wanted, plan, jobs, tmp_path))[-1].endswith(", besides what finetune will take")
+    for arm in plan["arms"].values():  # as versions before this one left it
+        del arm["besides"]
+    assert list(planning.in_lines(wanted, plan, jobs, tmp_path))[-1].endswith(" here, besides start-up and measuring")
+
+
+def test_what_runs_take_besides_steps_is_timed(made: Made) -> None:
+    plan = json.loads((made.folder / "plan.json").read_text())
+    for arm in plan["arms"].values():
+        besides = arm["besides"]
+        assert besides["start"] > 0.1  # of a process
+        assert besides["evaluation"] > 0
+        assert besides["measurement"] == 0  # TINY asks for none
+        assert besides["unknown"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "measured", "evaluated", "unknown"),
+    [
+        (["--knn-epochs", "1"], True, True, ()),
+        (["--knn-epochs", "1", "--protocol", "knn,linear,rankme", "--linear.epochs", "1"], True, True, ("rankme",)),
+        (["--labelled", "shapes:60", "--protocol", "finetune"], False, False, ("finetune",)),
+        (["--protocol", "linear", "--linear.augment", "true"], False, False, ("linear",)),
+    ],
+)
+def test_measuring_is_timed_in_small(
+    more: list[str], measured: bool, evaluated: bool, unknown: tuple[str, ...]
+) -> None:
+    wanted = request("--epochs", "2", *more)
+    arms = {arm.name: arm.options for arm in wanted.arms}
+    found = timing.time_arms(arms, 1, ["run", *planning.measuring(wanted)])
+    assert list(found.besides) == ["random", "hardest"]
+    for besides in found.besides.values():
+        assert (besides.measurement > 0, besides.pixels > 0) == (measured, measured)
+        assert (besides.evaluation > 0) == evaluated
+        assert besides.unknown == unknown
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 10), (10, 10), (25, 10), (20, 10), (3, 1), (5, 0)])
+def test_measurements_are_counted_as_they_are_made(epochs: int, every: int) -> None:
+    """As ``Monitor`` says that they are due, of 4 steps an epoch."""
+    monitor = cast(Monitor, SimpleNamespace(every=every, epochs=epochs, steps_per_epoch=4))
+    assert planning.measurements(epochs, every) == sum(Monitor.due(monitor, done) for done in range(4 * epochs + 1))
+
+
 def test_a_dry_run_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "timed", lambda arms, _: Timing(dict.fromkeys(arms, 1.0), 0.0, 4))
+    monkeypatch.setattr(planning, "timed", lambda arms, *_: Timing(dict.fromkeys(arms, 1.0), 0.0, 4))
     assert main(["compare", *TINY, "--epochs", "4", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "2 arms, seeds 0, 1, 2" in said

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from hardviews.commands import exporting, formats
 from hardviews.commands.export import ExportOptions
 from hardviews.commands.subjects import find_subject
 from hardviews.data.sources import open_source
+from hardviews.errors import InputError
 from hardviews.evaluation.features import encoded
 from hardviews.networks import exports
 from hardviews.networks.backbones import Built
-from hardviews.networks.exports import TORCHVISION, for_torchvision, vit_name
+from hardviews.networks.exports import TORCHVISION, check_torchvision, for_torchvision, vit_name
 from hardviews.training import checkpoint
 
 SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8 --backbone resnet18"
@@ -229,6 +231,34 @@ def test_torchvision_has_these_under_these_names_and_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        (
+            "resnet18",
+            {"channels": [8, 8, 16, 16]},
+            "channels [8, 8, 16, 16]: its layer1.0.conv1.weight is 64x64x3x3, and",
+        ),
+        (
+            "resnet18",
+            {"layers": [2, 2, 2, 1]},
+            "layers [2, 2, 2, 1]: its layer4.1.conv1.weight is 512x512x3x3, and here m",
+        ),
+        ("resnet18", {"stem_type": "deep"}, "stem_type deep: its conv1.weight is 64x3x7x7, and here missing"),
+        ("vit_base_patch16_224", {"depth": 11}, "depth 11: its encoder.layers.encoder_layer_11"),
+        ("vit_base_patch16_224", {"embed_dim": 48}, "embed_dim 48: its class_token is 1x1x768, and here 1x1x48"),
+        ("resnet18", {"drop_path_rate": 0.1}, None),
+        ("vit_base_patch16_224", {}, None),
+    ],
+)
+def test_other_widths_and_depths_than_torchvisions(name: str, arguments: dict[str, Any], says: str | None) -> None:
+    with torch.device("meta"):
+        backbone = timm.create_model(name, num_classes=0, **arguments)
+    built = Built(backbone, name, arguments, cifar_stem=False)
+    with nullcontext() if says is None else pytest.raises(InputError, match=re.escape(says or "")):
+        check_torchvision(built, 224)
+
+
+@pytest.mark.parametrize(
     ("line", "says"),
     [
         ("RUN --format timm", "out: give --out"),
@@ -236,7 +266,11 @@ def test_torchvision_has_these_under_these_names_and_shapes(name: str) -> None:
         ("RUN --out out --format keras", "not one of timm, torchvision, safetensors, onnx"),
         ("RUN --out FULL --format timm", "is not empty"),
         ("RUN --out FILE --format timm", "is a file"),
-        ("RUN --out out --format torchvision", "torchvision's resnet18 is of another structure"),
+        (
+            "RUN --out out/of/the/way --format torchvision",
+            "torchvision's resnet18 has not this backbone's channels [8, 8, 16, 16], layers [1, 1, 1, 1]: its "
+            "layer1.0.conv1.weight is 64x64x3x3, and here 8x64x3x3; give --format timm, safetensors or onnx",
+        ),
         ("resnet26 --pretrained false --out out --format torchvision", "torchvision has no resnet26"),
         ("RUN --out out --format timm --checkpoint c.pth", "which has its own"),
         ("RUN --out out --format timm --crop 2", "crop: 2"),

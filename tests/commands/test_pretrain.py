@@ -256,6 +256,21 @@ def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text()) == summary
 
 
+@pytest.mark.parametrize("batch", ["--batch-size 1", "--batch-size 3 --accumulate 3"])
+def test_a_forward_of_one_image_is_refused_for_bn_alone(
+    batch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    line = ["pretrain", *VIT.split(), "--data", "shapes:6", "--epochs", "4", "--knn-epochs", "0", *batch.split()]
+    assert main([*line, "--method.bn_in_head", "true", "--out", str(run)]) == 2
+    assert "leaves one image to a forward, and the BN of this network needs two" in capsys.readouterr().err
+    assert not run.exists()
+    assert main([*line, "--out", str(run)]) == 0
+    assert "collapse?" not in capsys.readouterr().out  # one image is always like itself
+    assert {row["skipped"] for row in rows(run)} == {"0"}
+    assert main([*line, "--doctor", "--out", str(tmp_path / "other")]) == 0
+
+
 def test_what_steps_that_choose_nothing_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every third step has costs, every other none; what is shown is of one that has."""
     run = tmp_path / "run"
@@ -307,7 +322,7 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --decode-size -3", "decode-size"),
         ("--data shapes:64 --warmup-epochs 200", "warmup-epochs"),
         ("--data shapes:64 --knn-temperature 0", "knn-temperature"),
-        ("--data shapes:64 --batch-size 1", "BN needs two"),
+        ("--data shapes:64 --batch-size 1", "the BN of this network needs two"),
         ("--data shapes:64 --method.dim -3", "method.dim -3"),
         ("--data shapes:64 --method .Foo", "method '.Foo'"),
         ("--data shapes:64 --backbone resnet18.foo", "unknown backbone"),
@@ -337,8 +352,11 @@ def test_a_run_folder_of_another_configuration_is_refused(tmp_path: Path, capsys
     run = tmp_path / "run"
     assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --knn-epochs 0 --out {run}") == 0
     before = state(run)
-    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --out {run}") == 2
-    assert "epochs is 1 there and 2 here" in capsys.readouterr().err
+    more = "--backbone.channels 8,8,16,32 --plan.scale 0.5,1 --method.predictor-dim 4 --knn-epochs 0"
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 2 {more} --out {run}") == 2
+    error = capsys.readouterr().err
+    assert "another configuration: --method.predictor-dim is 8 there and 4 here, --plan.scale is " in error
+    assert "--backbone.channels is 8,8,16,16 there and 8,8,16,32 here, --epochs is 1 there and 2 here; give" in error
     assert_equal(before, state(run))
 
 

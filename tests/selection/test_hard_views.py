@@ -169,6 +169,24 @@ def test_targets_of_the_kept_views_are_handed_on() -> None:
     assert torch.equal(choice.targets.features[1, 2], features[choice.ids[1, 2], 2])
 
 
+@pytest.mark.parametrize("policy", ["hardest", "easiest", "random", "sampled(8)", "lowest_iou", "highest_iou"])
+@pytest.mark.parametrize("plan", [*brute.PLANS, brute.DINO])
+def test_of_no_images_no_views_are_kept(plan: ViewPlan, policy: str) -> None:
+    """Where a filter has left nothing of a batch. What policies draw is drawn, so that processes stay in step."""
+    candidates, views = labelled(plan, 0), brute.views_of(plan, 0)
+    hard, other = HardViews(no_score, plan, policy), HardViews(lambda _: brute.random_costs(plan, 5, 0), plan, policy)
+    choice = hard.choose(candidates, views)
+    assert torch.equal(choice.ids, brute.first_best(brute.random_costs(plan, 0, 0), plan))  # [K, 0]
+    other.choose(labelled(plan, 5), brute.views_of(plan, 5))
+    assert torch.equal(hard.generator.get_state(), other.generator.get_state())
+    if "iou" not in policy:
+        assert [view.shape for view in hard(candidates)] == [(0, 4 + slot, 2) for slot in plan.slot_of_kept()]
+    if policy == "hardest":
+        costs = pairwise(nn.Linear(6, 4), cosine)([torch.empty(0, 6) for _ in range(plan.targets)])
+        assert isinstance(costs, Costs)
+        assert costs.cross.shape == (plan.targets, plan.targets, 0)
+
+
 def test_half_precision_costs_are_totalled_in_float32() -> None:
     cross = torch.rand(4, 4, 3)
     choice = HardViews(lambda _: Costs(cross.bfloat16())).choose(labelled(brute.PAIRS, 3))

@@ -6,8 +6,8 @@ import torch
 from hardviews.errors import InputError
 from hardviews.selection import search
 from hardviews.selection.costs import Costs
-from hardviews.selection.policies import easiest
-from hardviews.selection.search import hardest_ids, mean_total
+from hardviews.selection.policies import easiest, sampled
+from hardviews.selection.search import hardest_ids, mean_total, totals
 from hardviews.views.plan import ViewPlan
 from tests.selection import brute_force as brute
 
@@ -50,6 +50,16 @@ def test_dino_plan_equals_all_51480_combinations(own: bool) -> None:
     costs = brute.random_costs(brute.DINO, 2, 1, own=own)
     totals = brute.every_total(costs, brute.DINO)
     torch.testing.assert_close(costs.total(hardest_ids(costs, brute.DINO)), totals.amax(0))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("plan", [*brute.PLANS, brute.DINO])
+def test_no_images_are_no_fault(plan: ViewPlan, own: bool) -> None:
+    costs = brute.random_costs(plan, 0, 0, own=own)
+    for chosen in (hardest_ids(costs, plan), sampled(8)(costs, plan, None, GENERATOR)):
+        assert torch.equal(chosen, brute.first_best(costs, plan))
+        assert costs.total(chosen).shape == mean_total(costs, plan).shape == (0,)
+    assert totals(costs, brute.every_combination(plan)[:9]).shape[1] == 0
 
 
 @pytest.mark.parametrize("plan", brute.PLANS, ids=IDS)

@@ -37,7 +37,7 @@ def test_another_configuration_is_refused_naming_what_differs(tmp_path: Path) ->
     with pytest.raises(InputError, match="epochs is 3 there and 4 here") as caught:
         folder.check(CONFIG | {"epochs": 4}, 0)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="backbone"):
+    with pytest.raises(InputError, match="--backbone is resnet18 there and resnet34 here; give another folder"):
         folder.check(CONFIG | {"backbone": {"name": "resnet34"}}, 0)
 
 

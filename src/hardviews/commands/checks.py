@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hardviews.commands.fixed_batch import Learned
-from hardviews.commands.planning import duration
+from hardviews.commands.planning import duration, measurements
+from hardviews.commands.rehearsing import Rehearsal
 from hardviews.commands.sampling import Sample
+from hardviews.commands.saying import several
 from hardviews.commands.timing import Timing
 from hardviews.commands.trials import Trials
 from hardviews.data.decode import printable
 from hardviews.training.memory import in_words
 from hardviews.training.options import PretrainOptions
 
+DATA_FIRST = "other pictures (see content), before anything else is changed"
 NAMED = 3  # of many, how many are named
 TIGHT = 0.8  # of the memory: measurements on the way and fragments need some
 # Of the weights' length, in one step. The loss of networks with BN falls at absurd rates too; but the methods' own
@@ -22,6 +25,9 @@ TIGHT = 0.8  # of the memory: measurements on the way and fragments need some
 LARGE_CHANGE, ABSURD_CHANGE = 0.2, 0.5
 LEAST_FALL = 0.005  # of the loss's size, or of 1 where that is less; without learning it stays as it is, bit for bit
 WAITING = 0.2  # of the time
+# With nine steps an epoch, less than a tenth of the images is ever left over. Schedules go by epochs (warm-up, the
+# layer that DINO freezes for the first), which are over at once where they have less than a few steps.
+LEFT_OUT, FEWEST_STEPS = 0.1, 4
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,10 @@ def check_data(sample: Sample, image_size: int, tolerance: float) -> Check:
     sides = sorted(min(picture.shape[:2]) for picture in sample.pictures)
     bad = sample.unreadable
     figures = {"sampled": len(sample), "unreadable": dict(bad), "shorter_sides": [*sides[:1], *sides[-1:]]}
-    says = f"{len(sides)} of {len(sample)} pictures decode"
+    says = f"{len(sides)} of {several(len(sample), 'picture')} decode"
     if sides:
         longest = max(max(picture.shape[:2]) for picture in sample.pictures)
-        says += f"; as decoded their sides are {sides[0]} to {longest} px"
+        says += f"; as decoded their sides are {f'{sides[0]} to ' if sides[0] < longest else ''}{longest} px"
     if bad:
         some = [f"{printable(path)} ({reason})" for path, reason in list(bad.items())[:NAMED]]
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
@@ -67,36 +73,74 @@ def check_data(sample: Sample, image_size: int, tolerance: float) -> Check:
     return Check("data", "ok", says, figures=figures)
 
 
-def check_learning(learned: Learned) -> Check:
-    """Whether the loss on one batch falls at the run's peak rate."""
+def check_epoch(images: int, options: PretrainOptions, shares: int) -> Check:
+    """Whether there are enough images for the batch.
+
+    Args:
+        images: of the data.
+        options: of the run.
+        shares: equal parts that a batch is made of, by processes and micro-batches.
+    """
+    batch = options.images_per_step
+    steps, left = divmod(images, batch)
+    says = f"{several(steps, 'step')} of {batch:,} images"
+    if left:
+        says += f"; {left:,} of {images:,} images ({left / images:.1%}) are left over in every epoch, others each time"
+    figures = {"steps": steps, "images": images, "left_over": left}
+    if steps >= FEWEST_STEPS and left <= LEFT_OUT * images:
+        return Check("epoch", "ok", says, figures=figures)
+    smaller = smaller_batch(images, batch, shares)
+    remedy = "more pictures"
+    if smaller:
+        remedy = f"--batch-size {smaller} ({images // smaller} steps, {images % smaller:,} left over); {remedy}"
+    return Check("epoch", "warning", says, remedy, figures)
+
+
+def smaller_batch(images: int, batch: int, shares: int) -> int | None:
+    """The largest batch that has steps enough and leaves few images over, eights to a share if there is one."""
+    for unit in (8 * shares, 2 * shares):
+        for size in range(min(batch, images // FEWEST_STEPS) // unit * unit, 0, -unit):
+            if images % size <= LEFT_OUT / 2 * images:
+                return size
+    return None
+
+
+def check_learning(learned: Learned, data_at_fault: bool = False) -> Check:
+    """Whether the loss on one batch falls at the run's peak rate.
+
+    Args:
+        learned: of a few steps.
+        data_at_fault: something is wrong with the pictures, which is then the likeliest reason.
+    """
     first, end, change = learned.losses[0], learned.end, max(learned.changes)
-    steps = f"{len(learned.losses)} steps at the peak rate"
+    steps = f"{several(len(learned.losses), 'step')} at the peak rate"
     says = f"loss on one batch of {learned.images}: {first:.3f} to {end:.3f} in {steps}"
     figures = {"loss_first": first, "loss_end": end, "steps": len(learned.losses), "largest_change": change}
     if not learned.finite:
         says = f"the loss on one batch is not finite after {steps}"
-        return Check("learning", "failed", says, "a lower --lr; --precision 32-true")
+        return Check("learning", "failed", says, DATA_FIRST if data_at_fault else "a lower --lr; --precision 32-true")
     moved = f"a step changes the weights by up to {change:.2g} times their length"
     if change > ABSURD_CHANGE:
         return Check("learning", "failed", f"{says}; {moved}", "a lower --lr", figures)
     if first - end < LEAST_FALL * max(abs(first), 1.0):
         still = "the weights hardly move" if change < 1e-5 else moved
         remedy = "a higher --lr" if change < 1e-4 else "a lower --lr; the method's loss"
+        remedy = DATA_FIRST if data_at_fault else remedy
         return Check("learning", "failed", f"{says}: it does not fall; {still}", remedy, figures)
     if change > LARGE_CHANGE:
         return Check("learning", "warning", f"{says}; {moved}", "a lower --lr, more --warmup-epochs", figures)
     return Check("learning", "ok", says, figures=figures)
 
 
-def check_gradients(learned: Learned) -> Check:
-    """Whether gradients reach every part of the method that is to be trained."""
+def check_gradients(learned: Learned, data_at_fault: bool = False) -> Check:
+    """Whether gradients reach every part of the method that is to be trained; arguments as of ``check_learning``."""
     trainable, missing = (Counter(name.partition(".")[0] for name in n) for n in (learned.trainable, learned.unreached))
     dead = [part for part in trainable if missing[part] == trainable[part]]
     figures = {"trainable": len(learned.trainable), "unreached": learned.unreached}
     if dead:
         says, remedy = (
             f"reach nothing of {', '.join(dead)}",
-            "the method's forward: detach, no_grad, or a part it leaves out",
+            DATA_FIRST if data_at_fault else "the method's forward: detach, no_grad, or a part it leaves out",
         )
         return Check("gradients", "failed", says, remedy, figures)
     if learned.unreached:
@@ -115,11 +159,11 @@ def check_memory(trials: Trials, images: int, there: int, on_gpu: bool) -> Check
     remedy = "a smaller --batch-size (auto finds the largest), --accumulate, a smaller --score-resolution"
     place = "of the GPU's memory" if on_gpu else "of memory"
     if trials.too_large:
-        says = f"a step of {trials.too_large} images ran out {place}; {in_words(there)} are free"
+        says = f"a step of {several(trials.too_large, 'image')} ran out {place}; {in_words(there)} are free"
         return Check("memory", "failed", says, remedy, {"available_bytes": there})
     need, largest = trials.memory(images), trials.taken[-1].images
     how = "" if largest >= images else f", judging by steps of up to {largest}"
-    says = f"a step of {images} images takes up to {in_words(need)} {place}{how}; {in_words(there)} are free"
+    says = f"a step of {several(images, 'image')} takes up to {in_words(need)} {place}{how}; {in_words(there)} are free"
     figures = {"peak_bytes": need, "available_bytes": there, "measured_up_to": largest}
     verdict: Literal["ok", "warning", "failed"] = "ok"
     if need > TIGHT * there:
@@ -156,21 +200,36 @@ def check_speed(step: dict[str, float], data: float, images: int, processes: int
 
 def check_finite(trials: Trials) -> Check:
     """Whether steps can be taken at all."""
-    sizes = f"{trials.taken[0].images} to {trials.taken[-1].images} images"
+    first, last = trials.taken[0].images, trials.taken[-1].images
+    sizes = several(last, "image") if first == last else f"{first} to {last} images"
     if all(trial.finite for trial in trials.taken):
         return Check("steps", "ok", f"views drawn, scored, chosen and trained on, of {sizes}: all figures finite")
     says = f"of steps of {sizes}, a loss, cost or gradient is not finite before anything is trained"
     return Check("steps", "failed", says, "--precision 32-true; the weights of --init; the method's loss")
 
 
-def check_time(step: dict[str, float], data: float, steps_per_epoch: int, options: PretrainOptions) -> Check:
-    """How long the whole run will take; arguments as of ``check_speed``."""
+def check_time(
+    step: dict[str, float], data: float, steps_per_epoch: int, options: PretrainOptions, measured: Rehearsal | None
+) -> Check:
+    """How long the whole run will take.
+
+    Args:
+        step, data: as of ``check_speed``.
+        steps_per_epoch: of all processes together.
+        options: of the run.
+        measured: of the measurements on the way; None: there are none.
+    """
     timing = Timing({"run": sum(step.values())}, data, steps_per_epoch, options.workers > 0)
-    seconds = options.epochs * timing.epoch("run")
-    says = f"{options.epochs} epochs of {steps_per_epoch:,} steps: about {duration(seconds)}, besides measurements"
-    says += " and what processes tell each other" if options.devices * options.nodes > 1 else ""
+    training, count = options.epochs * timing.epoch("run"), measurements(options.epochs, options.knn_epochs)
+    measuring = count * measured.each + measured.pixels if measured else 0.0
+    says = f"{several(options.epochs, 'epoch')} of {several(steps_per_epoch, 'step')}"
+    says += f" and {several(count, 'measurement')}" if measured else ""
+    says += f": about {duration(training + measuring)}"
+    says += f", {duration(measuring)} of it to measure" if measured else ""
+    says += ", besides what processes tell each other" if options.devices * options.nodes > 1 else ""
     says += ", without --compile" if options.compile else ""
-    return Check("time", "ok", says, figures={"seconds": seconds})
+    figures = {"seconds": training + measuring, "seconds_measuring": measuring}
+    return Check("time", "ok", says, figures=figures)
 
 
 def check_disk(need: int, free: int, place: str) -> Check:

@@ -22,11 +22,13 @@ from hardviews.commands.planning import (
     check_labels,
     default_folder,
     earlier,
+    estimate,
     in_lines,
     jobs_of,
     planned,
 )
 from hardviews.commands.running import Job
+from hardviews.commands.saying import several
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
 
@@ -65,7 +67,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         say(line)
     if dry:
         if as_json:
-            print(json.dumps(plan, indent=2))
+            print(json.dumps(plan | {"estimate": estimate(request, plan, jobs)}, indent=2))
         return plan
     failed = carried_out(jobs, say)
     timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
@@ -110,7 +112,7 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
     failed: list[str] = []
     elsewhere = 0
     for number, job in enumerate(jobs, 1):
-        name = f"[{number}/{len(jobs)}] {job.arm}, {job.epochs} epochs, seed {job.seed}"
+        name = f"[{number}/{len(jobs)}] {job.arm}, {several(job.epochs, 'epoch')}, seed {job.seed}"
         known = job.figures() is not None and job.summary() is not None
         try:
             with shown_progress() as progress:
@@ -134,7 +136,7 @@ def lacking(jobs: Sequence[Job], runs: Sequence[arms.Run]) -> list[str]:
     """Of which arms runs are not there, a sentence each: what is said of these is of fewer seeds than planned."""
     planned, there = (Counter((one.arm, one.epochs) for one in some) for some in (jobs, runs))
     return [
-        f"Not finished: {arm}, {epochs} epochs: {there[arm, epochs]} of {count} runs are there."
+        f"Not finished: {arm}, {several(epochs, 'epoch')}: {there[arm, epochs]} of {count} runs are there."
         for (arm, epochs), count in planned.items()
         if there[arm, epochs] < count
     ]

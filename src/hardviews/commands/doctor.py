@@ -9,21 +9,34 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.text import Text
 
 from hardviews.commands import checks
 from hardviews.commands.batch_size import settle_batch_size
 from hardviews.commands.checks import Check
+from hardviews.commands.contents import check_contents, contents_of
 from hardviews.commands.fixed_batch import STEPS, learn
+from hardviews.commands.planning import duration
 from hardviews.commands.processes import shared_by
+from hardviews.commands.rehearsing import Rehearsal, rehearse
 from hardviews.commands.sampling import sampled
+from hardviews.commands.saying import several
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import seconds_to_make
-from hardviews.commands.training_run import CHECKPOINT_COPIES, config_of, in_memory, run_folder_name
+from hardviews.commands.training_run import (
+    CHECKPOINT_COPIES,
+    check_norms,
+    config_of,
+    in_memory,
+    run_folder_name,
+    uses_batch_statistics,
+)
 from hardviews.commands.trials import grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.commands.view_sheet import Onlooker, view_sheet
 from hardviews.data.held import is_held
@@ -31,7 +44,8 @@ from hardviews.data.loader import Loader, bounds_for, moved, steps_per_epoch
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.errors import InputError, RunError
-from hardviews.training.memory import available
+from hardviews.methods.base import Method
+from hardviews.training.memory import available, is_out_of_memory
 from hardviews.training.options import PretrainOptions
 from hardviews.training.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
@@ -70,7 +84,7 @@ def diagnose(options: PretrainOptions, as_json: bool = False) -> None:
 
 def examine(options: PretrainOptions) -> Iterator[Check]:
     """Every check, as it is done; those that make no sense after one that failed are left out."""
-    source, _ = open_training(options)
+    source, test = open_training(options)
     if isinstance(source, Stream):
         options = replace(options, epoch_images=len(source), telemetry=0)
     options, method = settle(options, source)
@@ -78,16 +92,22 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         options = settle_batch_size(options)
         yield Check("batch-size", "ok", f"auto is {options.batch_size}", figures={"batch_size": options.batch_size})
     devices, nodes = shared_by(options)
+    check_norms(method, options, devices * nodes)
     per_epoch = steps_per_epoch(source, options.images_per_step)
     share = options.images_per_step // (devices * nodes)
+    if uses_batch_statistics(method):  # GPUs share the statistics of single images, and one alone has no more
+        share = max(share, 2 * options.accumulate)
     name = options.out or str(run_folder_name(options, "doctor"))
     yield from check_folder(options, RunFolder(Path(name)), sum(p.numel() for p in method.parameters()))
+    yield checks.check_epoch(len(source), options, devices * nodes * options.accumulate)
 
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
     yield checks.check_data(sample, options.image_size or 0, options.max_unreadable)
     if not sample.pictures:
         return
+    content = check_contents(contents_of(sample))
+    yield content
 
     fabric, seen, own = lone_fabric(options), Onlooker(), deepcopy(method)
     there = available(fabric.device, devices)
@@ -102,11 +122,13 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         return
     del step, method
 
+    measuring, rehearsal = check_measuring(options, source, test, own, fabric)
+    yield measuring
     images = int(SECONDS / STEPS * trials.taken[-1].images / trials.taken[-1].whole)
-    images = min(max(images, FEW), MANY, max(share, 2))
+    images = min(max(images, FEW), MANY, share)
     learned = learn(replace(options, compile=False), own, fabric, sample, images, SECONDS)
-    yield checks.check_learning(learned)
-    yield checks.check_gradients(learned)
+    yield checks.check_learning(learned, content.verdict != "ok")
+    yield checks.check_gradients(learned, content.verdict != "ok")
 
     try:
         data = seconds_of_data(options, source, share, fabric.device)
@@ -115,7 +137,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         return
     seconds = trials.seconds(share)
     yield checks.check_speed(seconds, data, share, devices * nodes, options)
-    yield checks.check_time(seconds, data, per_epoch, options)
+    yield checks.check_time(seconds, data, per_epoch, options, rehearsal)
 
 
 def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -> Iterator[Check]:
@@ -141,8 +163,31 @@ def check_views(seen: Onlooker, plan: ViewPlan, file: Path) -> Check:
         view_sheet(seen.chosen, plan).save(file)
     except OSError as error:
         return Check("views", "warning", f"{file} can't be written: {error.strerror}", "another --out")
-    says = f"{file} shows {len(seen.chosen.images)} pictures and the views drawn of them: look at it"
+    says = f"{file} shows {several(len(seen.chosen.images), 'picture')} and the views drawn of them: look at it"
     return Check("views", "ok", says, figures={"file": str(file)})
+
+
+def check_measuring(
+    options: PretrainOptions, source: ImageSource | Stream, test: ImageSource | None, own: Method[Any], fabric: Fabric
+) -> tuple[Check, Rehearsal | None]:
+    """Whether the backbone can be measured on the way, by measuring a batch of images as training will."""
+    reason = "--knn-epochs is 0"
+    if options.knn_epochs:
+        reason = "streams have no labels" if isinstance(source, Stream) else f"{source.name} has no labels"
+    if not options.knn_epochs or isinstance(source, Stream) or source.labels is None:
+        return Check("measuring", "ok", f"nothing is measured on the way: {reason}"), None
+    backbone = own.get_submodule(own.evaluated).to(fabric.device)
+    try:
+        found = rehearse(options, source, test, backbone, own.plan, fabric)
+    except (InputError, RunError, RuntimeError, MemoryError, TypeError, ValueError) as error:
+        where = f"out of memory on {fabric.device}" if is_out_of_memory(error) else " ".join(str(error).split())[:300]
+        says = f"the kNN accuracy of a batch of images can't be measured: {where or type(error).__name__}"
+        return Check("measuring", "failed", says, "--knn-epochs 0, which measures nothing on the way"), None
+    says = (
+        f"the kNN accuracy of {several(found.images, 'image')} can be measured; all take about {duration(found.each)}"
+    )
+    figures = {"images": found.images, "seconds": found.each, "seconds_pixels": found.pixels}
+    return Check("measuring", "ok", says, figures=figures), found
 
 
 def seconds_of_data(options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device) -> float:

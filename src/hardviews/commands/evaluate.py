@@ -1,7 +1,7 @@
 """``hardviews evaluate``: what a backbone is worth on labelled data."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hardviews.commands.parsing import Parser, summary, value_before_parsing
 from hardviews.errors import InputError
@@ -75,6 +75,18 @@ def listed(names: str) -> list[str]:
 
 def run(argv: list[str]) -> None:
     """Parses a command line and measures."""
+    target, options, settings, as_json = parse(argv)
+    from hardviews.commands.measuring import evaluate
+
+    evaluate(target, options, settings, as_json)
+
+
+def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, Any]], bool]:
+    """What is to be measured, how, the settings of every protocol asked for, and whether to print JSON.
+
+    Raises:
+        InputError: an option is unknown or does not fit, or no data is named.
+    """
     wanted = value_before_parsing(argv, "--protocol")
     helps = any(argument in ("-h", "--help") for argument in argv)
     parser = Parser(
@@ -94,6 +106,4 @@ def run(argv: list[str]) -> None:
     settings = {name: given.pop(name, None) or {} for name in names}
     if (given["data"] is None) == (given["on"] is None):
         raise InputError("data: give --data, labelled images to measure on, or --on, names of torchvision's data sets")
-    from hardviews.commands.measuring import evaluate
-
-    evaluate(target, EvaluateOptions(**given), settings, as_json)
+    return target, EvaluateOptions(**given), settings, as_json

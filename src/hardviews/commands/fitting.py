@@ -10,10 +10,11 @@ import torch
 
 from hardviews.commands.processes import started
 from hardviews.commands.sampling import Sample, sampled
+from hardviews.commands.saying import several
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import AHEAD
-from hardviews.commands.training_run import in_memory
+from hardviews.commands.training_run import in_memory, uses_batch_statistics
 from hardviews.commands.trials import Trials, grow, lone_fabric, trial_step
 from hardviews.data.held import RESIDENT_BYTES, is_held
 from hardviews.data.loader import bounds_for
@@ -47,7 +48,8 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     on_cpu = fabric.device.type == "cpu"
     if not sample.pictures:
         raise InputError(f"batch-size: auto needs pictures, and none of {len(sample)} could be read; see --doctor")
-    shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.accumulate)
+    least = 2 if uses_batch_statistics(method) else 1
+    shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.accumulate, least)
     there = available(fabric.device, devices)
     most = round(PART * there) - kept_besides(settled, source, method, sample, fabric.device, devices * nodes)
     step = trial_step(replace(settled, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)
@@ -57,9 +59,9 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     return share * devices * nodes, why
 
 
-def shares_of(images: int, processes: int, parts: int) -> list[int]:
-    """What may be a process's share of a batch of at most so many images: doubling, no part of it less than two."""
-    shares = [2 * parts]
+def shares_of(images: int, processes: int, parts: int, least: int) -> list[int]:
+    """What may be a process's share of a batch of at most so many images: doubling, no part of it below ``least``."""
+    shares = [least * parts]
     while 2 * shares[-1] * processes <= images:
         shares.append(2 * shares[-1])
     return shares
@@ -99,7 +101,7 @@ def largest(shares: list[int], trials: Trials, most: int, waiting: int = 0) -> i
     fitting = [s for s in shares if s < end and trials.taken and trials.memory(s) + waiting * s <= most]
     if not fitting:
         raise InputError(
-            f"batch-size: not even {shares[0]} images fit in {in_words(most)}; give a smaller image-size or "
-            "backbone, fewer views or a smaller score-resolution"
+            f"batch-size: there is no room for {several(shares[0], 'image')} in {in_words(most)}; give a smaller "
+            "image-size or backbone, fewer views or a smaller score-resolution"
         )
     return fitting[-1]

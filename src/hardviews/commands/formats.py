@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hardviews.commands.subjects import Subject
 from hardviews.errors import InputError
 from hardviews.networks.backbones import Built
-from hardviews.networks.exports import OPSET, for_torchvision, timm_config, weights_of, write_onnx
+from hardviews.networks.exports import OPSET, apart, for_torchvision, timm_config, weights_of, write_onnx
 
 WEIGHTS = "model.safetensors"
 GRAPH = "model.onnx"
@@ -69,7 +69,7 @@ def to_timm(subject: Subject, images: Mapping[str, Any], dimension: int, folder:
 def to_safetensors(subject: Subject, images: Mapping[str, Any], dimension: int, folder: Path) -> Exported:
     """The state dictionary, and timm's ``config.json``."""
     built = subject.built
-    save_file(weights_of(built.backbone), folder / WEIGHTS, {"format": "pt"})
+    write_weights(weights_of(built.backbone), folder)
     config = timm_config(built, images, dimension)
     model = timm.create_model(built.architecture, num_classes=0, **built.arguments)
     stem = give_stem(model, built)
@@ -86,18 +86,14 @@ def to_safetensors(subject: Subject, images: Mapping[str, Any], dimension: int, 
 
 
 def to_torchvision(subject: Subject, images: Mapping[str, Any], dimension: int, folder: Path) -> Exported:
-    """For ``torchvision.models``, by its names of weights."""
+    """For ``torchvision.models``, by its names of weights, of what ``check_torchvision`` lets pass."""
     built = subject.built
     there = for_torchvision(built, subject.preprocessing.image_size)
-    save_file(there.weights, folder / WEIGHTS, {"format": "pt"})
+    write_weights(apart(there.weights), folder)
     model = getattr(torchvision.models, there.name)(**there.arguments)
     setattr(model, there.classifier, nn.Identity())
     stem = give_stem(model, built)
-    try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise InputError(f"format: torchvision's {there.name} is of another structure: {reason[:160]}") from error
+    model.load_state_dict(load_file(folder / WEIGHTS))
     arguments = ", ".join(f"{name}={value!r}" for name, value in there.arguments.items())
     code = (
         "import torchvision\nfrom safetensors.torch import load_file\nfrom torch import nn\n\n"
@@ -114,6 +110,15 @@ def to_torchvision(subject: Subject, images: Mapping[str, Any], dimension: int, 
     if stem:
         config["stem"] = "cifar: conv1 is 3x3 of stride 1, maxpool is the identity; see README.md"
     return Exported("pytorch", config, code, model.eval())
+
+
+def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes ``WEIGHTS`` with the permissions of any new file; safetensors gives its own that only the owner reads."""
+    file = folder / WEIGHTS
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(weights, file, {"format": "pt"})
+    file.chmod(mode)
 
 
 def to_onnx(subject: Subject, images: Mapping[str, Any], dimension: int, folder: Path) -> Exported:

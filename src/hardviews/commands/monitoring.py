@@ -17,6 +17,11 @@ from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
 
+def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
+    """How images are made ready to be measured, of settled options."""
+    return Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
+
+
 def create_evaluate(
     options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
 ) -> Evaluate | None:
@@ -24,7 +29,7 @@ def create_evaluate(
     labelled."""
     if source.labels is None:
         return None
-    preprocessing = Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
+    preprocessing = preprocessing_of(options, plan)
 
     def evaluate(backbone: nn.Module, pixels: bool, on_batch: Callable[[int], None]) -> Mapping[str, float]:
         def features(of: ImageSource) -> Features:

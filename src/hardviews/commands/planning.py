@@ -1,6 +1,7 @@
 """The plan of a comparison: what an epoch of every arm takes, and the runs that follow from it."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,10 +13,12 @@ from typing import Any
 from hardviews.commands.compare import Arm, Request
 from hardviews.commands.evaluate import listed
 from hardviews.commands.running import Job
+from hardviews.commands.saying import several
 from hardviews.commands.sources import opened
-from hardviews.commands.timing import Timing, time_arms
+from hardviews.commands.timing import Besides, Timing, time_arms
 from hardviews.commands.training_run import run_folder_name
 from hardviews.errors import InputError, RunError
+from hardviews.training.differences import differences, in_words
 from hardviews.training.run_folder import FREE, plain
 
 PLAN, LOCK = "plan.json", "plan.lock"
@@ -44,26 +47,27 @@ def planned(request: Request, folder: Path) -> Plan:
     plan = earlier(folder)
     arms, per_epoch = plan.get("arms", {}), plan.get("steps_per_epoch", 0)
     for arm in request.arms:
-        there, here = arms.get(arm.name, {}).get("settings"), settings_of(arm)
-        differing = sorted(key for key in here if there is not None and there.get(key) != here[key])
+        differing = differences(arms[arm.name]["settings"], settings_of(arm)) if arm.name in arms else []
         if differing:
-            key = differing[0]
             raise InputError(
-                f"out: {folder} holds another comparison: {key.replace('_', '-')} of {arm.name} is "
-                f"{there.get(key)} there and {here[key]} here; give another folder"
+                f"out: {folder} holds another comparison: of {arm.name}, {in_words(differing)}; give another folder"
             )
     if plan and plan["baseline"] != request.baseline:
         raise InputError(f"out: in {folder} the baseline is {plan['baseline']}; give another folder")
     new = [arm for arm in request.arms if arm.name not in arms]
     if new:
         base = next(arm for arm in request.arms if arm.name == request.baseline)
-        timing = timed({arm.name: arm for arm in (base, *new)}, request.options.timed_steps)
+        # What comes to be measured is called here as no run is.
+        measured = ["run", *measuring(request)]
+        timing = timed({arm.name: arm for arm in (base, *new)}, request.options.timed_steps, measured)
         per_epoch = timing.steps_per_epoch
         # Of an earlier call the baseline's time is known, and machines are not always equally fast.
         faster = arms[base.name]["seconds_per_epoch"] / timing.epoch(base.name) if base.name in arms else 1.0
         for arm in new:
+            besides = plain(asdict(timing.besides.get(arm.name, Besides())))
+            besides |= {name: faster * value for name, value in besides.items() if isinstance(value, float)}
             seconds = timing.epoch(arm.name) * faster
-            arms[arm.name] = {"seconds_per_epoch": seconds, "settings": settings_of(arm)}
+            arms[arm.name] = {"seconds_per_epoch": seconds, "besides": besides, "settings": settings_of(arm)}
     whole = arms[request.baseline]["seconds_per_epoch"] * request.arms[0].options.epochs
     for entry in arms.values():
         entry["equal_time_epochs"] = max(round(whole / entry["seconds_per_epoch"]), 1)
@@ -88,12 +92,12 @@ def settings_of(arm: Arm) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in FREE and key != "seed"}
 
 
-def timed(arms: Mapping[str, Arm], steps: int) -> Timing:
-    """By a process of its own, which gives its memory back."""
-    options = {name: arm.options for name, arm in arms.items()}
+def timed(arms: Mapping[str, Arm], steps: int, measured: Sequence[str]) -> Timing:
+    """By a process of its own, which gives its memory back, and whose start is timed too."""
+    options, begun = {name: arm.options for name, arm in arms.items()}, time.time()
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(time_arms, options, steps).result()
+            return pool.submit(time_arms, options, steps, measured, begun).result()
     except BrokenProcessPool as error:
         raise RunError("timing: the process that timed some steps was killed; a smaller batch-size may help") from error
 
@@ -135,15 +139,47 @@ def in_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) ->
     for arm in request.arms:
         entry = plan["arms"][arm.name]
         seconds, equal = entry["seconds_per_epoch"], entry["equal_time_epochs"]
-        line = f"  {arm.name}: {run.epochs} {'epoch' if run.epochs == 1 else 'epochs'} of {duration(seconds)}"
+        line = f"  {arm.name}: {several(run.epochs, 'epoch')} of {duration(seconds)}"
         if arm.name == request.baseline:
             line += ", the baseline"
         elif request.options.equal_time and equal != run.epochs:
-            line += f"; and {equal} epochs, for equal time"
+            line += f"; and {several(equal, 'epoch')}, for equal time"
         yield line
     left = [job for job in jobs if job.summary() is None]
-    total = sum(job.epochs * plan["arms"][job.arm]["seconds_per_epoch"] for job in left)
-    yield f"  {len(left)} runs to train: about {duration(total)} here, besides what measuring them takes"
+    parts = {name: seconds for name, seconds in estimate(request, plan, jobs).items() if seconds}
+    line = f"  {several(len(left), 'run')} to train: about {duration(sum(parts.values()))} here"
+    if len(parts) > 1:
+        line += f" ({', '.join(f'{name} {duration(seconds)}' for name, seconds in parts.items())})"
+    entries = [plan["arms"][arm.name] for arm in request.arms]
+    if any("besides" not in entry for entry in entries):  # of a plan of an earlier version
+        line += ", besides start-up and measuring"
+    elif entries[0]["besides"]["unknown"]:
+        line += f", besides what {' and '.join(entries[0]['besides']['unknown'])} will take"
+    yield line
+
+
+def estimate(request: Request, plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
+    """Seconds that what is not done of some runs will take, by what they are spent on."""
+    every = {arm.name: arm.options.knn_epochs for arm in request.arms}
+    total = dict.fromkeys(("steps", "start-up", "measuring on the way", "measuring at the end"), 0.0)
+    for job in jobs:
+        entry = plan["arms"][job.arm]
+        besides = Besides(**entry.get("besides", {}))
+        if job.summary() is None:
+            total["steps"] += job.epochs * entry["seconds_per_epoch"]
+            total["start-up"] += besides.start + besides.loading
+            if besides.measurement:
+                count = measurements(job.epochs, every[job.arm])
+                total["measuring on the way"] += count * besides.measurement + besides.pixels
+        if job.figures() is None:
+            total["start-up"] += besides.start
+            total["measuring at the end"] += besides.evaluation
+    return total
+
+
+def measurements(epochs: int, every: int) -> int:
+    """How often a run is measured on the way: before its first step, every so many epochs, and at its end."""
+    return 1 + -(-epochs // every) if every else 0
 
 
 def duration(seconds: float) -> str:

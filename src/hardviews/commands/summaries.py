@@ -8,6 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from hardviews.commands.saying import several
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.training.options import PretrainOptions
@@ -24,9 +25,10 @@ def headline(
     where = fabric.device.type
     if fabric.world_size > 1:
         where = f"{fabric.world_size} x {where} ({options.strategy})"
+    images, epochs = several(len(source), "image"), several(options.epochs, "epoch")
     return (
-        f"{options.method['name']} on {source.name}: {len(source):,} images, {chosen}, {options.backbone.name} "
-        f"at {options.image_size} px, batch {options.batch_size}, {options.epochs} epochs, "
+        f"{options.method['name']} on {source.name}: {images}, {chosen}, {options.backbone.name} "
+        f"at {options.image_size} px, batch {options.batch_size}, {epochs}, "
         f"{options.precision} on {where}; run folder {folder.path}"
     )
 

@@ -1,18 +1,24 @@
-"""How long a step of several arms takes, side by side, before anything is trained."""
+"""How long steps of several arms take, side by side, and what their runs take besides, before anything is trained."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from statistics import median
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
+from hardviews.commands.evaluate import parse
+from hardviews.commands.monitoring import preprocessing_of
+from hardviews.commands.rehearsing import rehearse, rehearse_evaluation
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.commands.training_run import create_fabric, create_loader, create_step
 from hardviews.data.loader import moved
+from hardviews.data.sources import ImageSource
+from hardviews.methods.base import Method
 from hardviews.training.options import PretrainOptions
 from hardviews.training.step import Step
 from hardviews.views.images import ImageBatch
@@ -20,6 +26,27 @@ from hardviews.views.images import ImageBatch
 WARM_UP = 2  # steps: memory is taken, kernels are chosen
 AHEAD = 2  # batches that every worker holds
 LONGEST = 120.0  # seconds after which no further round of slow steps is begun
+
+
+@dataclass(frozen=True)
+class Besides:
+    """Seconds that a run takes besides its steps.
+
+    Args:
+        start: of a process, until its data is opened and its network built.
+        loading: of the process that trains, until small sets are decoded and kernels chosen.
+        measurement: of each measurement on the way; 0 where nothing is labelled.
+        pixels: in which raw pixels are compared, once.
+        evaluation: of what is measured at the end.
+        unknown: protocols whose time is not in ``evaluation``.
+    """
+
+    start: float = 0.0
+    loading: float = 0.0
+    measurement: float = 0.0
+    pixels: float = 0.0
+    evaluation: float = 0.0
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,12 +58,14 @@ class Timing:
         data: seconds in which the loader makes a batch.
         steps_per_epoch: of all arms.
         beside: whether workers make it beside a step, so that the longer of the two counts.
+        besides: what a run of every arm takes besides.
     """
 
     steps: dict[str, float]
     data: float
     steps_per_epoch: int
     beside: bool = True
+    besides: dict[str, Besides] = field(default_factory=dict)
 
     def epoch(self, arm: str) -> float:
         """Seconds of an arm's epoch."""
@@ -44,23 +73,33 @@ class Timing:
         return self.steps_per_epoch * (max(step, self.data) if self.beside else step + self.data)
 
 
-def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
-    """Medians over ``rounds`` steps of every arm, taken in turns on the same batches of real images. Of several
-    devices, on one with its share of the batch: what they tell each other is not in it.
+def time_arms(
+    arms: Mapping[str, PretrainOptions], rounds: int, measured: Sequence[str] = (), begun: float | None = None
+) -> Timing:
+    """Medians over ``rounds`` steps of every arm, taken in turns on the same batches of real images; and what their
+    runs take besides, by this start and by measuring a sample. Of several devices, on one with its share of the batch:
+    what they tell each other is not in it.
+
+    Args:
+        arms: options of every arm.
+        rounds: steps that are timed.
+        measured: command line of ``hardviews evaluate``, by which runs are measured at their end; empty: none are.
+        begun: ``time.time()`` before this process was started; by default now.
 
     Raises:
-        InputError: an arm can't be built.
+        InputError: an arm can't be built, or not be measured.
     """
-    alone = {
-        name: replace(arm, devices=1, nodes=1, batch_size=arm.images_per_step // (arm.devices * arm.nodes))
-        for name, arm in arms.items()
-    }
+    begun = time.time() if begun is None else begun
+    alone = {name: replace(arm, devices=1, nodes=1, batch_size=_share(arm)) for name, arm in arms.items()}
     first = next(iter(alone.values()))
-    source, _ = open_sources(first)
-    settled = {name: settle(arm, source) for name, arm in alone.items()}
+    source, test = open_sources(first)
+    settled = {next(iter(alone)): settle(first, source)}
     options, _ = settled[next(iter(alone))]
     fabric = create_fabric(options)
+    start = time.time() - begun
     loader = create_loader(options, source, fabric)
+    loading = time.time() - begun - start
+    settled |= {name: settle(arm, source) for name, arm in alone.items() if name not in settled}
     steps = {
         # Without learning: an arm that would diverge is no matter of its time.
         name: create_step(replace(arm, lr=0.0, min_lr=0.0), method, fabric, loader.steps_per_epoch)
@@ -77,7 +116,33 @@ def time_arms(arms: Mapping[str, PretrainOptions], rounds: int) -> Timing:
             break
     data = seconds_to_make(batches, options.workers, rounds)
     medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
-    return Timing(medians, data, len(source) // next(iter(arms.values())).images_per_step, options.workers > 0)
+    besides, known = {}, dict[str, dict[str, Any]]()
+    for name, (arm, method) in settled.items():
+        warm_up = max(sum(spent[name][:WARM_UP]) - WARM_UP * medians[name], 0.0)
+        network = repr((arm.backbone, arm.image_size, arm.crop, bool(arm.knn_epochs)))
+        if network not in known:  # most arms differ in their views alone
+            known[network] = _measuring(arm, method, source, test, measured, fabric)
+        besides[name] = Besides(start, loading + warm_up, **known[network])
+    per_epoch = len(source) // next(iter(arms.values())).images_per_step
+    return Timing(medians, data, per_epoch, options.workers > 0, besides)
+
+
+def _measuring(
+    options: PretrainOptions, method: Method[Any], source: ImageSource, test: ImageSource | None,
+    measured: Sequence[str], fabric: Fabric,
+) -> dict[str, Any]:  # fmt: skip
+    """Those of ``Besides`` that measuring takes."""
+    backbone = method.get_submodule(method.evaluated)
+    found: dict[str, Any] = {}
+    if source.labels is not None and options.knn_epochs:
+        rehearsal = rehearse(options, source, test, backbone, method.plan, fabric)
+        found = {"measurement": rehearsal.each, "pixels": rehearsal.pixels}
+    if measured:
+        _, evaluation, settings, _ = parse(list(measured))
+        ready = preprocessing_of(options, method.plan)
+        seconds, unknown = rehearse_evaluation(evaluation, settings, backbone, ready, fabric)
+        found |= {"evaluation": seconds, "unknown": tuple(unknown)}
+    return found
 
 
 def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, longest: float = inf) -> float:
@@ -96,6 +161,12 @@ def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, lo
         next(batches)
         made, spent = made + 1, time.perf_counter() - begun
     return spent / made
+
+
+def _share(arm: PretrainOptions) -> int:
+    """A device's images of a step; of several devices two a forward at least, since one alone has no others' for BN."""
+    processes = arm.devices * arm.nodes
+    return arm.images_per_step if processes == 1 else max(arm.images_per_step // processes, 2 * arm.accumulate)
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:

@@ -17,6 +17,7 @@ from lightning_fabric.strategies.strategy import Strategy
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from hardviews.commands.batch_size import agreed, settle_batch_size
 from hardviews.commands.monitoring import create_evaluate
@@ -27,7 +28,7 @@ from hardviews.commands.summaries import finish, headline, show
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
-from hardviews.errors import StoppedError
+from hardviews.errors import InputError, StoppedError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
@@ -197,6 +198,7 @@ def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[], nn.Mod
 def create_step(
     options: PretrainOptions, method: Method[Any], fabric: Fabric, steps_per_epoch: int, observe: Observe = look_away
 ) -> Step:
+    check_norms(method, options, fabric.world_size)
     method = synchronised(method, fabric.device.type, fabric.world_size)
     if options.compile:
         compile_backbones(method)
@@ -236,6 +238,23 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
         return method
     converted: Method[Any] = convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     return converted
+
+
+def uses_batch_statistics(method: nn.Module) -> bool:
+    """Whether it has BN that norms by the statistics of the batch."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in method.modules())
+
+
+def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -> None:
+    """Raises InputError where BN would get the statistics of one image."""
+    images = options.images_per_step // options.accumulate  # of a forward of all processes
+    if options.accelerator == "cpu":  # see `synchronised`
+        images //= processes
+    if images == 1 and uses_batch_statistics(method):
+        raise InputError(
+            f"batch-size: {options.batch_size} leaves one image to a forward, and the BN of this network needs two; "
+            "give more"
+        )
 
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:

@@ -11,8 +11,9 @@ import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile, SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +149,8 @@ def _write(file: Path, columns: Columns, meta: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     places: dict[str, tuple[str, int, int]] = {}
     checksum = 0
-    with NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+    beside = beside_of(file)
+    with beside.open("xb") as part:
         try:
             for name, growing in columns.files.items():
                 padding = bytes(-part.tell() % 64)  # arrays start where a processor likes them to
@@ -164,10 +166,16 @@ def _write(file: Path, columns: Columns, meta: Mapping[str, Any]) -> None:
             part.write(described + _END.pack(len(described), zlib.crc32(described, checksum), MAGIC))
             part.flush()
             os.fsync(part.fileno())  # else a power cut may leave the name and not the content
-            Path(part.name).replace(file)
+            beside.replace(file)
         except BaseException:
-            Path(part.name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
+
+
+def beside_of(file: Path) -> Path:
+    """A name beside a file that nobody else takes, for what is to become the file. ``tempfile`` would give such a name
+    too, but only with a file that nobody but its owner may ever read."""
+    return file.with_name(f"{file.stem}-{uuid4().hex}.part")
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
@@ -186,7 +194,7 @@ def alone(file: Path) -> Generator[None, None, None]:
         import fcntl
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
     except (ImportError, OSError):
         yield
         return

@@ -4,10 +4,9 @@ import hashlib
 import importlib
 import json
 import os
-import tempfile
 from bisect import bisect_right
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
-from hardviews.data.mapped import cache_folder
+from hardviews.data.mapped import beside_of, cache_folder
 from hardviews.errors import InputError
 
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
@@ -166,11 +165,10 @@ def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
     cache = cache_folder("tables")
     target = cache / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
     if not target.exists():
-        part: Path | None = None
+        part = beside_of(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as sink:
-                part = Path(sink.name)
+            with part.open("xb") as sink:
                 writer = None
                 for batch in batches:
                     record = arrow.record_batch([_encoded(batch.column(0))], names=["image"])
@@ -182,7 +180,7 @@ def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
                 writer.close()
             part.replace(target)  # complete or not there, whoever else unpacks it at the same time
         except OSError as error:
-            if part is not None:
+            with suppress(OSError):
                 part.unlink(missing_ok=True)
             why = error.strerror or str(error)
             raise InputError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
@@ -49,11 +50,13 @@ ONNX_BYTES = 1800 << 20
 
 
 def weights_of(backbone: nn.Module) -> dict[str, Tensor]:
-    """Its weights and buffers, none sharing memory with another, in the plain memory layout."""
-    return {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in backbone.state_dict().items()
-    }
+    """Its weights and buffers, as ``apart`` makes them."""
+    return apart(backbone.state_dict())
+
+
+def apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors, none sharing memory with another, in the plain memory layout."""
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
 
 
 def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class ForTorchvision(NamedTuple):
     name: str
     arguments: dict[str, Any]
     classifier: str
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]  # the backbone's own, not copies
 
 
 def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
@@ -107,7 +110,7 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
             f"format: torchvision has no {built.architecture} of timm's structure; it has "
             f"{', '.join(sorted(TORCHVISION))}; timm, safetensors and onnx take any backbone"
         )
-    weights = weights_of(built.backbone)
+    weights = built.backbone.state_dict()
     if not name.startswith("vit"):
         return ForTorchvision(name, {}, "fc", weights)
     tokens, patch = weights["pos_embed"].shape[1] - 1, patch_size(built.backbone)
@@ -116,6 +119,31 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
         raise InputError(f"image-size: torchvision's {name} takes images of one size, here {pixels}, not {image_size}")
     arguments = {} if pixels == 224 else {"image_size": pixels}
     return ForTorchvision(name, arguments, "heads", {vit_name(key): value for key, value in weights.items()})
+
+
+def check_torchvision(built: Built, image_size: int) -> None:
+    """Raises InputError where torchvision has no model that takes a backbone's weights, as ``for_torchvision`` does, or
+    where its model of this name is wider, deeper or otherwise of another structure."""
+    there = for_torchvision(built, image_size)
+    with torch.device("meta"):
+        model = getattr(torchvision.models, there.name)(**there.arguments)
+        setattr(model, there.classifier, nn.Identity())
+    wanted, found = (
+        {name: tuple(value.shape) for name, value in w.items()} for w in (model.state_dict(), there.weights)
+    )
+    if built.cifar_stem:  # the card has the lines that make it
+        del wanted["conv1.weight"], found["conv1.weight"]
+    name = next((name for name in {**wanted, **found} if wanted.get(name) != found.get(name)), None)
+    if name is None:
+        return
+    shapes = ["x".join(map(str, some[name])) if name in some else "missing" for some in (wanted, found)]
+    sizes = ("img_size", "dynamic_img_size")  # which torchvision's models have too
+    given = [f"{key} {value}" for key, value in built.arguments.items() if key not in sizes]
+    what = f"has not this backbone's {', '.join(given)}" if given else "is of another structure"
+    raise InputError(
+        f"format: torchvision's {there.name} {what}: its {name} is {shapes[0]}, and here {shapes[1]}; "
+        "give --format timm, safetensors or onnx"
+    )
 
 
 def vit_name(name: str) -> str:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hardviews.errors import InputError, RunError
 from hardviews.selection.costs import NOT_FINITE, Costs
 from hardviews.selection.guard import untouched
+from hardviews.selection.modules import modules_of
 from hardviews.selection.policies import Policy, hardest, named, needs_costs
 from hardviews.selection.search import mean_total, spans
 from hardviews.views.draw import Views
@@ -58,8 +59,12 @@ class HardViews:
 
     In a loop of one's own, for a method of two views::
 
-        hard = HardViews(pairwise(model, loss), guard=model)  # loss(output_a, output_b) -> [B]
-        x0, x1 = hard([view() for view in range(4)])          # four views in, the two hardest out
+        hard = HardViews(pairwise(model, loss))       # loss(output_a, output_b) -> [B]
+        x0, x1 = hard([view() for view in range(4)])  # four views in, the two hardest out
+
+    Scoring leaves no trace in the modules that ``score`` refers to (``modules_of`` says how they are found), such as
+    the model that ``pairwise`` was given or the object whose method ``score`` is. Where ``score`` reaches a module in
+    another way, give that module as ``guard``: else scoring moves its BN statistics, and dropout is on.
 
     A method of several kinds of view (multi-crop) gives a plan, and as ``score`` any function of the candidates that
     returns ``Costs``, such as ``lambda views: Costs(cross)`` with ``cross[t, v]`` the loss ``[B]`` of predicting target
@@ -67,11 +72,11 @@ class HardViews:
 
     Args:
         score: the V candidates, each ``[B, ...]``, to their costs; may return ``(costs, targets)`` instead. It is
-            called without gradient, under ``untouched(guard)``, and calls the unwrapped module (never through DDP).
-            None: it is given to ``choose``.
+            called without gradient, under ``untouched``, and calls the unwrapped module (never through DDP). An empty
+            batch is not scored. None: it is given to ``choose``.
         plan: which candidates there are and how many are kept; None: one kind of view, of which ``keep`` are kept.
         policy: a policy, or its name, such as ``"sampled(128)"``.
-        guard: the modules that ``score`` calls, so that scoring leaves no trace in them.
+        guard: modules that ``score`` calls, besides those that are found in it.
         keep: views kept where there is no plan.
         seed: of the generator that policies draw from, ``self.generator``, unless ``choose`` is given another.
         check: raise where a cost is not finite; without it the choice is of no use then, and the caller sees to that.
@@ -100,6 +105,8 @@ class HardViews:
 
     def __call__(self, candidates: Sequence[Tensor]) -> list[Tensor]:
         """V candidates, each ``[B, ...]``, to the K kept views, each ``[B, ...]``; the very same where V = K.
+
+        Of an empty batch the kept views are empty.
 
         Raises:
             InputError, RunError: as ``choose``.
@@ -150,10 +157,10 @@ class HardViews:
         if not plan.selects:
             return Choice(torch.arange(plan.keep, device=device)[:, None].expand(-1, batch))
         costs, targets = None, None
-        scored = made is not None and needs_costs(self.policy)
+        scored = made is not None and needs_costs(self.policy) and batch > 0
         if made is not None and scored:
             costs, targets = self._costs_of(made, plan, score or self.score)
-        elif views is None:  # nothing is known of the views: zeros tell B and the device
+        elif views is None or not batch:  # nothing is known of the views: zeros tell B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
         ids = self.policy(costs, plan, views, generator or self.generator)
         if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
@@ -170,7 +177,7 @@ class HardViews:
     def _costs_of(self, candidates: list[Tensor], plan: ViewPlan, score: Score | None) -> tuple[Costs, Targets | None]:
         if score is None:
             raise InputError("no score function was given, and this policy needs what the candidates cost")
-        with untouched(*self.guard):
+        with untouched(*dict.fromkeys([*self.guard, *modules_of(score)])):
             scored = score(candidates)
         costs, targets = scored if isinstance(scored, tuple) else (scored, None)
         expected = (plan.targets, plan.draw, candidates[0].shape[0])
@@ -208,6 +215,9 @@ def pairwise(model: Callable[[Tensor], Output], loss: Callable[[Output, Output],
             DistributedDataParallel, whose forward would overwrite the buffers of other processes.
         loss: the model's **outputs** for two views (not the views) to the loss of that pair **per image**, ``[B]``; a
             mean over the batch can't tell its images apart. It is called once for every unordered pair.
+
+    ``HardViews`` finds the modules of both, and leaves no trace in them; ``HardViews`` says how, and when to give
+    ``guard``.
 
     Returns:
         V candidates, each ``[B, ...]``, to ``Costs`` with all of them targets.

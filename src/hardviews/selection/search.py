@@ -66,7 +66,7 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
     best = torch.full((batch,), -torch.inf, dtype=cross.dtype, device=cross.device)
     chosen = torch.zeros(batch, dtype=torch.int64, device=cross.device)
 
-    size = max(1, CHUNK // (kept_targets * views * batch))
+    size = max(1, CHUNK // max(kept_targets * views * batch, 1))
     for start in range(0, len(combos), size):
         part = combos[start : start + size]  # [C, k]
         targets = part[:, :kept_targets]

@@ -17,6 +17,7 @@ import yaml
 
 from hardviews.errors import InputError
 from hardviews.training.checkpoint import Checkpoints
+from hardviews.training.differences import differences, in_words
 
 METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
@@ -78,17 +79,10 @@ class RunFolder:
         return shutil.disk_usage(self.existing()).free
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        there = self.config()
-        here = plain(config)
-        differing = [
-            f"{key} is {_short(there.get(key))} there and {_short(here.get(key))} here"
-            for key in sorted((there.keys() | here.keys()) - FREE)
-            if there.get(key) != here.get(key)
-        ]
+        differing = differences(self.config(), plain(config), FREE)
         if differing:
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise InputError(
-                f"out: {self.path} holds a run of another configuration: {differing[0]}{more}; give another folder"
+                f"out: {self.path} holds a run of another configuration: {in_words(differing)}; give another folder"
             )
 
     def open(self, config: Mapping[str, Any]) -> None:
@@ -284,8 +278,3 @@ def _cell(value: float | None) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value) if isinstance(value, int) else f"{value:.9g}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

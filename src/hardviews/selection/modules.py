@@ -1,0 +1,82 @@
+"""The modules that a function calls, as far as they can be told without calling it."""
+
+from collections.abc import Iterator
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import nn
+
+MOST = 64  # entries of a list or dictionary that is looked through; larger ones hold data
+
+
+def modules_of(called: Any) -> list[nn.Module]:
+    """The modules that a callable is, is bound to, or refers to by a variable, each once.
+
+    Looked through are closures, default arguments, global variables, ``functools.partial``, small lists and
+    dictionaries, the functions found there (global ones of the same file only), and the attributes of objects, but not
+    those of their attributes: the model of ``self.trainer.model`` is not found.
+
+    Args:
+        called: a module, a function, a bound method, a ``partial``, or an object with ``__call__``.
+    """
+    found: dict[int, nn.Module] = {}
+    seen: dict[int, Any] = {}  # with the things themselves, so that no id is given anew
+
+    def look(thing: Any) -> None:
+        if isinstance(thing, nn.Module):
+            found[id(thing)] = thing
+        elif id(thing) not in seen:
+            seen[id(thing)] = thing
+            for part in _parts(thing):
+                look(part)
+
+    look(called)
+    return list(found.values())
+
+
+def _parts(thing: Any) -> Iterator[Any]:
+    """What a thing refers to."""
+    if isinstance(thing, FunctionType):
+        yield from _variables(thing)
+    elif isinstance(thing, MethodType):
+        yield from (thing.__func__, thing.__self__)
+    elif isinstance(thing, partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif isinstance(thing, dict | list | tuple):
+        yield from _entries(thing)
+    elif not isinstance(thing, type | ModuleType):
+        yield getattr(type(thing), "__call__", None)  # noqa: B004  # what is called, where it can be
+        for value in getattr(thing, "__dict__", {}).values():
+            yield from (part for part in (value, *_entries(value)) if isinstance(part, nn.Module))
+
+
+def _entries(thing: Any) -> list[Any]:
+    """Of a small list or dictionary."""
+    if not isinstance(thing, dict | list | tuple) or len(thing) > MOST:
+        return []
+    return list(thing.values() if isinstance(thing, dict) else thing)
+
+
+def _variables(function: FunctionType) -> Iterator[Any]:
+    """The values of the variables of outer scopes, and of default arguments."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # the variable has no value yet
+            continue
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    for name in _names(function.__code__):
+        value = function.__globals__.get(name)
+        # The functions of libraries lead far, and to no module of the caller's.
+        if not isinstance(value, FunctionType) or value.__module__ == function.__module__:
+            yield value
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that code looks up, with those of the comprehensions and lambdas within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
