@@ -4,6 +4,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from hardviews.data import cut_short
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 # Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
@@ -82,16 +85,23 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | None = None) -> Tensor:
+def decode(
+    data: bytes | str | Path,
+    bounds: Bounds = UNBOUNDED,
+    name: str | None = None,
+    least_shown: float = cut_short.LEAST_SHOWN,
+) -> Tensor:
     """Decodes a picture to RGB.
 
     Grey, palette, CMYK and 16-bit pictures are converted (16 bits are scaled to 8, not clipped), transparency is laid
-    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded.
+    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded. What is
+    missing at the end of a JPEG is grey (``cut_short.py``, whose ``said_of`` knows such a picture).
 
     Args:
         data: the encoded bytes, or the path of a file.
         bounds: how large the result may be.
         name: how the picture is called in errors; the path where there is one.
+        least_shown: the part of a JPEG that must be there; other formats must be whole.
 
     Returns:
         uint8 ``[h, w, 3]``.
@@ -100,23 +110,38 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         UnreadableImage: it is no picture, is damaged or cut short, or claims more than ``MAX_PIXELS`` pixels.
     """
     name = name if name is not None else "bytes" if isinstance(data, bytes) else str(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
-            with opened(data, name) as image:
-                wanted = bounds.fit(*image.size)
-                if wanted != image.size:
-                    image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
-                image.load()
-                return to_rgb(image, wanted)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
-        raise UnreadableImage(name, _reason(error, data)) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
+        try:
+            return _decoded(data, bounds, name)
+        except UnreadableImage:
+            raise
+        except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
+            reason = _reason(error, data)
+            if not isinstance(error, OSError) or error.errno is not None or isinstance(error, UnidentifiedImageError):
+                raise UnreadableImage(name, reason) from None
+        with suppress(Exception):
+            found = cut_short.shown(data if isinstance(data, bytes) else encoded(str(data)))
+            if found is not None and found.part >= least_shown:
+                return cut_short.mark(_decoded(found.data, bounds, name), found.part)
+            if found is not None:
+                reason += f"; {int(100 * found.part)} % can be shown"
+    raise UnreadableImage(name, reason)
+
+
+def _decoded(data: bytes | str | Path, bounds: Bounds, name: str) -> Tensor:
+    """As ``decode``, of a picture that is whole; errors are Pillow's."""
+    with opened(data, name) as image:
+        wanted = bounds.fit(*image.size)
+        if wanted != image.size:
+            image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
+        image.load()
+        return to_rgb(image, wanted)
 
 
 def opened(data: bytes | str | Path, name: str) -> Image.Image:
-    """A picture of which no more than the header is read, to be closed; the only way to Pillow for others' pictures.
+    """A picture of which no more than the header is read, to be closed; beside ``cut_short.py``, the only way to Pillow
+    for others' pictures.
 
     Raises:
         UnreadableImage: it is no file, or claims more than ``MAX_PIXELS`` pixels.
