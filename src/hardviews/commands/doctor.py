@@ -19,7 +19,7 @@ from hardviews.commands.batch_size import settle_batch_size
 from hardviews.commands.checks import Check
 from hardviews.commands.fixed_batch import STEPS, learn
 from hardviews.commands.processes import shared_by
-from hardviews.commands.sampling import sampled
+from hardviews.commands.sampling import Sample, sampled
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.timing import seconds_to_make
@@ -70,7 +70,7 @@ def diagnose(options: PretrainOptions, as_json: bool = False) -> None:
 
 def examine(options: PretrainOptions) -> Iterator[Check]:
     """Every check, as it is done; those that make no sense after one that failed are left out."""
-    source, _ = open_training(options)
+    source, test = open_training(options)
     if isinstance(source, Stream):
         options = replace(options, epoch_images=len(source), telemetry=0)
     options, method = settle(options, source)
@@ -85,7 +85,8 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
 
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
-    yield checks.check_data(sample, options.image_size or 0, options.max_unreadable)
+    check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
+    yield checks.with_files(check, source, test, options.test_data, sample)
     if not sample.pictures:
         return
 
@@ -109,7 +110,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     yield checks.check_gradients(learned)
 
     try:
-        data = seconds_of_data(options, source, share, fabric.device)
+        data = seconds_of_data(options, source, share, fabric.device, sample)
     except RunError as error:
         yield Check("speed", "failed", str(error), "mend the data")
         return
@@ -145,13 +146,17 @@ def check_views(seen: Onlooker, plan: ViewPlan, file: Path) -> Check:
     return Check("views", "ok", says, figures={"file": str(file)})
 
 
-def seconds_of_data(options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device) -> float:
-    """Seconds in which a process's loader makes a batch of its share, by smaller ones; 0 where all images are held.
+def seconds_of_data(
+    options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device, sample: Sample
+) -> float:
+    """Seconds in which a process's loader makes a batch of its share, by smaller ones; 0 where all images are held,
+    which those of several sizes are not.
 
     Raises:
         RunError: it can't.
     """
-    if not isinstance(source, Stream) and is_held(source, in_memory(options)):
+    alike = len({tuple(picture.shape) for picture in sample.pictures}) == 1
+    if not isinstance(source, Stream) and alike and is_held(source, in_memory(options)):
         return 0.0
     images = min(share, MANY)
     loader = Loader(

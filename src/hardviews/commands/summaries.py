@@ -31,8 +31,8 @@ def headline(
     )
 
 
-def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
-    """Writes ``summary.json``, of all parts of a run that was interrupted."""
+def finish(options: PretrainOptions, folder: RunFolder, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``summary.json``, of all parts of a run that was interrupted, with further facts of its data."""
     summary: dict[str, Any] = dict(folder.summary())
     summary |= {
         "unreadable": folder.listed("unreadable"),
@@ -43,6 +43,7 @@ def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
         "method": options.method["name"],
         "backbone": options.backbone.name,
         "data": options.data,
+        **facts,
         **provenance(),
     }
     with suppress(OSError):  # of a full disk, which ends no run

@@ -19,7 +19,7 @@ from hardviews.data import cut_short
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 # Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
 # Others it hands to programs (EPS to Ghostscript, without a limit of time), or opens what they hold as any format.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
 
 MOST_BYTES = 1 << 28  # of an encoded picture that is read as a whole
@@ -185,17 +185,31 @@ def too_large(size: int) -> str:
     return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
-def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
+def size_of(data: bytes | str) -> tuple[int, int]:
+    """Width and height that the header of a picture states, of its bytes or its file; raises ``UnreadableImage``."""
+    name = "bytes" if isinstance(data, bytes) else data
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with opened(data, name) as image:
+                return image.size
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in `decode`
+        raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | None:
     """The side of ``count`` pictures where they are small (at most 96 pixels) and square, all alike, else None; judged
-    from the first, middle and last."""
-    sizes: set[tuple[int, ...]] = set()
+    from the headers of the first, middle and last."""
+    sizes: set[tuple[int, int]] = set()
     for index in {0, count // 2, count - 1}:
         try:
-            sizes.add(tuple(read(index).shape[:2]))
+            sizes.add(size(index))
         except UnreadableImage:
             continue
-    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
-    return height if height == width <= 96 else None
+    width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return width if width == height <= 96 else None
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:

@@ -6,6 +6,7 @@ workers. So the order depends on the seed, the epoch and P, not on the workers.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 
 from hardviews.data.cut_short import said_of
 from hardviews.data.decode import Bounds, Faults, UnreadableImage, decode, printable
+from hardviews.data.extensions import in_words
 from hardviews.data.read_ahead import ahead
 from hardviews.data.remote import PIPE, STREAMS, Remote, check
 from hardviews.data.shards import expand
@@ -198,11 +200,17 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
         for address in addresses:
             check(address)
 
+    told: set[str] = set()
+
     def read(shard: int) -> Iterator[Encoded]:
+        passed: Counter[str] = Counter()
         with closing(Remote(addresses[shard])) as remote:
             try:
-                for found in samples(Tar(remote), image, LABEL, load=True):
+                for found in samples(Tar(remote), image, LABEL, True, passed):
                     yield Encoded(found.data, found.fault)
+                if passed.keys() - told:  # how many there are of a kind is known at the end alone
+                    told.update(passed)
+                    log.warning("%s: %s; those in other shards are not told of", addresses[shard], in_words(passed))
             except BrokenTarError as error:
                 raise RunError(f"{printable(addresses[shard])}: {error}; put it right, and start again") from None
 
