@@ -352,7 +352,9 @@ def test_unlabelled_data_needs_something_to_measure_by(tmp_path: Path, capsys: p
     for number in range(3):
         Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / f"{number}.png")
     assert main(["compare", "--data", str(tmp_path), "--batch-size", "2", "--epochs", "1"]) == 2
-    assert "has no labels to measure by; give --labelled" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has no labels to measure by: its images lie in no folders" in said
+    assert "or give --labelled DATA" in said
     wanted, _, _ = verb.parse(["--data", str(tmp_path), "--labelled", "shapes:50", "--epochs", "1"])
     planning.check_labels(wanted)
     assert planning.measuring(wanted)[:2] == ["--data", "shapes:50"]

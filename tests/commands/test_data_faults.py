@@ -1,6 +1,7 @@
 """Faults put into the data of real runs: each is listed and training goes on, or ends in a clear line; none hangs."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -50,16 +51,17 @@ def trained(data: Path, run: Path, *more: str) -> subprocess.CompletedProcess[st
     )
 
 
-def listed(run: Path) -> dict[str, str]:
-    """Name of the file to the reason it could not be read for."""
+def listed(run: Path, kind: str = "unreadable") -> dict[str, str]:
+    """Name of the file to the reason it could not be read for, or what is said of it."""
     found: dict[str, str] = {}
-    for file in run.glob("unreadable*.csv"):
+    for file in run.glob(f"{kind}*.csv"):
         with file.open(encoding="utf-8") as opened:
             found |= {Path(row["path"]).name: row["reason"] for row in csv.DictReader(opened)}
     return found
 
 
 @pytest.mark.fault("truncated picture", "listed, another image in its place")
+@pytest.mark.fault("JPEG without its last two bytes", "listed as cut short, trained on")
 @pytest.mark.fault("file of zero bytes", "listed, another image in its place")
 @pytest.mark.fault("text with a picture's extension", "listed, another image in its place")
 @pytest.mark.fault("picture with another format's extension", "trained on")
@@ -76,6 +78,7 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path, monkeypatch: p
     data, run = good(tmp_path / "data"), tmp_path / "run"
     whole = (data / "000.jpg").read_bytes()
     (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (data / "tail.jpg").write_bytes(whole[:-2])
     (data / "zero.jpg").write_bytes(b"")
     (data / "text.jpg").write_text("not a picture")
     (data / "bomb.png").write_bytes(bomb())
@@ -105,9 +108,12 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path, monkeypatch: p
     assert listed(run)["pipe.jpg"] == "not a file"
     assert listed(run)["bad-disk.jpg"] == "Input/output error"
     assert "8 images could not be read" in found.stdout
-    assert [row["skipped"] for row in rows(run)] == ["0"] * 16  # of 76 pictures, which the loop does not double
+    assert listed(run, "cut_short") == {"tail.jpg": "cut short, 100 % shown"}
+    assert "1 images lack their end" in found.stdout
+    assert json.loads((run / "summary.json").read_text())["cut_short"] == 1
+    assert [row["skipped"] for row in rows(run)] == ["0"] * 16  # of 77 pictures, which the loop does not double
     seen = np.concatenate([np.load(file)["image"] for file in (run / "telemetry").glob("*.npz")])
-    assert len(set(seen)) == 76 - 8
+    assert len(set(seen)) == 77 - 8
 
 
 def bomb() -> bytes:

@@ -72,6 +72,7 @@ def test_an_index_is_the_list_of_the_same_folder(many: Path, tmp_path: Path, mon
         assert source.labels.dtype == torch.int64
         assert source.class_names == expected.class_names
         assert source.identity() == expected.identity()
+        assert source.native_size == expected.native_size == 8
         assert all(torch.equal(source.read(k), expected.read(k)) for k in range(3))
     with pytest.raises(IndexError):
         source.files[len(source)]

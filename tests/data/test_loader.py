@@ -12,6 +12,7 @@ from PIL import Image
 
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
 from hardviews.data.folder import Folder
+from hardviews.data.held import Held
 from hardviews.data.loader import Loader, bounds_for, epoch_order, in_order, moved
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError, RunError
@@ -159,6 +160,19 @@ def test_images_of_different_sizes(tmp_path: Path) -> None:
     assert (small.size.prod(1) <= 1000).all()
     with pytest.raises(InputError, match="different sizes"):
         Loader(source, 6, seed=0, in_memory=True)
+
+
+def test_a_folder_of_small_pictures_is_held_unless_one_has_another_size(tmp_path: Path) -> None:
+    for k in range(8):
+        Image.new("RGB", (16, 16), (k, k, k)).save(tmp_path / f"{k}.png")
+    for k, size in ((8, (16, 16)), (2, (20, 18))):  # neither the first nor the middle nor the last
+        Image.new("RGB", size, (k, k, k)).save(tmp_path / f"{k}.png")
+        source = Folder(tmp_path)
+        assert source.native_size == 16
+        loader = Loader(source, 9, seed=0)
+        assert isinstance(loader._images, Held) == (k == 8)
+        batch = next(loader.batches())
+        assert all((batch.image(b) == batch.index[b]).all() for b in range(9))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

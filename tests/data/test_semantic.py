@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hardviews.data.scenes import ShapesScenes
-from hardviews.data.semantic import open_segmented, read_mask
+from hardviews.data.semantic import MaskFolder, open_segmented, read_mask
 from hardviews.errors import InputError
 
 
@@ -106,3 +106,18 @@ def test_masks_of_shapes_are_the_objects_classes() -> None:
     assert (scene.mask[covered] == 5).all()
     assert (scene.mask[~covered] == 0).all()
     assert 0 < covered.sum() < 48 * 48
+
+
+def test_a_picture_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    """Its mask has classes there."""
+    random = np.random.default_rng(0)
+    picture(tmp_path / "train" / "images" / "a.jpg", random.integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    picture(tmp_path / "train" / "masks" / "a.png", random.integers(0, 2, (96, 96), dtype=np.uint8))
+    file = tmp_path / "train" / "images" / "a.jpg"
+    whole = file.read_bytes()
+    folder = MaskFolder(tmp_path, "train", ["a", "b"])
+    file.write_bytes(whole[:-2])
+    assert folder.read(0).image.shape == (96, 96, 3)
+    file.write_bytes(whole[: -len(whole) // 20])
+    with pytest.raises(InputError, match=r"a\.jpg: .*9. % can be shown"):
+        folder.read(0)

@@ -63,6 +63,26 @@ def test_splits_and_a_single_folder_are_no_classes(tmp_path: Path) -> None:
     assert Folder(tmp_path).labels is None
     picture(tmp_path / "val" / "1.png")
     assert Folder(tmp_path).labels is None
+    picture(tmp_path / "cat" / "1.png")
+    assert Folder(tmp_path).class_names == ["cat", "train", "val"]
+
+
+def test_a_folder_of_small_pictures_has_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(5):
+        picture(tmp_path / "small" / f"{index}.png", size=(32, 32))
+    assert Folder(tmp_path / "small").native_size == 32
+    (tmp_path / "small" / "4.png").write_bytes(b"not a picture")
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.ImageFile.ImageFile.load", None)  # headers alone are read
+        assert Folder(tmp_path / "small").native_size == 32
+        picture(tmp_path / "small" / "2.png", size=(32, 31))
+        assert Folder(tmp_path / "small").native_size is None
+    for name, size in (("large", (97, 97)), ("oblong", (32, 30))):
+        picture(tmp_path / name / "1.png", size=size)
+        assert Folder(tmp_path / name).native_size is None
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "1.png").touch()
+    assert Folder(tmp_path / "broken").native_size is None
 
 
 def test_links_that_loop_end_and_dead_links_are_unreadable(tmp_path: Path) -> None:

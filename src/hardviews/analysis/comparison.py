@@ -13,7 +13,10 @@ from hardviews.analysis.run import Run
 
 # Settings found by a protocol and facts of a measurement, which are no results.
 NO_RESULTS = ("_rate", "_c")
-FACTS = {"train_images", "test_images", "unreadable", "seed", "step", "image_size", "blocks", "crop"}
+FACTS = {
+    "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "seed", "step",
+    "image_size", "blocks", "crop",
+}  # fmt: skip
 # Settings that say where a run lies and how it was carried out, not what it is.
 CARRIED_OUT = {
     "out", "data_root", "download", "workers", "in_memory", "max_unreadable", "checkpoint_steps", "log_steps",

@@ -2,17 +2,21 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hardviews.commands.fixed_batch import Learned
+from hardviews.commands.notices import shared_figures, shared_line
 from hardviews.commands.planning import duration, measurements
 from hardviews.commands.rehearsing import Rehearsal
 from hardviews.commands.sampling import Sample
 from hardviews.commands.saying import several
 from hardviews.commands.timing import Timing
 from hardviews.commands.trials import Trials
+from hardviews.data.cut_short import said_of
 from hardviews.data.decode import printable
+from hardviews.data.sources import ImageSource, passed_over
+from hardviews.data.streaming import Stream
 from hardviews.training.memory import in_words
 from hardviews.training.options import PretrainOptions
 
@@ -103,6 +107,24 @@ def smaller_batch(images: int, batch: int, shares: int) -> int | None:
             if images % size <= LEFT_OUT / 2 * images:
                 return size
     return None
+
+
+def with_files(
+    check: Check, source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, sample: Sample
+) -> Check:
+    """The check of the data, with what files are passed over or cut short, and which test images are training images;
+    arguments as of ``tell``."""
+    passed = "" if isinstance(source, Stream) else passed_over(source)
+    cut = [said for said in map(said_of, sample.pictures) if said]
+    says = [passed] if passed else []
+    if cut:
+        says.append(f"{len(cut)} lack their end, and are used ({cut[0]})")
+    says += shared_line(source, test, test_data)
+    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data)}
+    check = replace(check, says="; ".join([check.says, *says]), figures=check.figures | figures)
+    if says and check.verdict == "ok":
+        return replace(check, verdict="warning", remedy="convert or mend such files; part test from training data")
+    return check
 
 
 def check_learning(learned: Learned, data_at_fault: bool = False) -> Check:

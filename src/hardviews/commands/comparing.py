@@ -15,6 +15,7 @@ from rich.table import Table
 from hardviews.analysis import arms
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.compare import Request
+from hardviews.commands.notices import shared_figures, shared_line, tell
 from hardviews.commands.planning import (
     LOCK,
     PLAN,
@@ -57,7 +58,8 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    check_labels(request)
+    measured = check_labels(request)
+    tell(*measured)
     folder = Path(request.options.out or default_folder(request))
     plan = planned(request, folder)
     if not dry:
@@ -74,7 +76,14 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     runs = runs_of(jobs)
     rows = arms.compare(runs, request.baseline, int(plan["epochs"]), timed)
     sentences = arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
-    result = {"rows": [finite(asdict(row)) for row in rows], "said": sentences, "failed": failed, "plan": plan}
+    sentences += shared_line(*measured)
+    result: dict[str, Any] = {
+        "rows": [finite(asdict(row)) for row in rows],
+        "said": sentences,
+        "failed": failed,
+        "plan": plan,
+    }
+    result |= shared_figures(*measured)
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows, sentences))
     if as_json:

@@ -24,7 +24,7 @@ from hardviews.commands.fixed_batch import STEPS, learn
 from hardviews.commands.planning import duration
 from hardviews.commands.processes import shared_by
 from hardviews.commands.rehearsing import Rehearsal, rehearse
-from hardviews.commands.sampling import sampled
+from hardviews.commands.sampling import Sample, sampled
 from hardviews.commands.saying import several
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
@@ -103,7 +103,8 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
 
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
-    yield checks.check_data(sample, options.image_size or 0, options.max_unreadable)
+    check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
+    yield checks.with_files(check, source, test, options.test_data, sample)
     if not sample.pictures:
         return
     content = check_contents(contents_of(sample))
@@ -131,7 +132,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     yield checks.check_gradients(learned, content.verdict != "ok")
 
     try:
-        data = seconds_of_data(options, source, share, fabric.device)
+        data = seconds_of_data(options, source, share, fabric.device, sample)
     except RunError as error:
         yield Check("speed", "failed", str(error), "mend the data")
         return
@@ -190,13 +191,17 @@ def check_measuring(
     return Check("measuring", "ok", says, figures=figures), found
 
 
-def seconds_of_data(options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device) -> float:
-    """Seconds in which a process's loader makes a batch of its share, by smaller ones; 0 where all images are held.
+def seconds_of_data(
+    options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device, sample: Sample
+) -> float:
+    """Seconds in which a process's loader makes a batch of its share, by smaller ones; 0 where all images are held,
+    which those of several sizes are not.
 
     Raises:
         RunError: it can't.
     """
-    if not isinstance(source, Stream) and is_held(source, in_memory(options)):
+    alike = len({tuple(picture.shape) for picture in sample.pictures}) == 1
+    if not isinstance(source, Stream) and alike and is_held(source, in_memory(options)):
         return 0.0
     images = min(share, MANY)
     loader = Loader(

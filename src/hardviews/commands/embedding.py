@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.embed import EmbedOptions
+from hardviews.commands.notices import tell, tell_unlabelled
 from hardviews.commands.processes import part_ways, started, together
 from hardviews.commands.sources import opened
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
@@ -54,6 +55,8 @@ def embed(target: str, options: EmbedOptions, as_json: bool) -> dict[str, Any]:
     source = opened(options, options.data, options.split)
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     ready = preprocessing(subject, options, source)
+    tell(source)
+    tell_unlabelled(source, "none are written")
     fabric = create_fabric(options)
     # Process 0 writes what becomes the file; the others' rows are added to it.
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))

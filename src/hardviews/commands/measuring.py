@@ -14,6 +14,7 @@ from rich.table import Table
 
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.evaluate import EvaluateOptions, listed
+from hardviews.commands.notices import shared_figures, tell
 from hardviews.commands.sources import open_sources
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.sources import ImageSource
@@ -103,7 +104,13 @@ def evaluate(
 def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, Callable[[], Opened]]]:
     """The data that is measured on, and what opens it: of ``--on``, all that is there."""
     if options.on is None:
-        yield str(options.data), lambda: open_sources(options, must_be_labelled=False)
+
+        def opened() -> Opened:
+            source, test = open_sources(options, must_be_labelled=False)
+            tell(source, test, options.test_data)
+            return source, test
+
+        yield str(options.data), opened
         return
     names = listed(options.on.lower())
     for name in names:
@@ -111,11 +118,11 @@ def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, C
             raise unknown("data set", name, NAMES)
     for name in names:
         try:
-            opened = open_sources(replace(options, data=name, test_data=None), must_be_labelled=False)
+            both = open_sources(replace(options, data=name, test_data=None), must_be_labelled=False)
         except InputError as error:
             say(console, f"left out: {error}")
         else:
-            yield name, lambda opened=opened: opened  # type: ignore[misc]
+            yield name, lambda both=both: both  # type: ignore[misc]
 
 
 def cache(subject: Subject, options: EvaluateOptions) -> FeatureCache | None:
@@ -145,6 +152,7 @@ def facts(
             "test_images": len(test),
             "unreadable": bench.unreadable,
         }
+        found |= shared_figures(train, test, options.test_data)
     return found
 
 

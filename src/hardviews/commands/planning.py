@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from hardviews.commands.compare import Arm, Request
 from hardviews.commands.evaluate import listed
 from hardviews.commands.running import Job
 from hardviews.commands.saying import several
-from hardviews.commands.sources import opened
+from hardviews.commands.sources import open_sources
 from hardviews.commands.timing import Besides, Timing, time_arms
 from hardviews.commands.training_run import run_folder_name
+from hardviews.data.decode import printable
+from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
 from hardviews.training.differences import differences, in_words
 from hardviews.training.run_folder import FREE, plain
@@ -24,6 +26,7 @@ from hardviews.training.run_folder import FREE, plain
 PLAN, LOCK = "plan.json", "plan.lock"
 
 Plan = dict[str, Any]
+Measured = tuple[ImageSource, ImageSource | None, str | None]  # training data, test data, and how this was named
 
 
 def default_folder(request: Request) -> Path:
@@ -31,11 +34,17 @@ def default_folder(request: Request) -> Path:
     return run_folder_name(request.arms[0].options, "compare")
 
 
-def check_labels(request: Request) -> None:
-    """Raises InputError where the runs could not be measured."""
-    given = request.options.labelled or request.arms[0].options.data
-    if opened(request.arms[0].options, str(given), "train").labels is None:
-        raise InputError(f"data: {given} has no labels to measure by; give --labelled DATA that has")
+def check_labels(request: Request) -> Measured:
+    """The data that the runs are measured on; raises InputError where they could not be."""
+    run, labelled, test_data = request.arms[0].options, request.options.labelled, request.options.labelled_test
+    options = replace(run, data=labelled, test_data=test_data) if labelled else run
+    source, test = open_sources(options, must_be_labelled=False)
+    if source.labels is None:
+        why = f"{why_unlabelled(source)}; or give --labelled DATA that has"
+        raise InputError(f"data: {printable(str(options.data))} has no labels to measure by: {why}")
+    if test is not None and test.labels is None:
+        raise InputError(f"test-data: {test.name} has no labels to measure by: {why_unlabelled(test)}")
+    return source, test, options.test_data
 
 
 def planned(request: Request, folder: Path) -> Plan:

@@ -4,8 +4,9 @@ from typing import Protocol
 
 import torch
 
+from hardviews.data.decode import printable
 from hardviews.data.hub import STREAM_PREFIX, hub_stream
-from hardviews.data.sources import ImageSource, is_named, open_source
+from hardviews.data.sources import ImageSource, is_named, open_source, why_unlabelled
 from hardviews.data.streaming import Stream, is_stream, tar_stream
 from hardviews.data.table import IMAGE_COLUMN
 from hardviews.errors import InputError
@@ -70,14 +71,11 @@ def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[I
     if options.test_data is None:
         return source, opened(options, options.data, "test") if is_named(options.data) else None
     test = opened(options, options.test_data, "test")
-    for option, data, labels in (
-        ("test-data", options.test_data, test.labels),
-        ("data", options.data, source.labels),
-    ):
-        if labels is None and must_be_labelled:
+    for option, data, images in (("test-data", options.test_data, test), ("data", options.data, source)):
+        if images.labels is None and must_be_labelled:
             raise InputError(
-                f"{option}: {data} has no labels, and kNN needs them on both sides; give class folders or a label "
-                "column, or leave test-data out"
+                f"{option}: {printable(data)} has no labels, and kNN needs them on both sides: "
+                f"{why_unlabelled(images)}; or leave test-data out"
             )
     match_classes(source, test)
     return source, test

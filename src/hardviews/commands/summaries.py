@@ -33,17 +33,19 @@ def headline(
     )
 
 
-def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
-    """Writes ``summary.json``, of all parts of a run that was interrupted."""
+def finish(options: PretrainOptions, folder: RunFolder, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``summary.json``, of all parts of a run that was interrupted, with further facts of its data."""
     summary: dict[str, Any] = dict(folder.summary())
     summary |= {
-        "unreadable": folder.unreadable(),
+        "unreadable": folder.listed("unreadable"),
+        "cut_short": folder.listed("cut_short"),
         "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
         "epochs": options.epochs,
         "seed": options.seed,
         "method": options.method["name"],
         "backbone": options.backbone.name,
         "data": options.data,
+        **facts,
         **provenance(),
     }
     with suppress(OSError):  # of a full disk, which ends no run
@@ -69,6 +71,8 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
         console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
     if summary["unreadable"]:
         console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
+    if summary["cut_short"]:
+        console.print(f"{summary['cut_short']:,} images lack their end; {folder.path}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     console.print(
         f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",

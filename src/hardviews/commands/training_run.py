@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from hardviews.commands.batch_size import agreed, settle_batch_size
 from hardviews.commands.monitoring import create_evaluate
+from hardviews.commands.notices import shared_figures, tell, tell_unlabelled
 from hardviews.commands.processes import part_ways, shared_by, together
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
@@ -90,6 +91,9 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         folder.open(config)
         for match in matches:
             folder.write_init(match._asdict())
+        tell(source, test, options.test_data)
+        if options.knn_epochs:
+            tell_unlabelled(source, "no kNN accuracy is measured on the way")
         console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
     fabric.barrier()
     evaluate = None
@@ -116,7 +120,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
-        summary = finish(options, folder)
+        summary = finish(options, folder, shared_figures(source, test, options.test_data))
         show(summary, folder, console, as_json)
     return summary
 

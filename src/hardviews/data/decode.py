@@ -4,6 +4,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from hardviews.data import cut_short
+
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 # Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
 # Others it hands to programs (EPS to Ghostscript, without a limit of time), or opens what they hold as any format.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
 
 MOST_BYTES = 1 << 28  # of an encoded picture that is read as a whole
@@ -82,16 +85,23 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | None = None) -> Tensor:
+def decode(
+    data: bytes | str | Path,
+    bounds: Bounds = UNBOUNDED,
+    name: str | None = None,
+    least_shown: float = cut_short.LEAST_SHOWN,
+) -> Tensor:
     """Decodes a picture to RGB.
 
     Grey, palette, CMYK and 16-bit pictures are converted (16 bits are scaled to 8, not clipped), transparency is laid
-    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded.
+    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded. What is
+    missing at the end of a JPEG is grey (``cut_short.py``, whose ``said_of`` knows such a picture).
 
     Args:
         data: the encoded bytes, or the path of a file.
         bounds: how large the result may be.
         name: how the picture is called in errors; the path where there is one.
+        least_shown: the part of a JPEG that must be there; other formats must be whole.
 
     Returns:
         uint8 ``[h, w, 3]``.
@@ -100,23 +110,38 @@ def decode(data: bytes | str | Path, bounds: Bounds = UNBOUNDED, name: str | Non
         UnreadableImage: it is no picture, is damaged or cut short, or claims more than ``MAX_PIXELS`` pixels.
     """
     name = name if name is not None else "bytes" if isinstance(data, bytes) else str(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
-            with opened(data, name) as image:
-                wanted = bounds.fit(*image.size)
-                if wanted != image.size:
-                    image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
-                image.load()
-                return to_rgb(image, wanted)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
-        raise UnreadableImage(name, _reason(error, data)) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
+        try:
+            return _decoded(data, bounds, name)
+        except UnreadableImage:
+            raise
+        except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
+            reason = _reason(error, data)
+            if not isinstance(error, OSError) or error.errno is not None or isinstance(error, UnidentifiedImageError):
+                raise UnreadableImage(name, reason) from None
+        with suppress(Exception):
+            found = cut_short.shown(data if isinstance(data, bytes) else encoded(str(data)))
+            if found is not None and found.part >= least_shown:
+                return cut_short.mark(_decoded(found.data, bounds, name), found.part)
+            if found is not None:
+                reason += f"; {int(100 * found.part)} % can be shown"
+    raise UnreadableImage(name, reason)
+
+
+def _decoded(data: bytes | str | Path, bounds: Bounds, name: str) -> Tensor:
+    """As ``decode``, of a picture that is whole; errors are Pillow's."""
+    with opened(data, name) as image:
+        wanted = bounds.fit(*image.size)
+        if wanted != image.size:
+            image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
+        image.load()
+        return to_rgb(image, wanted)
 
 
 def opened(data: bytes | str | Path, name: str) -> Image.Image:
-    """A picture of which no more than the header is read, to be closed; the only way to Pillow for others' pictures.
+    """A picture of which no more than the header is read, to be closed; beside ``cut_short.py``, the only way to Pillow
+    for others' pictures.
 
     Raises:
         UnreadableImage: it is no file, or claims more than ``MAX_PIXELS`` pixels.
@@ -160,17 +185,31 @@ def too_large(size: int) -> str:
     return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
-def common_side(read: Callable[[int], Tensor], count: int) -> int | None:
+def size_of(data: bytes | str) -> tuple[int, int]:
+    """Width and height that the header of a picture states, of its bytes or its file; raises ``UnreadableImage``."""
+    name = "bytes" if isinstance(data, bytes) else data
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with opened(data, name) as image:
+                return image.size
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in `decode`
+        raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | None:
     """The side of ``count`` pictures where they are small (at most 96 pixels) and square, all alike, else None; judged
-    from the first, middle and last."""
-    sizes: set[tuple[int, ...]] = set()
+    from the headers of the first, middle and last."""
+    sizes: set[tuple[int, int]] = set()
     for index in {0, count // 2, count - 1}:
         try:
-            sizes.add(tuple(read(index).shape[:2]))
+            sizes.add(size(index))
         except UnreadableImage:
             continue
-    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
-    return height if height == width <= 96 else None
+    width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return width if width == height <= 96 else None
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:

@@ -2,16 +2,20 @@
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, decode, printable
-from hardviews.data.listing import EXTENSIONS, Paths, listing
+from hardviews.data.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
+from hardviews.data.extensions import EXTENSIONS, in_words
+from hardviews.data.listing import Listing, Paths, listing
 from hardviews.errors import InputError
 
-SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test", "unlabeled"}
+TRAINING = ("train", "training")
+TEST = ("val", "valid", "validation", "test", "testing")  # in the order in which one is offered to test on
+SPLIT_FOLDERS = {*TRAINING, *TEST, "unlabeled"}  # in any case
 
 
 class Folder:
@@ -21,7 +25,8 @@ class Folder:
     of many are an index on disk (``listing.py``), and a copy sent to another process has no labels then.
 
     ``labels`` are the first-level folders where every image lies in one and there are at least two, unless all are
-    called like splits (``train``, ``val``, ...).
+    called like splits (``train``, ``val``, ...); else ``unlabelled`` says why there are none, and what to do.
+    ``native_size`` is judged from the headers of the first, middle and last image.
 
     Raises:
         InputError: it is missing, is no folder, can't be listed, or has no image in it.
@@ -34,18 +39,21 @@ class Folder:
         if not Path(folder).is_dir():
             raise InputError(f"{printable(self.folder)}: not a folder")
         self.name = printable(Path(self.folder).resolve().name)
-        self.native_size: int | None = None
         found = listing(self.folder)
+        self.passed_over = in_words(found.passed)
         self.files = found.files  # paths relative to the folder, sorted
         if not found.entries:
             raise InputError(f"{printable(self.folder)}: the folder is empty")
         if not self.files:
             known = " ".join(EXTENSIONS)
-            raise InputError(f"{printable(self.folder)}: no image in this folder or below it; looked for {known}")
+            more = f"; {self.passed_over}" if self.passed_over else ""
+            raise InputError(f"{printable(self.folder)}: no image in this folder or below it; looked for {known}{more}")
         self.labels: Tensor | None = None
         self.class_names: list[str] | None = None
-        if found.labels is not None and len(found.first) >= 2 and not SPLIT_FOLDERS.issuperset(found.first):
+        self.unlabelled = _unlabelled(Path(self.folder), found)
+        if not self.unlabelled:
             self.labels, self.class_names = found.labels, [printable(name) for name in found.first]
+        self.native_size = common_side(lambda index: size_of(self.path(index)), len(self))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,6 +74,46 @@ class Folder:
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
         return decode(self.path(index), bounds)
+
+    def encoded(self, index: int) -> bytes:
+        """The file of image ``index``, as it is; raises ``UnreadableImage``."""
+        return encoded(self.path(index))
+
+    def encoded_size(self, index: int) -> int:
+        """How many bytes it has, 0 where it can't be asked."""
+        try:
+            return os.stat(self.path(index)).st_size  # noqa: PTH116
+        except OSError:
+            return 0
+
+
+def _unlabelled(root: Path, found: Listing) -> str:
+    """Why the folders of a listing are no classes, and what to do; nothing where they are."""
+
+    def option(name: str) -> str:
+        return shlex.quote(printable(str(root / name)))
+
+    folders = [name for name in found.first if name]
+    splits = {name.lower(): name for name in folders}
+    if not folders:
+        return "its images lie in no folders, whose names would be the labels"
+    if len(folders) > 1 and SPLIT_FOLDERS.issuperset(splits):
+        train, test = (next((splits[name] for name in names if name in splits), None) for names in (TRAINING, TEST))
+        advice = f"--data {option(train or test or folders[0])}"
+        advice += f" --test-data {option(test)}" if train and test else ""
+        return f"its folders {', '.join(map(printable, folders))} are splits; give {advice}"
+    if len(folders) == 1:
+        where = f"{printable(folders[0])}{' and beside it' if found.loose else ''}"
+        return (
+            f"its images lie in one folder, {where}, and labels are the names of two or more; if that one holds the "
+            f"class folders, give --data {option(folders[0])}"
+        )
+    if found.loose:
+        names = ", ".join(printable(str(root / name)) for name in found.named)
+        more = f" and {found.loose - len(found.named):,} more" if found.loose > len(found.named) else ""
+        lie = f"{found.loose:,} of its {len(found.files):,} images {'lies' if found.loose == 1 else 'lie'}"
+        return f"{lie} beside the class folders: {names}{more}; move what lies there into one of them, or elsewhere"
+    return ""
 
 
 def _stamp(path: str) -> bytes:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hardviews.data.cut_short import said_of
 from hardviews.data.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
@@ -35,10 +36,11 @@ class Decoded:
 
 
 class Held:
-    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be."""
+    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be, ``cut_short`` those that lack
+    their end."""
 
-    def __init__(self, pixels: Tensor, faults: Faults) -> None:
-        self.pixels, self.faults = pixels, faults
+    def __init__(self, pixels: Tensor, faults: Faults, cut_short: Faults) -> None:
+        self.pixels, self.faults, self.cut_short = pixels, faults, cut_short
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -65,12 +67,15 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
     n = len(source)
     pixels: Tensor | None = None  # [N, h, w, 3]
     faults: Faults = {}
+    cut_short: Faults = {}
     for index in range(n):
         try:
             image = source.read(index, bounds)
         except UnreadableImage as error:
             faults[index] = error.reason
             continue
+        if said_of(image):
+            cut_short[index] = said_of(image)
         if not must and image.shape[:2] != (source.native_size,) * 2:
             return None
         if pixels is None:
@@ -80,4 +85,4 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
         pixels[index] = image
     if pixels is None:
         return None
-    return Held(pixels.to(device) if pixels.numel() <= RESIDENT_BYTES else pixels, faults)
+    return Held(pixels.to(device) if pixels.numel() <= RESIDENT_BYTES else pixels, faults, cut_short)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, encoded, printable
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, encoded, printable, size_of
 from hardviews.data.streaming import Encoded, Stream
-from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, numbered
+from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, no_column, numbered
 from hardviews.errors import InputError, RunError
 
 PREFIX, STREAM_PREFIX = "hf:", "hf-stream:"
@@ -36,7 +36,7 @@ class Hub:
     """The rows of a data set, mapped from disk.
 
     ``labels`` are whole numbers or strings in sorted order; None where one is missing or negative, or there is no such
-    column. ``native_size`` is judged from the first, middle and last image.
+    column, as ``unlabelled`` then says. ``native_size`` is judged from the first, middle and last image.
 
     Args:
         data: its name, with the prefix.
@@ -60,8 +60,8 @@ class Hub:
             self._fingerprint = str(rows._fingerprint)
         if not len(self):
             raise InputError(f"{self.name}: the data set has no rows")
-        self.labels, self.class_names = _labels(rows, label_column, self.name)
-        self.native_size = common_side(self.read, len(self))
+        self.labels, self.class_names, self.unlabelled = _labels(rows, label_column, self.name)
+        self.native_size = common_side(lambda index: size_of(self._content(index)), len(self))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -74,8 +74,16 @@ class Hub:
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        return decode(self._content(index), bounds, self.path(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of image ``index``; raises ``UnreadableImage``."""
+        content = self._content(index)
+        return encoded(content) if isinstance(content, str) else content
+
+    def _content(self, index: int) -> bytes | str:
         try:
-            return decode(_content(self._rows[index][self._column], self._folders), bounds, self.path(index))
+            return _content(self._rows[index][self._column], self._folders)
         except _NoImageError as error:
             raise UnreadableImage(self.path(index), str(error)) from None
 
@@ -212,16 +220,16 @@ def _content(value: Any, folders: Sequence[str]) -> bytes | str:
     return path
 
 
-def _labels(rows: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None]:
+def _labels(rows: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None, str]:
     if column not in rows.features:
         if column == LABEL_COLUMN:
-            return None, None
+            return None, None, no_column(list(rows.features))
         raise InputError(f"{name}: no label column {column!r}; the columns are {', '.join(rows.features)}")
     values = rows.select_columns([column]).with_format("arrow")[:][column].to_pylist()
-    labels, names = numbered(values, f"{name}: labels in column {column!r} are {rows.features[column]}")
+    labels, names, unlabelled = numbered(values, f"{name}: labels in column {column!r} are {rows.features[column]}")
     if labels is not None and names is None:
         names = getattr(rows.features[column], "names", None)
-    return labels, names
+    return labels, names, unlabelled
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import heapq
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -23,17 +24,15 @@ from torch import Tensor
 
 from hardviews.data import mapped
 from hardviews.data.decode import printable
+from hardviews.data.extensions import is_image, passed_over
 from hardviews.data.mapped import Columns, Mapped
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (  # in lower and upper case
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
-FORMAT = 1  # of the index; another number builds all anew
+FORMAT = 2  # of the index; another number builds all anew
 PART = mapped.CACHED_FROM  # paths that are sorted in memory at once
+NAMED = 3  # of the images beside class folders, how many are named
 SETTLED = 2  # seconds since a folder changed, before which its time may not tell the next change from the last
 
 
@@ -43,14 +42,20 @@ class Listing(NamedTuple):
     Args:
         files: paths relative to the folder, sorted.
         labels: of every file the number of its first-level folder, int64 ``[N]``; None where some lie in none.
-        first: the names of these folders, sorted.
+        first: the names of these folders, sorted; the empty one stands for no folder.
         entries: how many files and folders of any kind there are.
+        passed: how many files look like pictures and are none of the images, by ``extensions.passed_over``.
+        loose: how many images lie in no first-level folder.
+        named: the first ``NAMED`` of these.
     """
 
     files: Sequence[str]
     labels: Tensor | None
     first: list[str]
     entries: int
+    passed: dict[str, int]
+    loose: int
+    named: list[str]
 
 
 class Paths(Sequence[str]):
@@ -96,7 +101,8 @@ def listing(root: str) -> Listing:
                 line = f"{printable(root)}: can't be indexed: {error.strerror}; TMPDIR may name a disk with room"
                 raise InputError(line) from None
     labels = torch.from_numpy(index["label"]) if len(index["label"]) else None
-    return Listing(Paths(index), labels, index.meta["first"], index.meta["entries"])
+    meta = index.meta
+    return Listing(Paths(index), labels, meta["first"], meta["entries"], meta["passed"], meta["loose"], meta["named"])
 
 
 class _Walk:
@@ -106,7 +112,8 @@ class _Walk:
     """
 
     def __init__(self, root: str) -> None:
-        self.root, self.entries = root, 0
+        self.root, self.entries, self.loose = root, 0, 0
+        self.passed: Counter[str] = Counter()
         self.first: set[str] = set()  # first-level folders with an image in them; "" for the root itself
         # Of an index; folders are those listed, each followed by a zero byte.
         self.columns = Columns(start="<i8", label="<i8", path="u1", folder="u1")
@@ -122,7 +129,8 @@ class _Walk:
         first = sorted(self.first)
         number = {name: k for k, name in enumerate(first)}
         labels = None if "" in number else torch.tensor([number[_first(file)] for file in files])
-        return Listing(files, labels, first, self.entries)
+        named = [file for file in files if os.sep not in file][:NAMED]
+        return Listing(files, labels, first, self.entries, dict(self.passed), self.loose, named)
 
     def index(self, file: Path) -> Mapped:
         """The index of all images, written to a file; where a folder has just changed, it is for this run alone."""
@@ -139,6 +147,7 @@ class _Walk:
             number = {name: k for k, name in enumerate(first)}
             columns = stack.enter_context(closing(self.columns))
             columns.append(start=0)
+            named: list[str] = []
             merged, end = heapq.merge(*sorted_parts), 0
             while block := list(islice(merged, 10_000)):
                 names = [os.fsencode(path) for path in block]
@@ -146,8 +155,13 @@ class _Walk:
                 columns.append(start=ends, path=b"".join(names))
                 if "" not in number:
                     columns.append(label=[number[_first(path)] for path in block])
+                elif len(named) < NAMED:
+                    named += [path for path in block if os.sep not in path][: NAMED - len(named)]
                 end = int(ends[-1])
-            meta = {"format": FORMAT, "first": first, "entries": self.entries, "stamp": self.stamp.hexdigest()}
+            meta = {
+                "format": FORMAT, "first": first, "entries": self.entries, "stamp": self.stamp.hexdigest(),
+                "passed": dict(self.passed), "loose": self.loose, "named": named,
+            }  # fmt: skip
             return mapped.write(file, columns, meta, keep=self.newest / 1e9 < self.started - SETTLED)
 
     def _walk(self) -> Iterator[list[str]]:
@@ -169,15 +183,16 @@ class _Walk:
                 with os.scandir(folder) as listing:
                     for entry in listing:
                         self.entries += 1
-                        if entry.name.startswith("."):
-                            continue
-                        path = os.path.join(below, entry.name)  # noqa: PTH118
-                        if is_folder(entry):
-                            folders.append(path)
+                        hidden = entry.name.startswith(".")
+                        if not hidden and is_folder(entry):
+                            folders.append(os.path.join(below, entry.name))  # noqa: PTH118
                         # a name is enough: a link that leads nowhere is an image that can't be read, and is told so
-                        elif is_image(entry.name):
-                            image = path
-                            part.append(path)
+                        elif not hidden and is_image(entry.name):
+                            image = os.path.join(below, entry.name)  # noqa: PTH118
+                            part.append(image)
+                            self.loose += not below
+                        elif kind := passed_over(entry.name):
+                            self.passed[kind] += 1
                         if len(part) == PART:
                             yield part
                             part = []
@@ -223,11 +238,6 @@ def _paths(file: IO[bytes]) -> Iterator[str]:
     while block := file.read(1 << 16):
         *whole, rest = (rest + block).split(b"\0")
         yield from map(os.fsdecode, whole)
-
-
-def is_image(name: str) -> bool:
-    """By its extension."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,5 +1,6 @@
 """Batches of decoded images in an order that depends on the seed alone; nothing random happens in workers."""
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hardviews.data.cut_short import said_of
 from hardviews.data.decode import DECODE_SIZE, UNBOUNDED, Bounds, Faults, UnreadableImage, printable
 from hardviews.data.held import Decoded, Held, held, is_held
 from hardviews.data.sources import ImageSource
@@ -17,11 +19,15 @@ from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
 
+log = logging.getLogger(__name__)
+
 MAX_BATCH_BYTES = 1 << 30
 CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
 
-Loaded = tuple[ImageBatch | None, Faults]
+_told: set[str] = set()  # paths of images that lack their end, of which a warning has told
+
+Loaded = tuple[ImageBatch | None, Faults, Faults]  # with what is unreadable, and what is cut short and in the batch
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
@@ -68,7 +74,8 @@ class Loader:
     depend on the seed, the step and G, not on the number of processes or workers.
 
     An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
-    path → reason, as far as this process has come upon them.
+    path → reason, as far as this process has come upon them; ``cut_short`` likewise says which are used although their
+    end is missing.
 
     Streams have an order of their own (``streaming.py``), which depends on the number of processes too.
 
@@ -116,6 +123,7 @@ class Loader:
         self.tolerance, self.pin_memory = tolerance, pin_memory
         self.steps_per_epoch = steps_per_epoch(source, whole)
         self.unreadable: dict[str, str] = {}
+        self.cut_short: dict[str, str] = {}
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
         self.bounds = bounds
         self._faults: Faults = {}
@@ -131,6 +139,8 @@ class Loader:
         self._images = Decoded(source, bounds)
         if is_held(source, in_memory):
             self._images = held(source, bounds, in_memory is True, device) or self._images
+        if isinstance(self._images, Held):
+            self._note(self._images.cut_short)
         self._steps = _Steps(self._images, batch_size, seed, process, processes)
 
     def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
@@ -142,13 +152,17 @@ class Loader:
             steps = (self._steps[key] for key in keys)
         else:
             steps = by_workers(self._steps, keys, self.workers, self.pin_memory)
-        for batch, faults in steps:
+        for batch, faults, cut in steps:
             self._report(faults)
+            self._note(cut)
             if batch is None:
                 first = printable(self.source.path(next(iter(faults))))
                 raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
             yield batch
         raise failed[0]  # after all batches before it: without a failure there is no end
+
+    def _note(self, cut: Faults) -> None:
+        self.cut_short.update({self.source.path(index): said for index, said in cut.items()})
 
     def _report(self, faults: Faults) -> None:
         new = {index: reason for index, reason in faults.items() if index not in self._faults}
@@ -194,6 +208,8 @@ def in_order(
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
+    At the end a warning tells of images that are cut short, of each once in the life of this process.
+
     Args:
         source, workers, max_batch_bytes: as for ``Loader``.
         batch_size: images per batch; the last one, and those with unreadable images, are shorter.
@@ -207,11 +223,17 @@ def in_order(
     parts = _Parts(Decoded(source, bounds), batch_size, shown)
     own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
     loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
-    for batch, faults in loaded:
+    all_cut: dict[str, str] = {}
+    for batch, faults, cut in loaded:
         if unreadable is not None:
             unreadable.update({source.path(index): reason for index, reason in faults.items()})
+        all_cut.update({source.path(index): said for index, said in cut.items()})
         if batch is not None:
             yield batch
+    new = sorted(all_cut.keys() - _told)
+    if new:
+        _told.update(new)
+        log.warning("%s: %d images lack their end, such as %s (%s)", source.name, len(new), new[0], all_cut[new[0]])
 
 
 class _Steps(Dataset[Loaded]):
@@ -230,8 +252,9 @@ class _Steps(Dataset[Loaded]):
         start = within * self.whole + self.first
         index: list[int] = self.order[start : start + self.batch_size].tolist()
         if isinstance(self.images, Held) and not self.images.faults:
-            return self.images.batch(torch.tensor(index)), {}
+            return self.images.batch(torch.tensor(index)), {}, {}
         faults: Faults = {}
+        cut: Faults = {}
         images: list[Tensor] = []
         for row, wanted in enumerate(index):
             for candidate in self._candidates(wanted, step, self.first + row):
@@ -241,10 +264,12 @@ class _Steps(Dataset[Loaded]):
                     faults[candidate] = error.reason
                 else:
                     index[row] = candidate
+                    if said_of(images[-1]):
+                        cut[candidate] = said_of(images[-1])
                     break
             else:
-                return None, faults
-        return ImageBatch.pack(images, index), faults
+                return None, faults, cut
+        return ImageBatch.pack(images, index), faults, cut
 
     def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
         """The image itself, then others in its place, chosen by the row of the global batch."""
@@ -266,12 +291,15 @@ class _Parts(Dataset[Loaded]):
         index: list[int] = []
         images: list[Tensor] = []
         faults: Faults = {}
+        cut: Faults = {}
         start = part * self.batch_size
         for wanted in range(start, min(start + self.batch_size, len(self.images))):
             try:
                 image = self.images.read(wanted)
                 images.append(self.shown(image) if self.shown else image)
                 index.append(wanted)
+                if said_of(image):
+                    cut[wanted] = said_of(image)
             except UnreadableImage as error:
                 faults[wanted] = error.reason
-        return (ImageBatch.pack(images, index) if images else None), faults
+        return (ImageBatch.pack(images, index) if images else None), faults, cut

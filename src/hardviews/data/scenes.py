@@ -139,7 +139,7 @@ class CocoScenes:
     def read(self, index: int) -> Scene:
         number = self.ids[index]
         try:
-            image = decode(self.path(index))
+            image = decode(self.path(index), least_shown=1.0)  # objects may lie in what is missing
         except UnreadableImage as error:
             raise InputError(str(error)) from error
         height, width = image.shape[:2]

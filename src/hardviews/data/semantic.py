@@ -138,7 +138,7 @@ class MaskFolder:
 
     def read(self, index: int) -> Segmented:
         try:
-            image = decode(self.images.path(index))
+            image = decode(self.images.path(index), least_shown=1.0)  # its mask is of all of it
         except UnreadableImage as error:
             raise InputError(str(error)) from error
         mask = read_mask(self.masks[index])

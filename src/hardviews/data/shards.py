@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from itertools import product
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardviews.data import mapped
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
-from hardviews.data.listing import is_folder, is_image
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
+from hardviews.data.extensions import in_words, is_image
+from hardviews.data.listing import is_folder
 from hardviews.data.mapped import Columns, Mapped
 from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the index; another number builds all anew
+FORMAT = 2  # of the index; another number builds all anew
 LARGE = 1 << 30  # bytes of shards whose index is kept in any case, and made by one process while others wait
 OPEN = 256  # shards that a process holds open
 
@@ -81,10 +83,10 @@ def shards_at(data: str) -> list[Path]:
 class Shards:
     """The images of tar files, shard after shard in the order given, each in the order of its members.
 
-    ``labels`` are those of ``.cls`` members (or of the extension named); None unless every sample has a whole number.
-    The index of many images is kept and mapped, and a copy sent to another process has no labels then. It is built
-    again when a shard's size or time of change is another. ``native_size`` is judged from the first, middle and last
-    image.
+    ``labels`` are those of ``.cls`` members (or of the extension named); None unless every sample has a whole number,
+    as ``unlabelled`` then says. The index of many images is kept and mapped, and a copy sent to another process has no
+    labels then. It is built again when a shard's size or time of change is another. ``native_size`` is judged from the
+    first, middle and last image.
 
     Args:
         files: the shards.
@@ -100,16 +102,17 @@ class Shards:
         self.files, self.name = [str(file) for file in files], printable(name)
         self.image, self.label = image, label
         self.class_names: list[str] | None = None
-        self._index = self._indexed()
+        self._index, passed = self._indexed()
+        self.passed_over = in_words(passed)
         # Of every shard the number of its first image.
         self._first = [0, *np.cumsum(self._index["count"]).tolist()]
         if not len(self):
             wanted = "with an extension of images" if image is None else f"called .{image}"
-            raise InputError(f"{self.name}: no member {wanted} in {len(self.files)} shards")
-        labels = self._index["label"]
-        self.labels: Tensor | None = None if labels.min() < 0 else torch.from_numpy(labels)
+            more = f"; {self.passed_over}" if self.passed_over else ""
+            raise InputError(f"{self.name}: no member {wanted} in {len(self.files)} shards{more}")
+        self.labels, self.unlabelled = self._labels()
         self._opened: dict[int, _Opened] = {}
-        self.native_size = common_side(self.read, len(self))
+        self.native_size = common_side(lambda index: size_of(self.encoded(index)), len(self))
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -150,6 +153,21 @@ class Shards:
             raise UnreadableImage(self.path(index), "its shard has become shorter")
         return data
 
+    def encoded_size(self, index: int) -> int:
+        """How many bytes these are, without reading them."""
+        return int(self._index["size"][index])
+
+    def _labels(self) -> tuple[Tensor | None, str]:
+        labels = self._index["label"]
+        without = np.flatnonzero(labels < 0)
+        if not len(without):
+            return torch.from_numpy(labels), ""
+        wanted = f"a member .{self.label} with a whole number"
+        if len(without) == len(labels):
+            return None, f"none of its images has {wanted}; --label-column names another extension"
+        first = printable(self.path(int(without[0])))
+        return None, f"{len(without):,} of its {len(labels):,} images have no {wanted[2:]}, such as {first}"
+
     def _open(self, shard: int) -> "_Opened":
         opened = self._opened.get(shard)
         if opened is None:
@@ -162,8 +180,8 @@ class Shards:
         start = self._index["name_start"]
         return os.fsdecode(self._index["name"][start[index] : start[index + 1]].tobytes())
 
-    def _indexed(self) -> "Mapped | dict[str, NDArray[Any]]":
-        """The index: kept if it is large, and taken from where it was kept."""
+    def _indexed(self) -> tuple["Mapped | dict[str, NDArray[Any]]", dict[str, int]]:
+        """The index: kept if it is large, and taken from where it was kept; and the members that are passed over."""
         what = repr((self._stamps, self.image, self.label))
         key = repr(([stamp[0] for stamp in self._stamps], self.image, self.label))
         name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
@@ -172,26 +190,28 @@ class Shards:
         large = file.exists() or sum(size for _, size, _ in self._stamps) > LARGE
         with mapped.alone(file) if large else nullcontext():
             index = mapped.read(file)
-            if index is not None and index.meta == meta:
-                return index
+            if index is not None and meta.items() <= index.meta.items():
+                return index, index.meta["passed"]
             if large:
                 log.warning("%s: the headers of %d shards are read, once", self.name, len(self.files))
             columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
             with closing(columns):
-                images = self._read_headers(columns)
-                keep = large or images >= mapped.CACHED_FROM
-                return mapped.write(file, columns, meta) if keep else columns.arrays()
+                images, passed = self._read_headers(columns)
+                if not large and images < mapped.CACHED_FROM:
+                    return columns.arrays(), passed
+                return mapped.write(file, columns, meta | {"passed": passed}), passed
 
-    def _read_headers(self, columns: Columns) -> int:
-        """Fills the columns; how many images there are."""
+    def _read_headers(self, columns: Columns) -> tuple[int, dict[str, int]]:
+        """Fills the columns; how many images there are, and what is passed over."""
         end = images = 0
+        passed: Counter[str] = Counter()
         columns.append(name_start=0)
         for shard in self.files:
             rows: list[tuple[int, int, int]] = []
             names: list[bytes] = []
             try:
                 with open(shard, "rb") as opened:  # noqa: PTH123
-                    for found in samples(Tar(_File(opened)), self.image, self.label, load=False):
+                    for found in samples(Tar(_File(opened)), self.image, self.label, False, passed):
                         rows.append((-1 if found.fault else found.start, found.size, found.label))
                         names.append(os.fsencode(found.name))
             except BrokenTarError as error:
@@ -202,7 +222,7 @@ class Shards:
             ends = end + np.cumsum([len(name) for name in names], dtype=np.int64)
             columns.append(count=len(rows), start=start, size=size, label=label, name_start=ends, name=b"".join(names))
             end, images = end + sum(map(len, names)), images + len(rows)
-        return images
+        return images, dict(passed)
 
 
 class _Opened:

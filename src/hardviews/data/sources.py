@@ -51,6 +51,18 @@ class ImageSource(Protocol):
         ...
 
 
+def why_unlabelled(source: ImageSource) -> str:
+    """Why a source has no labels, and what to do, where it knows; for the end of a sentence."""
+    reason: str = getattr(source, "unlabelled", "")
+    return reason or "give class folders or a label column"
+
+
+def passed_over(source: ImageSource) -> str:
+    """What of its data a source does not read although it looks like pictures, in words; nothing where it reads all."""
+    said: str = getattr(source, "passed_over", "")
+    return said
+
+
 def fingerprint(source: ImageSource | Stream) -> str:
     """The number of pictures and a digest of their names: it tells when pictures were added, taken away or renamed.
 

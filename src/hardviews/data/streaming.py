@@ -6,6 +6,7 @@ workers. So the order depends on the seed, the epoch and P, not on the workers.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hardviews.data.cut_short import said_of
 from hardviews.data.decode import Bounds, Faults, UnreadableImage, decode, printable
+from hardviews.data.extensions import in_words
 from hardviews.data.read_ahead import ahead
 from hardviews.data.remote import PIPE, STREAMS, Remote, check
 from hardviews.data.shards import expand
@@ -143,20 +146,25 @@ def _picked(held: list[Encoded], generator: torch.Generator) -> Encoded:
     return held.pop()
 
 
-class Decoding(Dataset[tuple[ImageBatch | None, Faults]]):
-    """Encoded batch → batch. An unreadable image is replaced by the next in the batch that is readable."""
+class Decoding(Dataset[tuple[ImageBatch | None, Faults, Faults]]):
+    """Encoded batch → batch, what is unreadable, what is cut short. An unreadable image is replaced by the next in the
+    batch that is readable."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
 
-    def __getitem__(self, batch: list[Encoded]) -> tuple[ImageBatch | None, Faults]:
+    def __getitem__(self, batch: list[Encoded]) -> tuple[ImageBatch | None, Faults, Faults]:
         read: list[Tensor | None] = []
         faults: Faults = {}
+        cut: Faults = {}
         for image in batch:
             try:
                 if image.fault:
                     raise UnreadableImage("", image.fault)
-                read.append(decode(image.data, self.bounds, ""))
+                picture = decode(image.data, self.bounds, "")
+                read.append(picture)
+                if said_of(picture):
+                    cut[image.number] = said_of(picture)
             except UnreadableImage as error:
                 faults[image.number] = error.reason
                 read.append(None)
@@ -165,7 +173,7 @@ class Decoding(Dataset[tuple[ImageBatch | None, Faults]]):
             for row in range(len(read))
         ]
         images = [found for row in rows if (found := read[row]) is not None]
-        return (ImageBatch.pack(images, [batch[row].number for row in rows]) if images else None), faults
+        return (ImageBatch.pack(images, [batch[row].number for row in rows]) if images else None), faults, cut
 
 
 def is_stream(data: str) -> bool:
@@ -192,11 +200,17 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
         for address in addresses:
             check(address)
 
+    told: set[str] = set()
+
     def read(shard: int) -> Iterator[Encoded]:
+        passed: Counter[str] = Counter()
         with closing(Remote(addresses[shard])) as remote:
             try:
-                for found in samples(Tar(remote), image, LABEL, load=True):
+                for found in samples(Tar(remote), image, LABEL, True, passed):
                     yield Encoded(found.data, found.fault)
+                if passed.keys() - told:  # how many there are of a kind is known at the end alone
+                    told.update(passed)
+                    log.warning("%s: %s; those in other shards are not told of", addresses[shard], in_words(passed))
             except BrokenTarError as error:
                 raise RunError(f"{printable(addresses[shard])}: {error}; put it right, and start again") from None
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from hardviews.data.decode import UNBOUNDED, Bounds
-from hardviews.data.sources import ImageSource
+from hardviews.data.sources import ImageSource, why_unlabelled
 
 
 class Subset:
@@ -17,6 +17,7 @@ class Subset:
     def __init__(self, source: ImageSource, rows: Tensor) -> None:
         self.source, self.rows = source, rows
         self.name, self.class_names, self.native_size = source.name, source.class_names, source.native_size
+        self.unlabelled = why_unlabelled(source)
         self.labels: Tensor | None = None if source.labels is None else source.labels[rows]
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
 from hardviews.data.mapped import beside_of, cache_folder
 from hardviews.errors import InputError
 
@@ -58,7 +58,7 @@ class Table:
     are unpacked once to a file in ``$HARDVIEWS_CACHE`` (``~/.cache/hardviews``) and mapped; that takes as much disk.
 
     ``labels`` are integers, or strings in sorted order; None where a label is null or negative, or there is no such
-    column. ``native_size`` is judged from the first, middle and last image.
+    column, as ``unlabelled`` then says. ``native_size`` is judged from the first, middle and last image.
 
     Raises:
         InputError: no Parquet, no rows, columns of other types or not there, or no space to unpack.
@@ -82,9 +82,9 @@ class Table:
         for file, table in zip(self.files, opened, strict=True):
             if self.column not in table.schema_arrow.names:
                 raise InputError(f"{printable(str(file))}: no column {self.column!r}, which {self.files[0].name} has")
-        self.labels, self.class_names = _labels(opened, schema, label_column, self.name)
+        self.labels, self.class_names, self.unlabelled = _labels(opened, schema, label_column, self.name)
         self._open()
-        self.native_size = common_side(self.read, len(self))
+        self.native_size = common_side(lambda index: size_of(self.encoded(index)), len(self))
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -102,11 +102,23 @@ class Table:
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image of row ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
-        part = bisect_right(self._starts, index) - 1
-        data = self._parts[part][index - self._starts[part]].as_py()
+        return decode(self.encoded(index), bounds, self.path(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the image of row ``index``; raises ``UnreadableImage``."""
+        data: bytes | None = self._cell(index).as_py()
         if data is None:
             raise UnreadableImage(self.path(index), "null")
-        return decode(data, bounds, self.path(index))
+        return data
+
+    def encoded_size(self, index: int) -> int:
+        """How many bytes these are, without reading them."""
+        content = self._cell(index).as_buffer()
+        return 0 if content is None else int(content.size)
+
+    def _cell(self, index: int) -> Any:
+        part = bisect_right(self._starts, index) - 1
+        return self._parts[part][index - self._starts[part]]
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked opens the files again rather than being sent their content.
@@ -208,22 +220,30 @@ def _image_column(schema: Any, wanted: str, name: str) -> str:
     raise InputError(f"{name}: no image column {wanted!r}; the columns are {', '.join(schema.names)}")
 
 
-def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None]:
+def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Tensor | None, list[str] | None, str]:
     if any(column not in table.schema_arrow.names for table in tables):
         if column == LABEL_COLUMN:
-            return None, None
+            return None, None, no_column(schema.names)
         raise InputError(f"{name}: no label column {column!r}; the columns are {', '.join(schema.names)}")
     values: list[object] = []
     for table in tables:  # one column of small values: read whole
         values += table.read(columns=[column]).column(0).to_pylist()
-    labels, names = numbered(values, f"{name}: labels in column {column!r} are {schema.field(column).type}")
+    labels, names, unlabelled = numbered(values, f"{name}: labels in column {column!r} are {schema.field(column).type}")
     if labels is not None and names is None:
         names = _class_names(schema.metadata or {}, column)
-    return labels, names
+    return labels, names, unlabelled
 
 
-def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] | None]:
-    """Labels as numbers, and of strings their names; None where one is missing or negative.
+def no_column(columns: Sequence[str]) -> str:
+    """Why there are no labels where there is no column of the usual name."""
+    return f"it has no column {LABEL_COLUMN!r}; --label-column may name another of its columns, {', '.join(columns)}"
+
+
+def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] | None, str]:
+    """Labels as numbers, and of strings their names.
+
+    Returns:
+        None for both where a label is missing or negative, and then in words in which rows.
 
     Raises:
         InputError: ``what`` are not all whole numbers or all strings.
@@ -232,13 +252,16 @@ def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] 
     if len(texts) == len(values):
         names = sorted(set(texts))
         number = {text: k for k, text in enumerate(names)}
-        return torch.tensor([number[text] for text in texts]), names
+        return torch.tensor([number[text] for text in texts]), names, ""
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) + len(texts) + values.count(None) < len(values):
         raise InputError(f"{what}, not integers or strings")
-    if len(numbers) < len(values) or min(numbers) < 0:
-        return None, None
-    return torch.tensor(numbers, dtype=torch.int64), None
+    wrong = [row for row, value in enumerate(values) if not isinstance(value, int) or value < 0]
+    if wrong:
+        found = "null" if values[wrong[0]] is None else repr(values[wrong[0]])
+        rows = f"{len(wrong):,} of its {len(values):,} rows have no label (row {wrong[0]} has {found})"
+        return None, None, f"{rows}; give labels of 0 or more to all, or leave these rows out"
+    return torch.tensor(numbers, dtype=torch.int64), None, ""
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:

@@ -5,11 +5,12 @@ walks a file, skipping the content, and a stream.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from hardviews.data.decode import MOST_BYTES, too_large
-from hardviews.data.listing import EXTENSIONS
+from hardviews.data.extensions import DOTTED, EXTENSIONS, is_image, passed_over
 
 BLOCK = 512
 MOST_NOTES = 1 << 20  # bytes of a long name or of pax records
@@ -126,7 +127,9 @@ class Tar:
         self._at += count
 
 
-def samples(tar: Tar, image: str | None, label: str, load: bool) -> Iterator[Sample]:
+def samples(
+    tar: Tar, image: str | None, label: str, load: bool, passed: Counter[str] | None = None
+) -> Iterator[Sample]:
     """The images of a tar: WebDataset's samples are members in a row whose names are alike up to the first dot.
 
     Args:
@@ -134,20 +137,27 @@ def samples(tar: Tar, image: str | None, label: str, load: bool) -> Iterator[Sam
         image: the extension of the image, such as ``jpg`` or ``left.png``; None for the first of any known.
         label: the extension of the label, a text of one whole number.
         load: whether the bytes are wanted.
+        passed: counts samples without an image that look like pictures, by ``extensions.passed_over``.
     """
+    passed = Counter() if passed is None else passed
     now: str | None = None
     found: Sample | None = None
+    like = ""
     number = -1
     for member in tar:
         folder, slash, base = member.name.rpartition("/")
         stem, dot, extension = base.partition(".")
         if not stem or not dot or (stem.startswith("__") and stem.endswith("__")):
+            if image is None and (kind := passed_over(base)):
+                passed[kind] += 1
             continue
         key, extension = f"{folder}{slash}{stem}", extension.lower()
         if key != now:
             if found:
                 yield found._replace(label=number)
-            now, found, number = key, None, -1
+            elif like:
+                passed[like] += 1
+            now, found, like, number = key, None, "", -1
         if found is None and (extension in IMAGES if image is None else extension == image.lower()):
             fault = ""
             if member.sparse:
@@ -159,8 +169,12 @@ def samples(tar: Tar, image: str | None, label: str, load: bool) -> Iterator[Sam
         elif extension == label and member.size <= MOST_DIGITS:
             text = tar.content().strip()
             number = int(text) if text.isdigit() else -1
+        elif image is None:
+            like = like or (DOTTED if is_image(base) else passed_over(base))
     if found:
         yield found._replace(label=number)
+    elif like:
+        passed[like] += 1
 
 
 def _name(header: bytes) -> str:

@@ -47,7 +47,7 @@ MEAN_PER_CLASS = {"flowers102", "pets", "oxfordiiitpet", "aircraft", "fgvcaircra
 class TorchvisionSet:
     """One of ``NAMES``; nothing is downloaded unless ``download`` says so.
 
-    ``labels`` is None where some images have none (``stl10-unlabeled``).
+    ``labels`` is None where some images have none (``stl10-unlabeled``), as ``unlabelled`` then says.
 
     Raises:
         InputError: its files are not under ``root``, or there is no such split.
@@ -77,6 +77,7 @@ class TorchvisionSet:
         labels = [_labels(part) for part in parts]
         known = [part for part in labels if part is not None]
         self.labels: Tensor | None = torch.cat(known) if len(known) == len(parts) else None
+        self.unlabelled = "some of its images have none" if self.labels is None else ""
         self.class_names: list[str] | None = getattr(parts[0], "classes", None)
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from hardviews.data.sources import ImageSource
+from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.data.subset import Subset
 from hardviews.data.torchvision_sets import MEAN_PER_CLASS, TorchvisionSet
 from hardviews.errors import InputError
@@ -86,9 +86,7 @@ class Bench:
         given = []
         for source in self.sources:
             if source.labels is None:
-                raise InputError(
-                    f"{source.name}: has no labels, which this needs; give class folders or a label column"
-                )
+                raise InputError(f"{source.name}: has no labels, which this needs: {why_unlabelled(source)}")
             given.append(source.labels)
         _, labels = torch.cat(given).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         train, test = labels.split([len(part) for part in given])

@@ -47,9 +47,12 @@ class Logbook:
                 del self._measured[0]
         self.tell(lambda logger: logger.log(values, done))
 
-    def unreadable(self, found: Mapping[str, str], process: int) -> None:
+    def images(self, unreadable: Mapping[str, str], cut_short: Mapping[str, str], process: int) -> None:
+        """Path → what is said of an image, of those that this process came upon."""
         with self._unharmed("unreadable.csv"):
-            self.folder.write_unreadable(found, process)
+            self.folder.list_images("unreadable", unreadable, process)
+        with self._unharmed("cut_short.csv"):
+            self.folder.list_images("cut_short", cut_short, process)
 
     def forget_after(self, step: int) -> None:
         """Drops what is of later steps, which come again."""

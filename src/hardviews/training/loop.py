@@ -225,7 +225,7 @@ class Loop:
             epoch = step // self.loader.steps_per_epoch
             row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
             rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
-        self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
+        self.logbook.images(self.loader.unreadable, self.loader.cut_short, self.fabric.global_rank)
         if self.fabric.is_global_zero:
             # The newest that says most: not every step need choose.
             shown = max(rows, key=lambda row: (len(row), row["step"]))
@@ -277,7 +277,7 @@ class Loop:
         try:
             yield
         except RunError as error:
-            self.logbook.unreadable(self.loader.unreadable, self.fabric.global_rank)
+            self.logbook.images(self.loader.unreadable, self.loader.cut_short, self.fabric.global_rank)
             raise RunError(f"step {step}: {error}; {self.saver.last_good()}") from error
         except (RuntimeError, MemoryError) as error:
             if "deterministic implementation" in str(error):

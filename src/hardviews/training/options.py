@@ -64,7 +64,7 @@ class PretrainOptions:
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
-        image_size: side of a view in pixels; by default the data's own size for small sets, else 224.
+        image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by trial steps

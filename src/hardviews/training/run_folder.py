@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -29,11 +29,12 @@ FREE = {
     "strategy", "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_k", "knn_temperature",
     "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
 }  # fmt: skip
+Listed = Literal["unreadable", "cut_short"]  # images that are listed in a file of this name
 
 
 class RunFolder:
-    """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``summary.json``,
-    ``results.jsonl``, ``checkpoints/``, ``telemetry/``. Nothing is written before ``open``.
+    """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``cut_short.csv``,
+    ``summary.json``, ``results.jsonl``, ``checkpoints/``, ``telemetry/``. Nothing is written before ``open``.
 
     Args:
         path: the folder; it may exist.
@@ -164,26 +165,27 @@ class RunFolder:
         seconds = sum(float(row[name] or 0) for row in rows for name in parts)
         return summary | {"steps": len(rows), "skipped": sum(row["skipped"] == "1" for row in rows), "seconds": seconds}
 
-    def write_unreadable(self, unreadable: Mapping[str, str], process: int = 0) -> None:
-        """Lists the images that could not be read, with the reason, besides those listed before; a file per process."""
-        if not unreadable:
+    def list_images(self, kind: Listed, found: Mapping[str, str], process: int = 0) -> None:
+        """Lists the images that could not be read, or are cut short, with what is said of each, besides those listed
+        before; a file per process."""
+        if not found:
             return
-        path = self.path / ("unreadable.csv" if process == 0 else f"unreadable-{process}.csv")
+        path = self.path / (f"{kind}.csv" if process == 0 else f"{kind}-{process}.csv")
         before: dict[str, str] = {}
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 before = {row["path"]: row["reason"] for row in csv.DictReader(file)}
-        if before.keys() >= unreadable.keys():
+        if before.keys() >= found.keys():
             return
         beside = path.with_suffix(".part")
         with beside.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("path", "reason"), *sorted((before | dict(unreadable)).items())])
+            csv.writer(file).writerows([("path", "reason"), *sorted((before | dict(found)).items())])
         beside.replace(path)
 
-    def unreadable(self) -> int:
-        """How many images could not be read so far, as far as they are listed."""
+    def listed(self, kind: Listed) -> int:
+        """How many images ``list_images`` has listed so far."""
         listed: set[str] = set()
-        for path in self.path.glob("unreadable*.csv"):
+        for path in self.path.glob(f"{kind}*.csv"):
             with path.open(newline="", encoding="utf-8") as file:
                 listed |= {row["path"] for row in csv.DictReader(file)}
         return len(listed)

@@ -1,0 +1,141 @@
+"""Which files are taken for pictures; those that are passed over are counted, by what they are."""
+
+import io
+import logging
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hardviews.data import listing, mapped
+from hardviews.data.extensions import EXTENSIONS, in_words, is_image, passed_over
+from hardviews.data.folder import Folder
+from hardviews.data.shards import Shards
+from hardviews.data.sources import open_source
+from hardviews.data.streaming import tar_stream
+from hardviews.errors import InputError
+
+# What the pictures in a folder may be called, and what is said of the others.
+MANY = {".jpg": 4, ".avif": 3, ".jp2": 2, ".mpo": 1, ".TIF": 1, ".heic": 5, ".DNG": 2, ".npy": 1, ".txt": 9, "": 2}
+SAID = (
+    "11 files are passed over: 5 .heic, 2 .dng, 1 .npy (not read as pictures: convert or unpack them to JPEG or PNG) "
+    "and 3 hidden (the name begins with a dot)"
+)
+
+
+def fill(folder: Path) -> None:
+    """In two class folders, after ``MANY``; and three files of resource forks."""
+    for kind, count in MANY.items():
+        for number in range(count):
+            file = folder / ("a" if number % 2 else "b") / f"{number}{kind}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if kind and is_image(file.name):
+                Image.new("RGB", (40, 40), (number, 0, 0)).save(file)
+            else:
+                file.touch()
+    for number in range(3):
+        (folder / "a" / f"._{number}.jpg").touch()
+    (folder / "a" / ".DS_Store").touch()
+    (folder / "a" / "folder.heic").mkdir()
+
+
+def test_pictures_of_all_formats_are_listed_and_others_counted(tmp_path: Path) -> None:
+    fill(tmp_path)
+    source = Folder(tmp_path)
+    assert len(source) == 4 + 3 + 2 + 1 + 1
+    for index in range(len(source)):
+        assert source.read(index).shape == (40, 40, 3)
+    assert source.passed_over == SAID
+
+
+def test_an_index_keeps_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDVIEWS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(listing, "PART", 3)
+    monkeypatch.setattr(listing, "SETTLED", -10)  # so that what has just changed is kept
+    root = tmp_path / "many"
+    fill(root)
+    assert Folder(root).passed_over == SAID
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "_Walk", None)  # not called again
+        assert Folder(root).passed_over == SAID
+    (file,) = (tmp_path / "cache" / "index").glob("*.folder")
+    index = mapped.read(file)
+    assert index is not None
+    # An index of the version before, which knew fewer extensions, is built again.
+    columns = mapped.Columns(start="<i8", label="<i8", path="u1", folder="u1")
+    columns.append(start=[0], folder=index["folder"].tobytes())
+    old = {name: index.meta[name] for name in ("first", "entries", "stamp")} | {"format": 1}
+    mapped.write(file, columns, old)
+    assert len(Folder(root)) == 11
+
+
+def test_where_there_are_none_but_such(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(InputError, match=r"no image in this folder .*; 1 file is passed over: 1 \.heic \(not read"):
+        Folder(tmp_path)
+
+
+def tar(path: Path, names: list[str]) -> Path:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(picture.getvalue())
+            archive.addfile(info, io.BytesIO(picture.getvalue()))
+    return path
+
+
+NAMES = ["1.avif", "2.heic", "2.cls", "3.heic", "3.png", "x/4.part.png", "._1.png", "5.json", "6.svg", "7.jpx"]
+IN_SHARD = (
+    "4 files are passed over: 1 .heic, 1 .svg (not read as pictures: convert or unpack them to JPEG or PNG) and 1 with "
+    "more than one dot in the name (in a tar, the extension begins at the first; --image-column names it) and 1 hidden "
+    "(the name begins with a dot)"
+)
+
+
+def test_shards_tell_which_samples_have_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDVIEWS_CACHE", str(tmp_path / "cache"))
+    file = tar(tmp_path / "a.tar", NAMES)
+    source = open_source(str(file))
+    assert isinstance(source, Shards)
+    assert [Path(source.path(k)).name for k in range(len(source))] == ["1.avif", "3.png", "7.jpx"]
+    assert source.passed_over == IN_SHARD
+    monkeypatch.setattr(mapped, "CACHED_FROM", 1)
+    for _ in ("built", "mapped"):
+        assert Shards([file], "a").passed_over == IN_SHARD
+    assert list((tmp_path / "cache").glob("index/*.shards"))
+    # Who names the image leaves the rest out on purpose.
+    assert open_source(str(file), image_column="heic").passed_over == ""  # type: ignore[attr-defined]
+
+
+def test_a_stream_tells_of_each_kind_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the end of a shard, since nobody knows before what comes."""
+    for name, members in (("0", NAMES), ("1", NAMES), ("2", [*NAMES, "9.exr"])):
+        tar(tmp_path / f"{name}.tar", members)
+    stream = tar_stream(f"pipe:cat {tmp_path}/{{0..2}}.tar", 9, allow_pipe=True)
+    with caplog.at_level(logging.WARNING):
+        for shard in range(3):
+            assert len(list(stream.read(shard))) == 3
+    first, second = (record.message for record in caplog.records)
+    assert f"0.tar: {IN_SHARD}" in first
+    assert "1 .exr" in second
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.DNG", "a.svg", "a.exr", "a.jxl", "._a.png"])
+def test_what_looks_like_a_picture_and_is_none(name: str) -> None:
+    assert not is_image(name) or name.startswith(".")
+    assert passed_over(name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", ".DS_Store", "a.json", "a.jpg.part", "labels.csv"])
+def test_what_does_not(name: str) -> None:
+    assert not is_image(name)
+    assert not passed_over(name)
+
+
+def test_every_extension_in_any_case() -> None:
+    assert all(is_image(f"a{extension}") and is_image(f"a{extension.upper()}") for extension in EXTENSIONS)
+    assert not any(passed_over(f"a{extension}") for extension in EXTENSIONS)
+    assert in_words({}) == ""
