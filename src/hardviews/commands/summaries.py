@@ -8,6 +8,8 @@ from typing import Any
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from hardviews.analysis.measured import SIZES, images_in_words
+from hardviews.commands.sources import tested_on
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.training.options import PretrainOptions
@@ -34,6 +36,13 @@ def headline(
 def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
     """Writes ``summary.json``, of all parts of a run that was interrupted."""
     summary: dict[str, Any] = dict(folder.summary())
+    for name in SIZES:  # which are the same before and after training, unless the run went on with others
+        before = f"{name}_untrained"
+        summary |= {key: int(summary[key]) for key in (name, before) if key in summary}
+        if summary.get(before) == summary.get(name):
+            summary.pop(before, None)
+    if "knn_test_images" in summary:
+        summary["knn_test_data"] = tested_on(options.data, options.test_data)
     summary |= {
         "unreadable": folder.unreadable(),
         "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
@@ -64,7 +73,9 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
             )
             if key in summary
         ]
-        console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
+        of = images_in_words(summary, summary.get("knn_test_data", "test images"))
+        line = f"kNN accuracy: {', '.join(figures)}; on {of}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if summary["unreadable"]:
         console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
