@@ -1,10 +1,29 @@
-"""What a run measured on the way, in words: figures, and the images that they are of."""
+"""What was measured, in words: figures, and the images that they are of."""
 
 from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
 
 # What stands beside the figures in ``evaluation.csv``: neighbours that voted, training images among which they were
 # looked for, test images; and of how many they are a sample, where they are one.
 SIZES = ("knn_k", "knn_train_images", "knn_train_images_of", "knn_test_images", "knn_test_images_of")
+
+# The protocols that open test sets of their own, by how their figures' names begin.
+OF_SCENES = {"box": "detection", "mask": "detection", "segmentation": "segmentation"}
+
+
+def test_set(result: Mapping[str, Any], name: str) -> str:
+    """The test set of a figure of ``hardviews evaluate``, with its size: ``val (50,000 images)``.
+
+    Args:
+        result: a line of ``results.jsonl``.
+        name: of the figure.
+    """
+    kind = OF_SCENES.get(name.partition("_")[0])
+    test, count = (result.get(f"{kind}_{key}" if kind else key) for key in ("test_data", "test_images"))
+    data = PurePath(str(result.get("data"))).name
+    test = f"{test} of {data}" if test == "a held-out tenth" else PurePath(str(test or data)).name
+    return test if count is None else f"{test} ({count:,} {'image' if count == 1 else 'images'})"
 
 
 def images_in_words(values: Mapping[str, float], test: str, asked: int | None = None) -> str:

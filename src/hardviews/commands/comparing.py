@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hardviews.analysis import arms
+from hardviews.analysis.measured import test_set
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.compare import Request
 from hardviews.commands.planning import (
@@ -71,8 +72,16 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
     runs = runs_of(jobs)
     rows = arms.compare(runs, request.baseline, int(plan["epochs"]), timed)
-    sentences = arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
-    result = {"rows": [finite(asdict(row)) for row in rows], "said": sentences, "failed": failed, "plan": plan}
+    measured = measured_on(jobs)
+    sentences = [f"Measured on {test}: {', '.join(names)}." for test, names in measured.items()]
+    sentences += arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
+    result = {
+        "rows": [finite(asdict(row)) for row in rows],
+        "measured_on": measured,
+        "said": sentences,
+        "failed": failed,
+        "plan": plan,
+    }
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows, sentences))
     if as_json:
@@ -124,7 +133,7 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
             say(f"{name}: another process is at it")
         else:
             figures = ", ".join(f"{key} {protocols.as_text(key, value)}" for key, value in told(job).items())
-            say(f"{name}: {figures}" + (" (there already)" if known else ""))
+            say(f"{name}: {figures}; on {', '.join(measured_on([job]))}" + (" (there already)" if known else ""))
     if elsewhere:
         say(f"{elsewhere} runs are being made by other processes: this comparison is without them; call it again later")
     return failed
@@ -150,6 +159,17 @@ def told(job: Job) -> dict[str, float]:
         and name.partition("_")[0] in found["settings"]
         and not name.endswith(protocols.CHOSEN)
     }
+
+
+def measured_on(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """The test sets, with their sizes, and what was measured on each."""
+    found: dict[str, list[str]] = {}
+    for job in jobs:
+        for name in told(job):
+            names = found.setdefault(test_set(job.figures() or {}, name), [])
+            if name not in names:
+                names.append(name)
+    return found
 
 
 def runs_of(jobs: Sequence[Job]) -> list[arms.Run]:

@@ -51,7 +51,7 @@ def gathered(part: Features, source: ImageSource, meeting: Meeting) -> Features:
     if not fabric.is_global_zero:
         return part
     labels = torch.full((len(rows),), -1) if source.labels is None else source.labels[rows]
-    vectors, small = values.split([max(widths), max(pixels)], 1)
+    vectors, small = torch.split(values, [max(widths), max(pixels)], 1)
     return Features(vectors, labels, rows, pixels=small if max(pixels) else None)
 
 

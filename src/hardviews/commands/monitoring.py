@@ -24,9 +24,9 @@ from hardviews.training.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
-# Images that vote, and images that are tested: all that CIFAR has to train on, 50 of every class of ImageNet's and all
-# that it has to validate on. Encoding both takes 100,000 forwards, where an epoch of ImageNet takes 2.6 million or more,
-# and features of 2,048 numbers take 0.8 GB, with raw pixels 2 GB.
+# Images that vote, and images that are tested: all that CIFAR has to train on, 50 of every class of ImageNet and its
+# whole validation set. Encoding both takes 100,000 forwards, where an epoch of ImageNet takes 2.6 million or more, and
+# features of 2,048 numbers take 0.8 GB, with raw pixels 2 GB.
 BANK = 50_000
 BATCH = 256  # images encoded at once, for speed only
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 
+from hardviews.data.decode import printable
 from hardviews.data.hub import STREAM_PREFIX, hub_stream
 from hardviews.data.sources import ImageSource, is_named, open_source
 from hardviews.data.streaming import Stream, is_stream, tar_stream
@@ -88,10 +89,10 @@ def tested_on(data: str | None, test_data: str | None) -> str:
     """The test set that ``open_sources`` finds, in words; of paths the last part, since where data lies is its owner's
     business."""
     if test_data is not None:
-        return Path(test_data).name or test_data
+        return printable(Path(test_data).name or test_data)
     if data is not None and is_named(data):
         return f"the test split of {data}"
-    return f"a held-out tenth of {Path(str(data)).name or data}"
+    return f"a held-out tenth of {printable(Path(str(data)).name or str(data))}"
 
 
 def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, ImageSource | None]:

@@ -41,7 +41,7 @@ def finish(options: PretrainOptions, folder: RunFolder) -> dict[str, Any]:
         summary |= {key: int(summary[key]) for key in (name, before) if key in summary}
         if summary.get(before) == summary.get(name):
             summary.pop(before, None)
-    if "knn_test_images" in summary:
+    if "knn_top1" in summary:
         summary["knn_test_data"] = tested_on(options.data, options.test_data)
     summary |= {
         "unreadable": folder.unreadable(),
@@ -64,18 +64,13 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
         print(json.dumps({**summary, "run": str(folder.path)}, indent=2))
         return
     if "knn_top1" in summary:
-        figures = [
-            f"{label} {summary[key]:.1%}"
-            for label, key in (
-                ("raw pixels", "knn_top1_pixels"),
-                ("untrained backbone", "knn_top1_untrained"),
-                ("trained backbone", "knn_top1"),
-            )
-            if key in summary
-        ]
-        of = images_in_words(summary, summary.get("knn_test_data", "test images"))
-        line = f"kNN accuracy: {', '.join(figures)}; on {of}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
+        others = any(f"{name}_untrained" in summary for name in SIZES)
+        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
+        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        of = images_in_words(summary, summary["knn_test_data"])
+        of += "; before training, other images were measured (evaluation.csv)" if others else ""
+        console.print(f"kNN accuracy: {', '.join(figures)}; on {of}", highlight=False, markup=False, soft_wrap=True)
     if summary["unreadable"]:
         console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)

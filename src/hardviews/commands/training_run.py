@@ -154,7 +154,7 @@ def answer_within(patience: timedelta, strategy: Strategy) -> None:
     """How long collectives wait for a process from now on, where all have started."""
     from torch.distributed import distributed_c10d
 
-    # Public since torch 2.12 or so.
+    # torch 2.6 has it under a private name.
     set_timeout = getattr(distributed_c10d, "set_timeout", None) or distributed_c10d._set_pg_timeout
     groups = strategy.device_mesh.get_all_groups() if isinstance(strategy, ModelParallelStrategy) else []
     for group in (None, *groups):  # of which the first is all processes

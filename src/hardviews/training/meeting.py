@@ -25,7 +25,7 @@ class FailedError(Exception):
     """A process could not do its part. All processes raise this in the same round.
 
     Args:
-        error: its error, in the process that is to say why: the first of those that failed; ``PeerError`` in all others.
+        error: its error in the process that is to say why, the first that failed; ``PeerError`` in all others.
         memory: whether it ran out of memory.
     """
 

@@ -71,7 +71,8 @@ class Monitor:
             if not done and not failed.memory:
                 raise failed.error from None
             if not isinstance(failed.error, PeerError):
-                self._not_measured(done, f"out of memory on {self.fabric.device}" if failed.memory else str(failed.error))
+                memory = f"out of memory on {self.fabric.device}"
+                self._not_measured(done, memory if failed.memory else str(failed.error))
             return None
 
     def _not_measured(self, done: int, reason: str) -> None:
