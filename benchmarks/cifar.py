@@ -27,6 +27,7 @@ from hardviews.commands.sources import open_sources
 from hardviews.commands.training_run import create_fabric, create_loader, create_rates, pretrain
 from hardviews.networks.backbones import feature_dim
 from hardviews.recipes import find
+from hardviews.training.meeting import Meeting
 from hardviews.training.options import PretrainOptions
 from hardviews.views.draw import draw
 from hardviews.views.render import render
@@ -72,7 +73,7 @@ def lightlys(options: PretrainOptions) -> dict[str, float]:
     seconds = time.perf_counter() - start
     evaluate = create_evaluate(options, source, test, plan, fabric)
     model.eval()
-    knn = evaluate(backbone, False, lambda _: None)["knn_top1"] if evaluate else float("nan")
+    knn = evaluate(backbone, False, Meeting(fabric))["knn_top1"] if evaluate else float("nan")
     return {"knn_top1": knn, "seconds": seconds}
 
 

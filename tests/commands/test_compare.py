@@ -109,6 +109,10 @@ def test_figures_are_those_of_the_runs(made: Made) -> None:
         [result] = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
         assert row["figures"] == {"knn_top1": {"runs": 1, "mean": result["knn_top1"], "deviation": None}}
         assert row["seconds"]["mean"] == json.loads((run / "summary.json").read_text())["seconds"]
+    assert found["measured_on"] == {"the test split of shapes (12 images)": ["knn_top1"]}
+    assert (
+        "- Measured on the test split of shapes (12 images): knn_top1.\n" in (made.folder / "comparison.md").read_text()
+    )
     plain, hard = found["rows"]
     difference = hard["figures"]["knn_top1"]["mean"] - plain["figures"]["knn_top1"]["mean"]
     assert hard["differences"]["knn_top1"] == {"seeds": 1, "mean": pytest.approx(difference), "half_width": None}

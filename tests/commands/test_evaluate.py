@@ -65,6 +65,18 @@ def test_several_protocols_share_features_which_a_run_keeps(
     assert len(made) == 6
 
 
+def test_protocols_with_test_sets_of_their_own_name_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"{RESNET} --data shapes:40 --protocol knn,segmentation --segmentation.steps 1 --segmentation.image-size 32"
+    found = measured(line, capsys)
+    assert (found["test_data"], found["train_images"], found["test_images"]) == ("the test split of shapes", 40, 8)
+    assert found["segmentation_test_data"] == "the test split of shapes"
+    assert (found["segmentation_train_images"], found["segmentation_test_images"]) == (40, 8)
+    assert main(["evaluate", *line.split()]) == 0
+    shown = capsys.readouterr().out
+    assert "40 training and 8 test images (the test split of shapes)\n" in shown
+    assert "\n  segmentation: 40 training and 8 test images (the test split of shapes)\n" in shown
+
+
 def test_linear_sees_the_last_blocks_of_a_vit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["pretrain", *VIT.split(), "--knn-epochs", "0", "--out", str(run)]) == 0

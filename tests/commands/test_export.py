@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,8 +18,10 @@ import timm
 import torch
 import torchvision
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
+from hardviews.analysis.measured import SIZES
 from hardviews.cli import main
 from hardviews.commands import exporting, formats
 from hardviews.commands.export import ExportOptions
@@ -162,9 +165,34 @@ def test_a_card_says_how_it_was_trained_and_gives_no_place_away(root: Path) -> N
     assert rows["views drawn per image"].startswith("4,")
     assert rows["kNN accuracy"] == f"{summary['knn_top1']:.2%}"
     assert rows["kNN accuracy before training"] == f"{summary['knn_top1_untrained']:.2%}"
+    assert (summary["knn_train_images"], summary["knn_test_images"], summary["knn_k"]) == (32, 6, 20)
+    assert "On 6 test images (the test split of shapes:32), kNN by the 20 nearest of 32 training images.\n" in text
     assert str(root) not in text
     assert "can't load it" in text  # the stem
     assert "cifar" in json.loads((root / "small-timm" / "config.json").read_text())["stem"]
+
+
+def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path) -> None:
+    """Also of a run of a version that did not record how many images it measured on."""
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    shutil.copytree(root / "runs" / "small", run)
+    for split in ("train", "val"):
+        for number in range(6):
+            (photos / split / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (40 * number, 0, 0)).save(photos / split / "ab"[number % 2] / f"{number}.png")
+    line = f"evaluate {run} --workers 0 --protocol knn --knn.k 3 --cache off --data {photos / 'train'}".split()
+    assert main([*line, "--test-data", str(photos / "val")]) == 0
+    assert main(line) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({key: summary[key] for key in summary if key not in SIZES}))
+    assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| (.*) \|$", text, re.MULTILINE))
+    tested, held_out = (json.loads(found)["knn_top1_k3"] for found in (run / "results.jsonl").read_text().splitlines())
+    assert rows["knn_top1_k3 on val (6 images)"] == f"{tested:.2%}"
+    assert rows["knn_top1_k3 on a held-out tenth of train (1 image)"] == f"{held_out:.2%}"
+    assert "On the test split of shapes:32 (of a version that did not record how many images).\n" in text
+    assert str(tmp_path) not in text
 
 
 def test_what_is_exported_can_be_exported_again(root: Path, tmp_path: Path) -> None:

@@ -68,8 +68,10 @@ def test_the_first_that_fails_ends_all(scripts: Callable[..., int], monkeypatch:
     assert scripts("sleep 1000", "exit 3") == 3
     monkeypatch.setattr(launching, "PATIENCE", 0.5)
     assert scripts("trap '' TERM; while :; do sleep 0.1; done", "exit 4", "exit 0") == 4
-    with pytest.raises(RunError, match=r"process 1 \(pid \d+\) was killed by SIGKILL"):
+    with pytest.raises(RunError, match=r"process 1 \(pid \d+\) was killed by SIGKILL, and the others were ended"):
         scripts("sleep 1000", "kill -9 $$")
+    with pytest.raises(RunError, match=r"SIGABRT, as NCCL ends a process that waits for another which hangs, and"):
+        scripts("sleep 1000", "kill -ABRT $$")
 
 
 def test_processes_are_told_who_they_are(
@@ -91,6 +93,22 @@ def test_processes_are_told_who_they_are(
         monkeypatch.setenv(name, value)
     assert scripts(said, said, nodes=2) == 0
     assert (tmp_path / "0").read_text().split() == ["2", "4", "2", "head", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "given", "expected"), [(8, 2, None, "4"), (7, 2, None, "3"), (2, 4, None, "1"), (8, 2, "6", "6")]
+)
+def test_processes_share_the_cores_out(
+    cores: int, count: int, given: str | None, expected: str, scripts: Callable[..., int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As torch and numpy heed it, unless the user has said how many threads each is to have."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert scripts(*["echo $OMP_NUM_THREADS > $LOCAL_RANK"] * count) == 0
+    assert [(tmp_path / str(number)).read_text().strip() for number in range(count)] == [expected] * count
 
 
 def test_modules_are_looked_for_where_the_launcher_looks(
@@ -207,6 +225,28 @@ def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_pat
     for folder in (run, whole):
         assert main([*line.split(), "--out", str(folder), "--max-unreadable", "0.5"]) == 0
     assert_same_run(run, whole)
+
+
+@pytest.mark.fault("one of several processes that hangs", "all end after some minutes, which is said; the run goes on")
+def test_one_that_hangs_ends_all(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = f"pretrain {VIT.replace('--method dino', '--method tests.commands.hanging.Hanging')} {EXACT}"
+    line = f"{line.replace('shapes:32', 'shapes:64')} --epochs 3 --checkpoint-steps 5 --devices 2 --out {run}"
+    command = [sys.executable, "-m", "hardviews.cli", *line.split()]
+    found = subprocess.run(
+        command, env=os.environ | {"HANGS": "1"}, check=False, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert found.returncode == 1
+    [error] = re.findall("hardviews: error: .*", found.stderr)
+    assert error.startswith(
+        "hardviews: error: another process gives no answer: it hangs, or its machine is gone; the same command with "
+        f"--out {run} goes on from its last checkpoint ("
+    )
+    assert "Traceback" not in found.stderr
+    assert not alive("hardviews.cli", str(run))
+    assert state(run)["step"] == 5
+    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
+    assert [row["step"] for row in rows(run)] == [str(step) for step in range(12)]
 
 
 def assert_same_run(run: Path, whole: Path) -> None:

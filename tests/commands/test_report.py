@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hardviews.analysis import page as pages
+from hardviews.analysis.measured import SIZES
 from hardviews.analysis.pictures import gallery
 from hardviews.analysis.telemetry import load
 from hardviews.cli import main
@@ -235,7 +236,8 @@ def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: R
         page = reported(strange_run, other)
     finally:
         (strange_run / "results.jsonl").unlink()
-    trained = [float(rows_of(run / "evaluation.csv")[-2]["value"]) for run in (strange_run, other)]
+    measured = [rows_of(run / "evaluation.csv") for run in (strange_run, other)]
+    trained = [[float(row["value"]) for row in rows if row["name"] == "knn_top1"][-1] for rows in measured]
     assert page.values("knn_top1") == trained
     cells = [element for element in page.all("td") if element.attributes.get("data-result") == "linear top 1"]
     assert [cell.text for cell in cells] == ["50.0%", "37.5%−12.5 points"]
@@ -249,6 +251,38 @@ def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: R
     assert len({element.attributes["data-run"] for element in page.elements if "data-run" in element.attributes}) == 2
 
 
+def test_every_figure_names_its_test_images(strange_run: Path, reported: Reported, tmp_path: Path) -> None:
+    """Of one run, of runs on other images, and of a run of a version that did not record how many they were."""
+    sizes = {row["name"]: row["value"] for row in rows_of(strange_run / "evaluation.csv")}
+    on = f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the "
+    old, other = copied(strange_run, tmp_path / "old"), tmp_path / "other"
+    rows = (old / "evaluation.csv").read_text().splitlines(keepends=True)
+    (old / "evaluation.csv").write_text("".join(row for row in rows if row.split(",")[2] not in SIZES))
+    pretrained(other, f"--data shapes:48 {SIMSIAM} --epochs 2 --knn-epochs 1 --knn-bank 7 --telemetry 16")
+    line = {"linear_top1": 0.5, "data": "/d/photos", "test_data": "/d/val", "test_images": 70, "box_ap": 0.25}
+    line |= {"detection_test_data": "coco/val2017", "detection_test_images": 5, "detection_train_images": 9}
+    (old / "results.jsonl").write_text(json.dumps(line) + "\n")
+
+    page = reported(strange_run)
+    notes = [element.text for element in page.all("dd") if element.attributes.get("class") == "note"]
+    assert [on in note for note in notes[:4]] == [True, True, True, False]
+    assert on in page.caption("knn")
+    assert on in page.caption("rank")
+    assert any(on in element.text and "Measured on the way, on " in element.text for element in page.all("caption"))
+    page = reported(old)
+    assert f"a held-out tenth of {STRANGE_DATA} (of a version that did not record" in page.caption("knn")
+    captions = [element.text for element in page.all("caption")]
+    assert "Measured on photos, tested on val (70 images)" in captions
+    assert "Measured on photos, tested on val2017 (5 images)" in captions
+    page = reported(strange_run, other)
+    few = "7 of 9 test images (the test split of shapes:48), kNN by the 7 nearest of 7 training images, drawn from 48"
+    row = next(element.text for element in page.all("th") if "kNN accuracy, trained" in element.text)
+    assert on in row
+    assert few in row
+    assert few in page.caption("knn")
+    assert page.values("knn_test_images") == []  # sizes are no figures
+
+
 def test_pages_are_replaced_and_nothing_else_is(
     strange_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,8 +291,13 @@ def test_pages_are_replaced_and_nothing_else_is(
     said = capsys.readouterr().out.splitlines()
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert said[0] == str(run / "report.html")
-    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}"
-    assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}"
+    sizes = {row["name"]: row["value"] for row in rows_of(run / "evaluation.csv")}
+    on = (
+        f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the {sizes['knn_k']} "
+        f"nearest of {sizes['knn_train_images']} training images"
+    )
+    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; as last measured, on {on}"
+    assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}; mean of all steps"
     assert said[3].startswith("Training time: ")
     assert not list(run.glob("*.part"))
     (run / "report.html").write_text(pages.MARK)

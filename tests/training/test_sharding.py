@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from hardviews.cli import main
 from hardviews.errors import InputError
 from hardviews.training import checkpoint
 from hardviews.training.parts import whole
 from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import check_blocks
+from hardviews.training.sharding import Whole, check_blocks
 from tests.commands.test_pretrain import assert_equal, rows
 from tests.methods.multi_crop import dino
 
@@ -137,3 +138,27 @@ def test_they_go_on_from_each_other(
 def test_a_backbone_without_blocks_is_refused() -> None:
     with pytest.raises(InputError, match="fsdp finds no blocks to share out in TinyBackbone; give ddp"):
         check_blocks(dino())
+
+
+class Shifted(nn.Linear):
+    """With a buffer that checkpoints do not hold."""
+
+    shift: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.register_buffer("shift", torch.arange(2.0), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) + self.shift
+
+
+def test_a_whole_copy_has_the_weights_of_now_and_takes_no_memory_before() -> None:
+    network = Shifted()
+    whole_copies = Whole(network)
+    assert all(parameter.is_meta for parameter in whole_copies._empty.parameters())
+    with torch.no_grad():
+        network.weight.add_(1)
+    copy, images = whole_copies.of(network, torch.device("cpu")), torch.randn(4, 3)
+    assert torch.equal(copy(images), network(images))
+    assert copy.weight is not network.weight

@@ -9,10 +9,11 @@ import numpy as np
 
 from hardviews.analysis.choices import Chosen
 from hardviews.analysis.figure import number
-from hardviews.analysis.run import Run
+from hardviews.analysis.measured import SIZES, test_set
+from hardviews.analysis.run import Run, measured_on
 
 # Settings found by a protocol and facts of a measurement, which are no results.
-NO_RESULTS = ("_rate", "_c")
+NO_RESULTS = ("_rate", "_c", "_images")
 FACTS = {
     "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "seed", "step",
     "image_size", "blocks", "crop",
@@ -63,10 +64,12 @@ def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
     chance = [
         by_place[place].mean("lowest_iou_random") if place in by_place else float("nan") for place in range(len(runs))
     ]
+    last, first = measured_on(runs), measured_on(runs, first=True)
     rows: list[tuple[str, str, str, Sequence[float | None]]] = [
-        ("knn_top1", "kNN accuracy, trained", "as last measured", [run.last("knn_top1") for run in runs]),
-        ("knn_top1_untrained", "kNN, untrained", "before training", [run.first("knn_top1") for run in runs]),
-        ("knn_top1_pixels", "kNN, raw pixels", "without any network", [run.first("knn_top1_pixels") for run in runs]),
+        ("knn_top1", "kNN accuracy, trained", f"as last measured{last}", [run.last("knn_top1") for run in runs]),
+        ("knn_top1_untrained", "kNN, untrained", f"before training{first}", [run.first("knn_top1") for run in runs]),
+        ("knn_top1_pixels", "kNN, raw pixels", f"without any network{first}",
+         [run.first("knn_top1_pixels") for run in runs]),
         ("iou_kept", "IoU of kept views", "mean of all steps", [run.mean("iou_kept") for run in runs]),
         ("iou_random", "IoU of random views", "by a random choice", [run.mean("iou_random") for run in runs]),
         ("lowest_iou_kept", "Kept were of lowest IoU", "of the followed pictures", lowest),
@@ -195,18 +198,17 @@ class Row:
 
 
 def results(runs: Sequence[Run]) -> dict[str, list[Row]]:
-    """What was measured, by the data it was measured on, with differences from the first run."""
+    """What was measured, by the images it was measured on, with differences from the first run."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for place, run in enumerate(runs):
         for name in run.evaluations:
-            if (last := run.last(name)) is not None:
-                found.setdefault("on the way", {}).setdefault(name, {})[place] = last
+            if name not in SIZES and (last := run.last(name)) is not None:
+                found.setdefault(f"on the way{measured_on([run])}", {}).setdefault(name, {})[place] = last
         for result in run.results:
             data = PurePath(str(result.get("data"))).name
-            test = result.get("test_data")
-            on = f"{data}, tested on {PurePath(str(test)).name}" if test else data
             for name, value in result.items():
                 if _number(value) and name not in FACTS and not name.endswith(NO_RESULTS):
+                    on = f"on {data}, tested on {test_set(result, name)}"
                     found.setdefault(on, {}).setdefault(name, {})[place] = float(value)
     return {on: [_row(name, values, len(runs)) for name, values in rows.items()] for on, rows in found.items()}
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hardviews.analysis.drawing import bars, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number
-from hardviews.analysis.run import PARTS, Run, mean
+from hardviews.analysis.run import PARTS, Run, mean, measured_on
 from hardviews.analysis.telemetry import Array
 
 POINTS = 60  # of a curve of steps: means of stretches
@@ -101,7 +101,7 @@ def _knn(runs: Sequence[Run]) -> Figure:
         drawn.append(Line(f"raw pixels{whose}", np.unique(ends), np.full(len(np.unique(ends)), raw), 0, True, True))
     caption = (
         "Labels are used here only, never in training: a picture gets the class of those whose features are nearest "
-        f"to its own, and this is how often that is right. {said(runs, some, phrase)}"
+        f"to its own, and this is how often that is right{measured_on(some)}. {said(runs, some, phrase)}"
     )
     if len(pixels) == 1:
         caption += f" Comparing pixels themselves gives {number(next(iter(pixels)), True)}."
@@ -137,7 +137,7 @@ def _rank(ranked: Sequence[Run], runs: Sequence[Run]) -> Figure:
         drawn.append(Line(label(runs, run, "rank" if len(runs) == 1 else ""), epochs, values, place))
     caption = (
         "How many directions the features of different pictures really use; a fall towards 1 means that the model "
-        f"says the same of all pictures (collapse). Over training: {said(runs, ranked, phrase)}"
+        f"says the same of all pictures (collapse). Over training{measured_on(ranked)}: {said(runs, ranked, phrase)}"
     )
     return lines("rank", "Effective rank of the embedding", caption, drawn, unit="directions", zero=True)
 

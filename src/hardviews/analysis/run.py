@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hardviews.analysis.measured import SIZES, images_in_words
 from hardviews.analysis.telemetry import Array, Telemetry, load
 from hardviews.errors import InputError
 
@@ -34,6 +35,7 @@ class Run:
         about: what telemetry says of itself; empty where there is none.
         telemetry: None where there is none, and ``without`` says why.
         without: see ``telemetry``.
+        tested_on: the test set of measurements on the way, where the verb knows it.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Run:
     about: dict[str, Any]
     telemetry: Telemetry | None
     without: str = ""
+    tested_on: str = "the run's test set"
 
     @property
     def steps(self) -> int:
@@ -99,6 +102,14 @@ class Run:
         found = np.unique(epoch[known])
         return found + 1, np.array([values[known & (epoch == one)].mean() for one in found])
 
+    def measured_on(self, first: bool = False) -> str:
+        """The images of the last measurement on the way, or of the first, in words; empty where there is none."""
+        find = self.first if first or self.last("knn_top1") is None else self.last
+        if find("knn_top1") is None:
+            return ""
+        sizes = {name: value for name in SIZES if (value := find(name)) is not None}
+        return images_in_words(sizes, self.tested_on)
+
     def last(self, name: str) -> float | None:
         """What was measured last on the way; a method's only measurement before the first step does not count."""
         values = [value for epoch, value in self.evaluations.get(name, []) if epoch > 0]
@@ -108,6 +119,15 @@ class Run:
         """What was measured before the first step."""
         values = [value for epoch, value in self.evaluations.get(name, []) if epoch == 0]
         return values[0] if values else None
+
+
+def measured_on(runs: Sequence[Run], first: bool = False) -> str:
+    """The images of the last measurements on the way, or of the first, as the end of a sentence: once where they are
+    the same for all runs that have any."""
+    found = {run.name: on for run in runs if (on := run.measured_on(first))}
+    if len(set(found.values())) < 2:
+        return "".join(f", on {on}" for on in dict.fromkeys(found.values()))
+    return ", on " + "; ".join(f"{on} ({name})" for name, on in found.items())
 
 
 def mean(values: Array) -> float:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hardviews.analysis import arms
+from hardviews.analysis.measured import test_set
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.compare import Request
 from hardviews.commands.notices import shared_figures, shared_line, tell
@@ -75,10 +76,13 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     timed = {name: float(entry["seconds_per_epoch"]) for name, entry in plan["arms"].items()}
     runs = runs_of(jobs)
     rows = arms.compare(runs, request.baseline, int(plan["epochs"]), timed)
-    sentences = arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
+    test_sets = measured_on(jobs)
+    sentences = [f"Measured on {test}: {', '.join(names)}." for test, names in test_sets.items()]
+    sentences += arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
     sentences += shared_line(*measured)
     result: dict[str, Any] = {
         "rows": [finite(asdict(row)) for row in rows],
+        "measured_on": test_sets,
         "said": sentences,
         "failed": failed,
         "plan": plan,
@@ -135,7 +139,7 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
             say(f"{name}: another process is at it")
         else:
             figures = ", ".join(f"{key} {protocols.as_text(key, value)}" for key, value in told(job).items())
-            say(f"{name}: {figures}" + (" (there already)" if known else ""))
+            say(f"{name}: {figures}; on {', '.join(measured_on([job]))}" + (" (there already)" if known else ""))
     if elsewhere:
         say(f"{elsewhere} runs are being made by other processes: this comparison is without them; call it again later")
     return failed
@@ -161,6 +165,17 @@ def told(job: Job) -> dict[str, float]:
         and name.partition("_")[0] in found["settings"]
         and not name.endswith(protocols.CHOSEN)
     }
+
+
+def measured_on(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """The test sets, with their sizes, and what was measured on each."""
+    found: dict[str, list[str]] = {}
+    for job in jobs:
+        for name in told(job):
+            names = found.setdefault(test_set(job.figures() or {}, name), [])
+            if name not in names:
+                names.append(name)
+    return found
 
 
 def runs_of(jobs: Sequence[Job]) -> list[arms.Run]:

@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hardviews import methods
+from hardviews.analysis.measured import test_set
 from hardviews.commands.export import ExportOptions
 from hardviews.commands.formats import FORMATS, Encoder, Exported, images_of
 from hardviews.commands.model_card import model_card
+from hardviews.commands.sources import tested_on
 from hardviews.commands.subjects import Subject, find_subject
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
@@ -173,21 +175,21 @@ def card(subject: Subject, exported: Exported, dimension: int) -> str:
     elif run:
         figures = {name: values[-1][1] for name, values in run.evaluations().items()}
         notes.append("Training had not come to its end when this was exported.")
+    tested = tested_on(subject.config["data"], subject.config.get("test_data")) if run else ""
     return model_card(
         f"{built.architecture} by {name}" if run else name,
         exported.library, facts, images_of(subject), subject.config, figures, exported.code, notes,
-        measured(run, subject.step) if run else {},
+        measured(run, subject.step) if run else {}, tested,
     )  # fmt: skip
 
 
 def measured(run: RunFolder, step: int) -> dict[str, str]:
-    """What ``hardviews evaluate`` found of the weights as they are, the latest of every figure on every data set."""
+    """What ``hardviews evaluate`` found of the weights as they are, the latest of every figure on every test set."""
     found: dict[str, str] = {}
     for result in run.results():
         if result.get("step") == step:
-            data = Path(str(result["data"])).name
             found |= {
-                f"{name} on {data}": protocols.as_text(name, value)
+                f"{name} on {test_set(result, name)}": protocols.as_text(name, value)
                 for name, value in result.items()
                 if isinstance(value, float) and name != "crop" and not name.endswith(protocols.CHOSEN)
             }

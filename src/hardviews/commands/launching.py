@@ -37,7 +37,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
     """
     # Of Slurm's one task, several processes are made here.
     environment = {name: value for name, value in os.environ.items() if name != "SLURM_NTASKS"}
-    environment |= meeting(devices, nodes)
+    environment = {"OMP_NUM_THREADS": str(threads(devices))} | environment | meeting(devices, nodes)
     node = int(environment["NODE_RANK"])
     processes: list[subprocess.Popen[bytes]] = []
     with StopRequest() as stop, TemporaryDirectory(prefix="hardviews-") as folder:
@@ -62,10 +62,21 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
     if stop.signal and stop.signal == -failed.returncode:
         raise StoppedError(f"stopped by {name} before any training", stop.signal)
     number = node * devices + processes.index(failed)
+    hung = ", as NCCL ends a process that waits for another which hangs" if name == "SIGABRT" else ""
     raise RunError(
-        f"process {number} (pid {failed.pid}) was killed by {name}, and the others were ended; the same command with "
-        "--out goes on from the last checkpoint"
+        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; the same command "
+        "with --out goes on from the last checkpoint"
     )
+
+
+def threads(processes: int) -> int:
+    """Threads of each of so many processes: an equal share of the cores that they may use, at least one.
+
+    Each would take as many as there are cores, and all together would slow each other down. Loader's workers have one
+    thread each.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def watch(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> subprocess.Popen[bytes] | None:

@@ -153,6 +153,13 @@ def facts(
             "unreadable": bench.unreadable,
         }
         found |= shared_figures(train, test, options.test_data)
+    for name, (test_data, train_images, test_images) in bench.scenes.items():
+        named = bench.data.partition(":")[0].lower() == test_data
+        found |= {
+            f"{name}_test_data": f"the test split of {test_data}" if named else test_data,
+            f"{name}_train_images": train_images,
+            f"{name}_test_images": test_images,
+        }
     return found
 
 
@@ -173,6 +180,10 @@ def show(figures: Mapping[str, float], result: Mapping[str, Any], console: Conso
         of += f": {result['train_images']:,} training and {result['test_images']:,} test images ({result['test_data']})"
     width = max(map(len, figures))
     say(console, of)
+    for name in SCENES:
+        if f"{name}_test_images" in result:
+            train, test, test_data = (result[f"{name}_{key}"] for key in ("train_images", "test_images", "test_data"))
+            say(console, f"  {name}: {train:,} training and {test:,} test images ({test_data})")
     for name, value in figures.items():
         say(console, f"  {name:{width}}  {protocols.as_text(name, value)}")
     if result.get("unreadable"):
@@ -184,7 +195,8 @@ def show_table(name: str, results: list[dict[str, Any]], console: Console) -> No
     rows = [{key.replace(f"_{row['metric']}", ""): value for key, value in row.items()} for row in results]
     figures = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float))
     columns = [key for key in figures if not key.endswith(protocols.CHOSEN) and key != "crop"]
-    table = Table("data", "train", "test", "metric", *columns, title=name, title_justify="left")
+    title = f"{name}, each measured on its test split"
+    table = Table("data", "train images", "test images", "metric", *columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(
             row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}", row["metric"].replace("_", " "),

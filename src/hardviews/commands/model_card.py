@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from hardviews.analysis.measured import SIZES, images_in_words
+
 LABELS = {
     "knn_top1": "kNN accuracy",
     "knn_top1_untrained": "kNN accuracy before training",
@@ -17,7 +19,7 @@ LABELS = {
 
 def model_card(
     title: str, library: str, facts: Mapping[str, Any], images: Mapping[str, Any], config: Mapping[str, Any],
-    figures: Mapping[str, float], code: str, notes: Sequence[str], measured: Mapping[str, str],
+    figures: Mapping[str, float], code: str, notes: Sequence[str], measured: Mapping[str, str], tested: str,
 ) -> str:  # fmt: skip
     """A model card as the Hugging Face Hub shows it.
 
@@ -30,7 +32,8 @@ def model_card(
         figures: that the run measured.
         code: that loads it, run in its folder.
         notes: what else one must know.
-        measured: of the backbone afterwards, name to value.
+        measured: of the backbone afterwards, name and test set to value.
+        tested: the test set that the run measured on.
     """
     method = [config["method"]["name"].rpartition(".")[2]] if config else []
     head = {
@@ -50,9 +53,13 @@ def model_card(
     ]
     if config:
         sections.append(f"## Training\n\n{_table(('setting', ''), training(config))}")
-    if figures.keys() & LABELS.keys():
-        shown = {LABELS[name]: _figure(name, value) for name, value in figures.items() if name in LABELS}
-        sections.append(f"## Measured by the run\n\n{_table(('measure', ''), shown)}")
+    # What was measured of other images before training can't stand beside the rest.
+    others = any(f"{name}_untrained" in figures for name in SIZES)
+    labels = {name: label for name, label in LABELS.items() if not others or "before" not in label}
+    if figures.keys() & labels.keys():
+        shown = {labels[name]: _figure(name, value) for name, value in figures.items() if name in labels}
+        of = f"On {images_in_words(figures, tested)}."
+        sections.append(f"## Measured by the run\n\n{of}\n\n{_table(('measure', ''), shown)}")
     if measured:
         sections.append(f"## Measured by hardviews evaluate\n\n{_table(('measure', ''), measured)}")
     sections.append(

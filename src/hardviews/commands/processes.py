@@ -126,11 +126,14 @@ def may_speak(error: BaseException) -> bool:
 
 
 @contextmanager
-def together() -> Generator[None, None, None]:
-    """Tells the end of another process from errors of this one.
+def together(going_on: str = "") -> Generator[None, None, None]:
+    """Tells the end or silence of another process from errors of this one.
+
+    Args:
+        going_on: how what was saved goes on.
 
     Raises:
-        PeerError: another process is gone.
+        PeerError: another process is gone, or does not answer.
     """
     import torch
 
@@ -143,9 +146,11 @@ def together() -> Generator[None, None, None]:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in reason and "NCCL" not in reason:
             raise
         reason = " ".join(reason.split())[:160]
-        raise PeerError(
-            f"the other processes can't be reached; if one of them has ended, what it said is why ({reason})"
-        ) from error
+        if "timed out" in reason.lower() or "timeout" in reason.lower():
+            line = "another process gives no answer: it hangs, or its machine is gone"
+        else:
+            line = "the other processes can't be reached; if one of them has ended, what it said is why"
+        raise PeerError(f"{line}{'; ' if going_on else ''}{going_on} ({reason})") from error
 
 
 def part_ways() -> None:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hardviews.commands.evaluate import EvaluateOptions
-from hardviews.commands.monitoring import preprocessing_of
+from hardviews.commands.monitoring import preprocessing_of, settle_bank
 from hardviews.commands.sources import open_sources
 from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
@@ -75,21 +75,24 @@ def rehearse(
     queries, seconds_of_query = bank, seconds
     if test is not None:
         queries, seconds_of_query = sample_features(backbone, test, ready, fabric, options.workers)
-    voting, asked = images_of(source, test)
+    voting, asked = images_of(source, test, settle_bank(options).knn_bank or 0)
     knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, fabric.device)
     effective_rank(queries.vectors)
     dimension = bank.vectors.shape[1]
-    each = voting * seconds + asked * seconds_of_query
+    each = (voting * seconds + asked * seconds_of_query) / (options.devices * options.nodes)  # which share the images
     each += comparing(dimension, voting, asked, fabric.device) + ranking(dimension, asked)
     return Rehearsal(len(bank.rows), each, comparing(PIXELS, voting, asked, fabric.device))
 
 
-def images_of(source: ImageSource, test: ImageSource | None) -> tuple[int, int]:
-    """How many images vote in a measurement on the way, and how many are tested."""
+def images_of(source: ImageSource, test: ImageSource | None, limit: int) -> tuple[int, int]:
+    """How many images vote in a measurement on the way, and how many are tested: at most ``limit`` each, 0 for all."""
     if test is not None:
-        return len(source), len(test)
-    rows, query_rows = held_out(len(source), stream(0, "held-out"))
-    return len(rows), len(query_rows)
+        counts = len(source), len(test)
+    else:
+        rows, query_rows = held_out(len(source), stream(0, "held-out"))
+        counts = len(rows), len(query_rows)
+    voting, asked = (min(count, limit or count) for count in counts)
+    return voting, asked
 
 
 def rehearse_evaluation(

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from hardviews.commands.report import ReportOptions
-from hardviews.commands.sources import opened
+from hardviews.commands.sources import opened, tested_on
 from hardviews.data.decode import Bounds, UnreadableImage, printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
@@ -44,19 +45,23 @@ def report(folders: Sequence[str], options: ReportOptions, as_json: bool = False
     from hardviews.analysis.page import report as made
     from hardviews.analysis.run import read_all
 
-    runs = read_all([Path(folder) for folder in folders])
+    runs = [
+        replace(run, tested_on=tested_on(run.config.get("data"), run.config.get("test_data")))
+        for run in read_all([Path(folder) for folder in folders])
+    ]
     out = check_out(Path(options.out) if options.out else runs[0].folder / "report.html", MARK)
     page, figures = made(runs, [reader(run) for run in runs])
     write(out, page)
     found: dict[str, Any] = {"report": str(out), "runs": [str(run.folder) for run in runs]}
     found |= {figure.name: [value.raw for value in figure.values] for figure in figures}
+    found["measured_on"] = [run.measured_on() for run in runs]
     if as_json:
         print(json.dumps(found, indent=2))
         return found
     print(printable(str(out)))
     for figure in figures:
         if figure.name in SAID:
-            print(f"{figure.title}: {' | '.join(value.text for value in figure.values)}")
+            print(f"{figure.title}: {' | '.join(value.text for value in figure.values)}; {figure.note}")
     return found
 
 

@@ -156,7 +156,7 @@ def check(options: PretrainOptions) -> None:
     at_least = {
         1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
         "max_skipped epoch_images",
-        0: "workers checkpoint_steps keep_epochs knn_epochs lr min_lr weight_decay weight_decay_end clip "
+        0: "workers checkpoint_steps keep_epochs knn_epochs knn_bank lr min_lr weight_decay weight_decay_end clip "
         "momentum warmup_epochs max_unreadable telemetry gallery shuffle_bytes",
     }
     for least, names in at_least.items():

@@ -1,5 +1,6 @@
 """The data that a command line names."""
 
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -79,6 +80,16 @@ def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[I
             )
     match_classes(source, test)
     return source, test
+
+
+def tested_on(data: str | None, test_data: str | None) -> str:
+    """The test set that ``open_sources`` finds, in words; of paths the last part, since where data lies is its owner's
+    business."""
+    if test_data is not None:
+        return printable(Path(test_data).name or test_data)
+    if data is not None and is_named(data):
+        return f"the test split of {data}"
+    return f"a held-out tenth of {printable(Path(str(data)).name or str(data))}"
 
 
 def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, ImageSource | None]:

@@ -8,7 +8,9 @@ from typing import Any
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from hardviews.analysis.measured import SIZES, images_in_words
 from hardviews.commands.saying import several
+from hardviews.commands.sources import tested_on
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.training.options import PretrainOptions
@@ -36,6 +38,13 @@ def headline(
 def finish(options: PretrainOptions, folder: RunFolder, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``summary.json``, of all parts of a run that was interrupted, with further facts of its data."""
     summary: dict[str, Any] = dict(folder.summary())
+    for name in SIZES:  # which are the same before and after training, unless the run went on with others
+        before = f"{name}_untrained"
+        summary |= {key: int(summary[key]) for key in (name, before) if key in summary}
+        if summary.get(before) == summary.get(name):
+            summary.pop(before, None)
+    if "knn_top1" in summary:
+        summary["knn_test_data"] = tested_on(options.data, options.test_data)
     summary |= {
         "unreadable": folder.listed("unreadable"),
         "cut_short": folder.listed("cut_short"),
@@ -59,16 +68,13 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
         print(json.dumps({**summary, "run": str(folder.path)}, indent=2))
         return
     if "knn_top1" in summary:
-        figures = [
-            f"{label} {summary[key]:.1%}"
-            for label, key in (
-                ("raw pixels", "knn_top1_pixels"),
-                ("untrained backbone", "knn_top1_untrained"),
-                ("trained backbone", "knn_top1"),
-            )
-            if key in summary
-        ]
-        console.print(f"kNN accuracy: {', '.join(figures)}", highlight=False, markup=False)
+        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
+        others = any(f"{name}_untrained" in summary for name in SIZES)
+        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
+        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        of = images_in_words(summary, summary["knn_test_data"])
+        of += "; before training, other images were measured (evaluation.csv)" if others else ""
+        console.print(f"kNN accuracy: {', '.join(figures)}; on {of}", highlight=False, markup=False, soft_wrap=True)
     if summary["unreadable"]:
         console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
     if summary["cut_short"]:

@@ -20,12 +20,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from hardviews.commands.batch_size import agreed, settle_batch_size
-from hardviews.commands.monitoring import create_evaluate
+from hardviews.commands.monitoring import create_describe, create_evaluate, settle_bank
 from hardviews.commands.notices import shared_figures, tell, tell_unlabelled
 from hardviews.commands.processes import part_ways, shared_by, together
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.summaries import finish, headline, show
+from hardviews.data import workers
 from hardviews.data.loader import Loader
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Stream
@@ -37,20 +38,24 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from hardviews.training.loop import Loop
+from hardviews.training.meeting import Meeting
 from hardviews.training.monitor import Monitor
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import choose_kernels
 from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import Whole, shard_backbones
+from hardviews.training.sharding import Whole, shard_backbones, take_first_buffers
 from hardviews.training.step import Observe, Step, look_away
 from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.plan import ViewPlan
 
 # The weights, as many numbers of the optimizer (twice for AdamW): of the last two checkpoints and the next beside them.
 CHECKPOINT_COPIES = 9
-# For the first process, which measures while the others wait. One that dies ends the others without it.
-PATIENCE = timedelta(days=1)
+# How long a collective waits for a process: longer than that process waits for a batch that does not come, so that it
+# can say why. What may take longer is ``Meeting.slowly``. A process that dies ends the others without it.
+PATIENCE = timedelta(seconds=workers.PATIENCE + 300)
+# How long processes wait for each other to start: some list a large folder, download a data set or start late.
+STARTING = timedelta(hours=2)
 
 
 @together()
@@ -74,7 +79,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         options = replace(options, epoch_images=len(source), telemetry=0)
     matches: list[Match] = []
     options, method = settle(options, source, matches.append)
-    options = settle_batch_size(options)
+    options = settle_bank(settle_batch_size(options))
     config = config_of(options)
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -82,7 +87,8 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     fabric = create_fabric(options)
     options = agreed(fabric, options)
     config["batch_size"] = options.batch_size
-    loader = create_loader(options, source, fabric)
+    with Meeting(fabric).slowly():  # it may decode all images
+        loader = create_loader(options, source, fabric)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
     evaluated = create_evaluated(method, fabric)
@@ -101,22 +107,25 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     epochs, every = options.epochs, options.knn_epochs
-    monitor = Monitor(fabric, folder, evaluated, evaluate, say, every, epochs, loader.steps_per_epoch)
+    describe = create_describe(options)
+    monitor = Monitor(fabric, folder, evaluated, evaluate, describe, say, every, epochs, loader.steps_per_epoch)
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
         options.max_skipped, options.log_steps,
         partial(create_loggers, options, folder, config), telemetry, console,
     )  # fmt: skip
+    going_on = f"the same command with --out {folder.path} goes on from its last checkpoint"
     try:
-        try:
+        with together(going_on):
             loop.run()
-        finally:
-            loop.logbook.close()
     except StoppedError:
-        fabric.barrier()  # once one has left, the others are soon ended, and loggers may take their time
+        with Meeting(fabric).slowly():  # once one has left, the others are soon ended
+            loop.logbook.close()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the same command with --out {folder.path} goes on from its last checkpoint") from None
+        raise KeyboardInterrupt(going_on) from None
+    finally:
+        loop.logbook.close()
     part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
@@ -143,17 +152,30 @@ def create_fabric(options: PretrainOptions) -> Fabric:
     )
     fabric.launch()
     choose_kernels(options.deterministic)
+    if fabric.world_size > 1:
+        answer_within(PATIENCE, fabric.strategy)
     return fabric
+
+
+def answer_within(patience: timedelta, strategy: Strategy) -> None:
+    """How long collectives wait for a process from now on, where all have started."""
+    from torch.distributed import distributed_c10d
+
+    # torch 2.6 has it under a private name.
+    set_timeout = getattr(distributed_c10d, "set_timeout", None) or distributed_c10d._set_pg_timeout
+    groups = strategy.device_mesh.get_all_groups() if isinstance(strategy, ModelParallelStrategy) else []
+    for group in (None, *groups):  # of which the first is all processes
+        set_timeout(patience, group)
 
 
 def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
     if processes == 1:
         return "auto"
     if options.strategy == "ddp":
-        return DDPStrategy(timeout=PATIENCE)
+        return DDPStrategy(timeout=STARTING)
     # What is shared out is known before the optimizer is made; fabric is left nothing to do.
     return ModelParallelStrategy(
-        lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE
+        lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=STARTING
     )
 
 
@@ -191,12 +213,18 @@ def create_telemetry(
 
 
 def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[], nn.Module]:
-    """What is measured on the way, by the first process alone: for that it must lie there whole."""
+    """What is measured on the way: the same in every process, which measures a part of the images by it."""
     network = method.get_submodule(method.evaluated)
-    if not isinstance(fabric.strategy, ModelParallelStrategy):
-        return lambda: network
-    whole = Whole(network, fabric.is_global_zero)
-    return lambda: whole.of(network).to(fabric.device)
+    if isinstance(fabric.strategy, ModelParallelStrategy):
+        whole = Whole(network)
+        return lambda: whole.of(network, fabric.device)
+
+    def evaluated() -> nn.Module:
+        if fabric.world_size > 1:
+            take_first_buffers(network)  # as the next step would
+        return network
+
+    return evaluated
 
 
 def create_step(

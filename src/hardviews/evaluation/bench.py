@@ -42,6 +42,7 @@ class Bench:
         blocks: of a ViT, the last blocks that ``Features.tokens`` are of; 0 for none.
         cache: where features are kept, if anywhere.
         progress: shows how far a task is.
+        scenes: of protocols that open ``data`` themselves the name of the test set, training and test images.
     """
 
     backbone: nn.Module
@@ -56,6 +57,7 @@ class Bench:
     blocks: int = 0
     cache: FeatureCache | None = None
     progress: Progress = silent
+    scenes: dict[str, tuple[str, int, int]] = field(default_factory=dict, init=False)
     _left_out: dict[str, int] = field(default_factory=dict, init=False)
 
     @property

@@ -140,6 +140,8 @@ def extract(
     blocks: int = 0,
     pixels: bool = False,
     on_batch: Callable[[int], None] | None = None,
+    process: int = 0,
+    processes: int = 1,
 ) -> Features:
     """Features of every readable image by ``backbone`` in eval mode, which is left as it was.
 
@@ -151,13 +153,20 @@ def extract(
         blocks: of a ViT, make ``tokens`` of this many of its last blocks.
         pixels: also keep every image at 32 x 32.
         on_batch: told the number of images of every batch done.
+        process, processes: which of how many parts of the batches; a part may have no image, and then has D = 0.
 
     Raises:
-        InputError: no image can be read.
+        InputError: no image of the whole can be read.
     """
-    kept: dict[str, Tensor] = {}  # [len(source), ...] each, filled from the start
+    batches = -(-len(source) // batch_size)
+    most = min(len(source), -(-batches // processes) * batch_size)
+    kept: dict[str, Tensor] = {}  # [most, ...] each, filled from the start
     done = 0
-    for part in encoded(backbone, source, preprocessing, batch_size=batch_size, workers=workers, blocks=blocks):
+    parts = encoded(
+        backbone, source, preprocessing, batch_size=batch_size, workers=workers, blocks=blocks,
+        process=process, processes=processes,
+    )  # fmt: skip
+    for part in parts:
         made = {"vectors": part.vectors, "rows": part.ids}
         if part.tokens is not None:
             made["tokens"] = part.tokens
@@ -165,12 +174,14 @@ def extract(
             made["pixels"] = nn.functional.adaptive_avg_pool2d(part.images, PIXELS).flatten(1)
         for name, rows in made.items():
             if name not in kept:
-                kept[name] = torch.empty(len(source), *rows.shape[1:], dtype=rows.dtype)
+                kept[name] = torch.empty(most, *rows.shape[1:], dtype=rows.dtype)
             kept[name][done : done + len(rows)] = rows
         done += len(part.ids)
         if on_batch:
             on_batch(len(part.ids))
     if not done:
+        if processes > 1:
+            return Features(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
         raise InputError(f"{source.name}: no image can be read")
     kept = {name: rows[:done] for name, rows in kept.items()}
     labels = torch.full((done,), -1) if source.labels is None else source.labels[kept["rows"]]

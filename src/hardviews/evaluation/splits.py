@@ -11,6 +11,20 @@ def held_out(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return order[tenth:].sort().values, order[:tenth].sort().values
 
 
+def sample(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Ascending rows of a random sample of ``count``, of every class its share to within one image.
+
+    Args:
+        labels: int64 ``[N]``.
+        count: 0 or at least N takes all.
+    """
+    if not 0 < count < len(labels):
+        return torch.arange(len(labels))
+    order = torch.randperm(len(labels), generator=generator)
+    by_class = order[labels[order].argsort(stable=True)]  # class after class, at random within
+    return by_class[torch.arange(count) * len(labels) // count].sort().values
+
+
 def stratified(labels: Tensor, part: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Rows of a random part of every class, and of the rest, each ascending.
 

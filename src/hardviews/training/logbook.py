@@ -33,11 +33,8 @@ class Logbook:
             self._metrics = []
         self.tell(lambda logger: logger.log(shown, shown["step"]))
 
-    def measured(self, done: int, epochs: int, values: Mapping[str, float]) -> None:
-        """After ``done`` steps."""
-        text = ", ".join(
-            f"{name} {value:.1%}" if "knn" in name else f"{name} {value:.1f}" for name, value in values.items()
-        )
+    def measured(self, done: int, epochs: int, values: Mapping[str, float], text: str) -> None:
+        """After ``done`` steps; ``text`` has the values in words."""
         self._say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
         self._measured.append((done, epochs, values))
         with self._unharmed(self.folder.evaluation_file.name):
@@ -77,7 +74,8 @@ class Logbook:
                 self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
 
     def close(self) -> None:
-        for logger in self.loggers:
+        loggers, self.loggers = self.loggers, []
+        for logger in loggers:
             with suppress(Exception):  # of a full disk, which ends no run
                 logger.close()
 

@@ -18,6 +18,7 @@ from hardviews.errors import RunError, StoppedError
 from hardviews.training.collapse import CollapseWatch
 from hardviews.training.logbook import Logbook
 from hardviews.training.loggers import Logger
+from hardviews.training.meeting import Meeting
 from hardviews.training.memory import is_out_of_memory
 from hardviews.training.monitor import Monitor
 from hardviews.training.progress import ProgressReport
@@ -129,7 +130,9 @@ class Loop:
         for step in range(first, steps):
             self.step.watch.start()
             with self._clear_errors(step):
-                images = next(batches)
+                # Where it starts, a stream reads its epoch again, up to there.
+                with Meeting(self.fabric).slowly() if step == first else contextlib.nullcontext():
+                    images = next(batches)
                 self.step.watch.lap("data")
                 pending.append((step, self.step(images, step)))
             done = step + 1
@@ -259,7 +262,7 @@ class Loop:
             return False
         values = self.monitor.measure(done, lambda: bool(stop.signal))
         if values:
-            self.logbook.measured(done, done // self.loader.steps_per_epoch, values)
+            self.logbook.measured(done, done // self.loader.steps_per_epoch, values, self.monitor.describe(values))
             self.collapse.measured([rank for _, rank in self.folder.evaluations().get("embedding_rank", [])])
         stops = self._agreed(stop.signal or 0)
         if stops:

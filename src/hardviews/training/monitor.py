@@ -1,4 +1,4 @@
-"""What is measured of the backbone while it is trained, by the first process; the others wait."""
+"""What is measured of the backbone while it is trained, by all processes together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from lightning_fabric import Fabric
 from torch import nn
 
-from hardviews.errors import InputError, RunError
-from hardviews.training.memory import is_out_of_memory
+from hardviews.errors import PeerError
+from hardviews.training.meeting import FailedError, Meeting, StopAskedError
 from hardviews.training.run_folder import RunFolder
 
-# A backbone, whether raw pixels are to be measured too, and what is called after every batch of images.
-Evaluate = Callable[[nn.Module, bool, Callable[[int], None]], Mapping[str, float]]
-
-
-class _StopAskedError(Exception):
-    """Ends a measurement, which may take long, between two of its batches."""
+# A backbone, whether raw pixels are to be measured too, and where the processes that share the work meet; the first
+# process gets the figures.
+Evaluate = Callable[[nn.Module, bool, Meeting], Mapping[str, float]]
 
 
 @dataclass
@@ -27,6 +24,7 @@ class Monitor:
         folder: of the run, which says what has been measured.
         evaluated: the backbone to be measured; all processes have to ask for it.
         evaluate: measures the backbone, or None.
+        describe: figures in words, with the images that they are of.
         say: told why it could not be measured.
         every: epochs; 0: never.
         epochs: of the run.
@@ -37,6 +35,7 @@ class Monitor:
     folder: RunFolder
     evaluated: Callable[[], nn.Module]
     evaluate: Evaluate | None
+    describe: Callable[[Mapping[str, float]], str]
     say: Callable[[str], None]
     every: int
     epochs: int
@@ -48,43 +47,37 @@ class Monitor:
         return bool(self.every) and not within and (epochs == self.epochs or epochs % self.every == 0)
 
     def measure(self, done: int, stop_asked: Callable[[], bool]) -> Mapping[str, float] | None:
-        """Figures by name; None where there are no new ones, as when it was asked to stop on the way. What is missing
-        is measured when the run goes on.
+        """Figures by name, in the first process; None where there are no new ones, as when a process was asked to stop
+        on the way. What is missing is measured when the run goes on.
 
         Args:
             done: steps.
-            stop_asked: looked at after every batch of images.
+            stop_asked: looked at after every batch of images, by all processes in the same round.
 
         Raises:
             InputError, RunError: before the first step, what is to be compared can't be; later that is said, and
                 training goes on.
         """
-        if self.evaluate is None:
+        # The first process reads the folder for all: others may see an older state of it, or none.
+        measured = self.fabric.is_global_zero and self._measured(done)
+        if self.evaluate is None or self.fabric.broadcast(measured):
             return None
-        network = self.evaluated()  # by all, whatever it costs
-        if not self.fabric.is_global_zero or self._measured(done):
-            return None
-
-        def heed(_: int) -> None:
-            if stop_asked():
-                raise _StopAskedError
-
+        network = self.evaluated()
         try:
-            return self.evaluate(network, done == 0, heed)
-        except _StopAskedError:
-            pass
-        except (InputError, RunError) as error:
-            if not done:
-                raise
-            self._not_measured(done, str(error))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._not_measured(done, f"out of memory on {self.fabric.device}")
-        return None
+            return self.evaluate(network, done == 0, Meeting(self.fabric, stop_asked)) or None
+        except StopAskedError:
+            return None
+        except FailedError as failed:
+            if not done and not failed.memory:
+                raise failed.error from None
+            if not isinstance(failed.error, PeerError):
+                memory = f"out of memory on {self.fabric.device}"
+                self._not_measured(done, memory if failed.memory else str(failed.error))
+            return None
 
     def _not_measured(self, done: int, reason: str) -> None:
-        self.say(f"after {done} steps: not measured ({reason}); training goes on")
+        who = f"process {self.fabric.global_rank}: " if self.fabric.global_rank else ""
+        self.say(f"after {done} steps: not measured ({who}{reason}); training goes on")
 
     def _measured(self, done: int) -> bool:
         return any(step == done for values in self.folder.evaluations().values() for step, _ in values)

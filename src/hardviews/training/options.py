@@ -107,6 +107,9 @@ class PretrainOptions:
         max_skipped: steps in a row that may be skipped because the loss or a gradient is not finite, before the run
             goes back to its last checkpoint, once, at a tenth of the learning rate.
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
+        knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
+            and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
+            with its whole validation set, or what a run that goes on began with; 0 takes all.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
         knn_k: neighbours that vote.
@@ -177,6 +180,7 @@ class PretrainOptions:
     keep_epochs: int = 0
     max_skipped: int = 10
     knn_epochs: int = 10
+    knn_bank: int | None = None
     crop: float | None = None
     knn_k: int = 20
     knn_temperature: float = 0.07

@@ -26,8 +26,8 @@ METRICS = (
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "strategy", "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_k", "knn_temperature",
-    "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
+    "strategy", "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_bank", "knn_k",
+    "knn_temperature", "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
 }  # fmt: skip
 Listed = Literal["unreadable", "cut_short"]  # images that are listed in a file of this name
 

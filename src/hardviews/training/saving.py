@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hardviews.errors import InputError, RunError
 from hardviews.training.checkpoint import Checkpoints
+from hardviews.training.meeting import Meeting
 from hardviews.training.parts import load_named_state, load_weights, named_state, own_part
 from hardviews.training.sharding import local
 from hardviews.training.step import Step
@@ -75,13 +76,15 @@ class Saver:
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
         another step."""
-        state, damaged, failure = self._read()
+        with Meeting(self.fabric).slowly():
+            state, damaged, failure = self._read()
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
-        if not failure and own > least > 0:
-            damaged = [f"{self.checkpoints.last}: another process can't read it"]
-            state, _, failure = self._read(int(least))
-            own = int(state["step"]) if state else 0
+        with Meeting(self.fabric).slowly():
+            if not failure and own > least > 0:
+                damaged = [f"{self.checkpoints.last}: another process can't read it"]
+                state, _, failure = self._read(int(least))
+                own = int(state["step"]) if state else 0
         if self._any(bool(failure) or own != least):
             raise RunError(
                 failure
@@ -114,14 +117,18 @@ class Saver:
         processes = self.fabric.world_size if self.step.sharded else 1
         label = f"step-{done:08d}" if epoch is None else f"epoch-{epoch:04d}"
         names = [f"{label}-{process}-of-{processes}.pt" for process in range(1, processes)]
-        self.failure = ""
-        if self.step.sharded and not self.fabric.is_global_zero:
-            self._try(partial(self.checkpoints.save_part, self._state(done), names[self.fabric.global_rank - 1]))
-        if names and self._any(bool(self.failure)):  # also waits until all parts are there
+        self.failure, first = "", self.fabric.is_global_zero
+        if names:
+            with Meeting(self.fabric).slowly():
+                if not first:
+                    part = names[self.fabric.global_rank - 1]
+                    self._try(partial(self.checkpoints.save_part, self._state(done), part))
+        if names and self._any(bool(self.failure)):
             self.failure = self.failure or f"{self.checkpoints.parts}: another process could not write its part"
-        elif self.fabric.is_global_zero:
-            self._try(partial(self.checkpoints.save, self._state(done) | {"parts": names}, epoch))
-        self.fabric.barrier()
+            return
+        with Meeting(self.fabric).slowly():  # which all leave together
+            if first:
+                self._try(partial(self.checkpoints.save, self._state(done) | {"parts": names}, epoch))
 
     def _state(self, done: int) -> dict[str, Any]:
         """What this process has to write."""

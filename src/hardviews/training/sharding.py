@@ -73,11 +73,16 @@ def local(tensor: Tensor) -> Tensor:
 def synchronise(network: nn.Module) -> None:
     """Of what every process has whole: averages the gradients, and takes the first process's buffers, as DDP does."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None and not is_sharded(p)]
-    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     if gradients:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         _put_back(flat / dist.get_world_size(), gradients)
+    take_first_buffers(network)
+
+
+def take_first_buffers(network: nn.Module) -> None:
+    """Takes the first process's buffers, such as running means, which every process has moved by its own images."""
+    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     if buffers:
         flat = torch.cat([buffer.flatten() for buffer in buffers])
         dist.broadcast(flat, 0)
@@ -90,26 +95,24 @@ def _put_back(flat: Tensor, tensors: list[Tensor]) -> None:
 
 
 class Whole:
-    """A copy of a network that is about to be shared out, to be called in one process alone.
+    """Makes whole copies of a network that is about to be shared out, one in every process.
+
+    A measurement calls the copy. To call the network itself, all processes would have to do so equally often, and one
+    that lacks memory in the middle of it would leave the others waiting. Until it is asked for, a copy takes no memory.
 
     Args:
         network: not shared out yet.
-        here: whether this is that process; the others hold no copy.
     """
 
-    def __init__(self, network: nn.Module, here: bool) -> None:
-        self._copy = deepcopy(network).cpu() if here else None
+    def __init__(self, network: nn.Module) -> None:
+        self._empty = deepcopy(network).to("meta")
+        saved = network.state_dict().keys()
+        self._unsaved = {name: buffer.clone() for name, buffer in network.named_buffers() if name not in saved}
 
-    def of(self, network: nn.Module) -> nn.Module:
-        """A copy with the weights that the network has by now; elsewhere the network itself, which is not to be called.
-        All processes have to ask for it."""
-        whole = {}
-        for name, tensor in network.state_dict().items():
-            full = tensor.full_tensor() if is_sharded(tensor) else tensor
-            if self._copy is not None:
-                whole[name] = full.detach().cpu()
-        if self._copy is None:
-            return network
-        copy = deepcopy(self._copy)
-        copy.load_state_dict(whole)
+    def of(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A copy with the weights that the network has by now. All processes have to ask for it."""
+        copy = deepcopy(self._empty).to_empty(device=device)
+        there = copy.state_dict() | dict(copy.named_buffers())
+        for name, tensor in (network.state_dict() | self._unsaved).items():
+            there[name].copy_(tensor.full_tensor() if is_sharded(tensor) else tensor)
         return copy

@@ -46,12 +46,17 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(knn_votes(bank.vectors, bank.labels, queries.vectors, 7, [20, 3], 0.07), whole)
 
 
-def test_several_k_and_small_banks() -> None:
-    bank, queries = features(12, 1), features(30, 2)
-    figures = dict(knn(bench_of(bank, queries), [5, 20, 1]))
-    assert list(figures) == ["knn_top1_k5", "knn_top1", "knn_top1_k1"]
-    for name, k in (("knn_top1_k5", 5), ("knn_top1", 20), ("knn_top1_k1", 1)):
-        assert figures[name] == knn_accuracy(bank, queries, k)
+def test_several_k_and_small_banks(caplog: pytest.LogCaptureFixture) -> None:
+    """A figure is named by the neighbours that voted, which are said where they are fewer than was asked for."""
+    queries = features(30, 2)
+    for images, named in ((30, {"knn_top1_k5": 5, "knn_top1": 20, "knn_top1_k30": 30, "knn_top1_k1": 1}),
+                          (12, {"knn_top1_k5": 5, "knn_top1_k12": 12, "knn_top1_k1": 1})):  # fmt: skip
+        bank = features(images, 1)
+        caplog.clear()
+        figures = dict(knn(bench_of(bank, queries), [5, 20, 200, 1]))
+        assert figures == {name: knn_accuracy(bank, queries, k) for name, k in named.items()}
+        few = "20, 200" if images == 12 else "200"
+        assert caplog.messages == [f"knn: only {images} training images vote, fewer than k {few}"]
 
 
 def test_tiny_temperature_is_the_nearest_neighbour() -> None:

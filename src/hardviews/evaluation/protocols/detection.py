@@ -96,6 +96,7 @@ def detection(
     coco_tools()
     train, test = (open_scenes(bench.data, split, min_size or SIZE) for split in ("train", "test"))
     check(train, test, masks)
+    bench.scenes["detection"] = (test.name, len(train), len(test))
     with seeded(bench.seed, bench.device):
         pyramid = Pyramid(deepcopy(bench.backbone), width, frozen)
         kind = optimizer if optimizer != "auto" else "adamw" if pyramid.stages.plain else "sgd"

@@ -1,7 +1,8 @@
 """Weighted k-nearest-neighbour accuracy: Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
 Discrimination", CVPR 2018 (arXiv 1805.01978), section 3.4; k 20 and T 0.07 as in DINO."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features
 
+log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 # Queries, and images of the bank, compared at once: neither set lies on the device whole, nor what is between them.
@@ -19,14 +21,14 @@ K = 20  # as in DINO
 
 
 def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iterator[tuple[str, float]]:
-    """Test accuracy by the nearest neighbours among the training images.
+    """Test accuracy by the nearest neighbours among all training images, none of which are left out.
 
     Args:
-        k: neighbours that vote, one number or several (10,20,200).
+        k: neighbours that vote, one number or several (10,20,200); of fewer training images, all of them vote.
         temperature: of the votes.
 
     Yields:
-        ``("knn_top1", accuracy)`` for k 20, ``("knn_top1_k200", ...)`` for others.
+        ``("knn_top1", accuracy)`` where 20 voted, ``("knn_top1_k200", ...)`` for other numbers, each once.
 
     Raises:
         InputError: k or temperature are not positive.
@@ -34,26 +36,38 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
     ks = k if isinstance(k, list) else [k]
     check(ks, temperature)
     bank, queries = bench.labelled
+    small = [number for number in ks if voters(number, bank) < number]
+    if small:
+        log.warning("knn: only %d training images vote, fewer than k %s", len(bank.rows), ", ".join(map(str, small)))
+    ks = list(dict.fromkeys(voters(number, bank) for number in ks))
     for number, predictions in zip(ks, knn_predictions(bank, queries, ks, temperature, bench.device), strict=True):
         metric, value = bench.score(predictions, queries.labels)
         yield f"knn_{metric}" + ("" if number == K else f"_k{number}"), value
 
 
+def voters(k: int, bank: Features) -> int:
+    """How many neighbours vote where k are asked for: a figure is named by these."""
+    return min(k, len(bank.rows))
+
+
 def knn_accuracy(
-    bank: Features, queries: Features, k: int = K, temperature: float = 0.07, device: torch.device = CPU
-) -> float:
-    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, compared on ``device``."""
+    bank: Features, queries: Features, k: int = K, temperature: float = 0.07, device: torch.device = CPU,
+    on_part: Callable[[], None] | None = None,
+) -> float:  # fmt: skip
+    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, compared on ``device``; ``on_part``
+    is called after every few thousand queries."""
     check([k], temperature)
-    (predictions,) = knn_predictions(bank, queries, [k], temperature, device)
+    (predictions,) = knn_predictions(bank, queries, [k], temperature, device, on_part)
     return (predictions == queries.labels).double().mean().item()
 
 
 def knn_predictions(
-    bank: Features, queries: Features, ks: Sequence[int], temperature: float, device: torch.device = CPU
-) -> list[Tensor]:
+    bank: Features, queries: Features, ks: Sequence[int], temperature: float, device: torch.device = CPU,
+    on_part: Callable[[], None] | None = None,
+) -> list[Tensor]:  # fmt: skip
     """For every k, the label with most votes for every query, int64 ``[N]``; labels may be any numbers."""
     values, labels = bank.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), ks, temperature, device)
+    votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), ks, temperature, device, on_part)
     return [values[some.argmax(1)] for some in votes]
 
 
@@ -65,6 +79,7 @@ def knn_votes(
     ks: Sequence[int],
     temperature: float,
     device: torch.device = CPU,
+    on_part: Callable[[], None] | None = None,
 ) -> Tensor:
     """The votes for every class, ``[len(ks), N, classes]``: exp(cosine / T) of the k nearest of the bank, summed by
     label.
@@ -75,6 +90,7 @@ def knn_votes(
         ks: neighbours; M where that is fewer.
         temperature: T.
         device: where they are compared, some thousand of each at a time.
+        on_part: called after every few thousand queries.
     """
     votes = torch.zeros(len(ks), len(queries), classes)
     for start in range(0, len(queries), ROWS):
@@ -84,6 +100,8 @@ def knn_votes(
         labels = bank_labels[ids.cpu()]
         for k, some in zip(ks, votes, strict=True):
             some[start : start + ROWS].scatter_add_(1, labels[:, :k], weight[:, :k])
+        if on_part:
+            on_part()
     return votes
 
 

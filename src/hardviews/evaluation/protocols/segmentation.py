@@ -69,6 +69,7 @@ def segmentation(
     train, test = open_segmented(bench.data, image_size or SIZE, bench.workers)
     if len(train.classes) < 2:
         raise InputError(f"{train.name}: masks are of one class only; {IGNORED} is ignored")
+    bench.scenes["segmentation"] = (test.name, len(train), len(test))
     head = Head(bench, len(train.classes), layers)
     wanted = math.ceil(epochs * len(train) / batch_size) if steps is None else steps
     side = whole_patches(image_size or train.native_size or IMAGE_SIZE, head.stages.multiple)
