@@ -71,6 +71,19 @@ def test_the_part_shown_is_that_of_blocks_as_in_the_whole_picture(kind: str) -> 
         assert same <= found.part <= same + 2 / len(blocks), missing  # the block in which it ends, with luck the next
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_where_a_restart_is_due_the_rest_is_missing(mode: str, options: dict[str, Any]) -> None:
+    """There a decoder waits for no block but for the marker."""
+    whole = jpeg(mode, restart_marker_blocks=7, **options)
+    restarts = [at for at in range(len(whole)) if whole[at] == 0xFF and 0xD0 <= whole[at + 1] < 0xD8]
+    for at in restarts[-8:]:
+        for end in range(at, at + 3):
+            found = shown(whole[:end])
+            assert found is not None
+            assert found.part < 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_of_which_more_is_missing_is_refused(kind: str) -> None:
     whole = jpeg(**KINDS[kind])

@@ -123,7 +123,8 @@ def with_files(
     figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data)}
     check = replace(check, says="; ".join([check.says, *says]), figures=check.figures | figures)
     if says and check.verdict == "ok":
-        return replace(check, verdict="warning", remedy="convert or mend such files; part test from training data")
+        remedy = "convert or repair these files; keep test images out of the training data"
+        return replace(check, verdict="warning", remedy=remedy)
     return check
 
 

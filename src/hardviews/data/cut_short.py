@@ -21,8 +21,8 @@ LEAST_SHOWN = 0.9  # of the blocks, in a picture that is used all the same
 MOST_PIXELS = 22_369_620  # of a picture that is looked at, since it is decoded three times and held twice
 
 _END = b"\xff\xd9"
-# Blocks to a decoder that waits for more of them, be it after a restart marker of any number; else it is passed over.
-_NOISE = b"".join(b"\x5a\xa5" * 32 + bytes([0xFF, 0xD0 + restart]) for restart in range(8)) + b"\x5a\xa5" * 32
+_NOISE = b"\x5a\xa5" * 32  # blocks, to a decoder that waits for more of them
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what else begins with 0xff lies within a scan
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _LAST = 0xDA, 0xD9
@@ -63,7 +63,10 @@ def shown(data: bytes) -> Shown | None:
     picture = None if scan is None else _loaded(data + _END)
     if scan is None or picture is None:
         return None
-    if picture == _loaded(data + _NOISE + _END):
+    # More blocks, and after the restart marker that may be due still more, change a picture that lacks some.
+    restarts = _RESTART.findall(data, scan.start)
+    due = bytes([0xFF, 0xD0 + ((restarts[-1][1] + 1) % 8 if restarts else 0)])
+    if picture == _loaded(data + _NOISE + due + _NOISE + _END):
         return Shown(data + _END, 1.0)
     before = _loaded(data[: scan.start] + _END)
     assert before is not None
