@@ -9,8 +9,9 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from hardviews.commands.monitoring import BANK, create_evaluate, settle_bank
+from hardviews.commands.monitoring import BANK, create_evaluate, figures, settle_bank
 from hardviews.data.shapes import Shapes
+from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy
 from hardviews.evaluation.rank import effective_rank
@@ -50,6 +51,13 @@ def test_a_bank_that_is_not_cut_gives_the_figures_of_all_images(with_test: bool)
         "knn_train_images": 300 if with_test else 270,
         "knn_test_images": 60 if with_test else 30,
     }
+
+
+def test_a_sample_none_of_which_can_be_read_is_named() -> None:
+    some, none = (Features(torch.zeros(n, 2), *[torch.zeros(n, dtype=torch.int64)] * 2) for n in (1, 0))
+    for bank, queries, name in ((none, some, "training"), (some, none, "test")):
+        with pytest.raises(InputError, match=f"none of the {name} images that were drawn can be read"):
+            figures(bank, queries, PretrainOptions(), torch.device("cpu"), lambda: None)
 
 
 def test_a_run_keeps_the_bank_that_it_began_with(tmp_path: Path) -> None:

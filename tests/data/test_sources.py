@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -291,6 +293,28 @@ def test_a_pickle_of_others_is_not_read(tmp_path: Path) -> None:
             with pytest.raises(InputError, match="not found or corrupted"):
                 open_source(data, root=tmp_path, split=split)
     assert not (tmp_path / "ran").exists()
+
+
+def test_of_several_processes_one_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads stand for them: a lock of a file knows no difference."""
+    from torchvision.datasets import CIFAR10
+
+    made: list[str] = []
+
+    def download(root: str, download: bool, train: bool) -> CIFAR10:
+        made.append("begun")
+        time.sleep(0.2)  # in which another would begin
+        made.append("done")
+        return CIFAR10(root, train)
+
+    fake_cifar(tmp_path)
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", download)
+    with ThreadPoolExecutor(3) as pool:
+        opened = [pool.submit(open_source, "cifar10", root=tmp_path, download=True) for _ in range(3)]
+    assert [len(one.result()) for one in opened] == [20] * 3
+    assert made == ["begun", "done"] * 3
 
 
 def test_cifar10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

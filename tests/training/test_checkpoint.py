@@ -139,7 +139,7 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
     def all_reduce(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
         return mine.clamp(max=least) if reduce_op == "min" else mine
 
-    saver = Saver(SimpleNamespace(all_reduce=all_reduce), None, checkpoints, "")  # type: ignore[arg-type]
+    saver = Saver(SimpleNamespace(all_reduce=all_reduce, world_size=1), None, checkpoints, "")  # type: ignore[arg-type]
     state, damaged = saver._newest()
     assert state is not None
     assert state["step"] == 3
@@ -158,7 +158,7 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
         told.append(float(mine))
         return all_reduce(mine, reduce_op)
 
-    least, saver.fabric = 3, SimpleNamespace(all_reduce=and_told)  # type: ignore[assignment]
+    least, saver.fabric = 3, SimpleNamespace(all_reduce=and_told, world_size=1)  # type: ignore[assignment]
     with pytest.raises(RunError, match=r"before\.pt: can't be loaded"):
         saver._newest()
     assert told == [6, 1]

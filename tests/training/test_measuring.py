@@ -55,7 +55,6 @@ def test_figures_are_of_a_sample_of_both_sets(alone: dict[str, Any]) -> None:
     assert few["knn_k"] == few["knn_train_images"] <= 4  # though 5 are asked for
 
 
-@pytest.mark.fault("lack of memory or data in one of several processes that measure", "said once; all go on, or end")
 def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: list[dict[str, Any]]) -> None:
     *others, last = several
     number = len(others)
@@ -68,11 +67,9 @@ def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: lis
         assert other["missing later"] == other["memory"] == ""
 
 
-@pytest.mark.fault("signal to one of several processes that measure", "all leave after the same batch of images")
 def test_a_signal_to_one_process_stops_all_in_the_same_round(several: list[dict[str, Any]]) -> None:
     assert {found["stopped"] for found in several} == {" after 3 looks"}
 
 
-@pytest.mark.fault("disk slower than other processes wait", "they wait on")
 def test_slow_work_of_one_process_is_waited_for(several: list[dict[str, Any]]) -> None:
     assert {found["slowly"] for found in several} == {"all went on"}

@@ -13,6 +13,7 @@ from hardviews.commands.gathering import gathered
 from hardviews.commands.sources import tested_on
 from hardviews.data.sources import ImageSource
 from hardviews.data.subset import Subset
+from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy, voters
 from hardviews.evaluation.rank import effective_rank
@@ -96,14 +97,15 @@ def create_evaluate(
             return found if some is of else replace(found, rows=rows[found.rows])
 
         if test is None:
-            both = features(source, torch.cat([bank_rows, query_rows]).sort().values)
-            asked = torch.isin(both.rows, query_rows)
-            bank, queries = both[~asked], both[asked]
+            bank = queries = features(source, torch.cat([bank_rows, query_rows]).sort().values)
         else:
             bank, queries = features(source, bank_rows), features(test, query_rows)
         values: dict[str, float] = {}
         with meeting.working():
             if fabric.is_global_zero:
+                if test is None:
+                    asked = torch.isin(bank.rows, query_rows)
+                    bank, queries = bank[~asked], queries[asked]
                 values = figures(bank, queries, options, fabric.device, meeting.pause) | sizes
         return values
 
@@ -113,7 +115,17 @@ def create_evaluate(
 def figures(
     bank: Features, queries: Features, options: PretrainOptions, device: torch.device, on_part: Callable[[], None]
 ) -> dict[str, float]:
-    """Figures by name, and of how many images they are."""
+    """Figures by name, and of how many images they are.
+
+    Raises:
+        InputError: no image that votes, or none that is tested, can be read.
+        RunError: features are not finite.
+    """
+    for part, name in ((bank, "training"), (queries, "test")):
+        if not len(part.rows):
+            raise InputError(
+                f"knn: none of the {name} images that were drawn can be read; a larger --knn-bank draws more"
+            )
     values: dict[str, float] = {
         "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, device, on_part),
         "embedding_rank": effective_rank(queries.vectors),

@@ -1,6 +1,7 @@
 """torchvision's data sets by name, from the folder in which torchvision keeps them."""
 
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
+from hardviews.data.mapped import alone
 from hardviews.errors import InputError
 
 # name: (torchvision's class, arguments of the training split or of its parts, of the test split, side of the images if
@@ -61,10 +63,12 @@ class TorchvisionSet:
         datasets: Any = importlib.import_module("torchvision.datasets")
         chosen = train if split == "train" else test
         try:
-            parts = [
-                getattr(datasets, kind)(root=str(root), download=download, **part)
-                for part in (chosen if isinstance(chosen, list) else [chosen])
-            ]
+            # Of several processes one downloads, and the others then find it.
+            with alone(Path(root) / name) if download else nullcontext():
+                parts = [
+                    getattr(datasets, kind)(root=str(root), download=download, **part)
+                    for part in (chosen if isinstance(chosen, list) else [chosen])
+                ]
             # Opened here and not by torchvision, which heeds neither formats nor bounds.
             self._files = None if self.native_size else [file for part in parts for file in _files(part)]
         except Exception as error:  # torchvision says RuntimeError, FileNotFoundError, ... and in several lines
