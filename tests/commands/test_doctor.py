@@ -197,7 +197,9 @@ def test_what_is_not_measured_on_the_way(tmp_path: Path, capsys: pytest.CaptureF
         (tmp_path / "pictures" / f"{index}.png").write_bytes(noise(index))
     line = [*LINES["simsiam"].split(), "--out", str(tmp_path / "run")]
     found = diagnosed(capsys, *line, "--data", str(tmp_path / "pictures"))
-    assert found["measuring"]["says"].endswith("pictures has no labels")
+    assert found["measuring"]["says"].endswith(
+        "pictures has no labels; its images lie in no folders, whose names would be the labels"
+    )
     found = diagnosed(capsys, *line, "--knn-epochs", "0")
     assert found["measuring"]["says"] == "nothing is measured on the way: --knn-epochs is 0"
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -81,8 +80,8 @@ def take(step: Step, mode: FakeCuda, images: ImageBatch | None = None, number: i
     return report
 
 
-def telemetry(plan: Any) -> Telemetry:
-    return Telemetry(Path(mkdtemp()), plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
+def telemetry(folder: Path, plan: Any) -> Telemetry:
+    return Telemetry(folder, plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
 
 
 def bench(name: str = "resnet10t", data: str = "shapes:24") -> Bench:

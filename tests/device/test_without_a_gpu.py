@@ -3,6 +3,7 @@
 A new method is judged too: it is found by its file.
 """
 
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -44,9 +45,9 @@ def check_step(mode: FakeCuda) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
 @pytest.mark.parametrize("name", methods.names())
-def test_no_step_waits(name: str, precision: str) -> None:
+def test_no_step_waits(name: str, precision: str, tmp_path: Path) -> None:
     method = created(name)
-    recorded = telemetry(method.plan)
+    recorded = telemetry(tmp_path, method.plan)
     with pretending() as mode:
         step = create_step(method, precision, observe=recorded.note)
         report = take(step, mode)

@@ -41,7 +41,7 @@ from hardviews.commands.trials import grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.commands.view_sheet import Onlooker, view_sheet
 from hardviews.data.held import is_held
 from hardviews.data.loader import Loader, bounds_for, moved, steps_per_epoch
-from hardviews.data.sources import ImageSource
+from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.data.streaming import Stream
 from hardviews.errors import InputError, RunError
 from hardviews.methods.base import Method
@@ -174,7 +174,9 @@ def check_measuring(
     """Whether the backbone can be measured on the way, by measuring a batch of images as training will."""
     reason = "--knn-epochs is 0"
     if options.knn_epochs:
-        reason = "streams have no labels" if isinstance(source, Stream) else f"{source.name} has no labels"
+        reason = "streams have no labels"
+        if not isinstance(source, Stream):
+            reason = f"{source.name} has no labels; {why_unlabelled(source)}"
     if not options.knn_epochs or isinstance(source, Stream) or source.labels is None:
         return Check("measuring", "ok", f"nothing is measured on the way: {reason}"), None
     backbone = own.get_submodule(own.evaluated).to(fabric.device)

@@ -19,10 +19,12 @@ def tell(source: ImageSource | Stream, test: ImageSource | None = None, test_dat
     """
     if processes.number():
         return
-    for data in (source, test):
-        if data is not None and not isinstance(data, Stream) and passed_over(data):
-            say(f"data: {data.name}: {passed_over(data)}")
-    for line in shared_line(source, test, test_data):
+    lines = [
+        f"data: {data.name}: {passed_over(data)}"
+        for data in (source, test)
+        if data is not None and not isinstance(data, Stream) and passed_over(data)
+    ]
+    for line in dict.fromkeys(lines + shared_line(source, test, test_data)):  # both sets may be of one folder
         say(line)
 
 
