@@ -219,6 +219,8 @@ def test_wrong_input_is_named_in_one_line() -> None:
         hard(labelled(brute.PAIRS, 5))
     with pytest.raises(InputError, match="must be of one shape"):
         hard([torch.zeros(3, 1), *labelled(brute.PAIRS, 3)[1:]])
+    with pytest.raises(InputError, match="single number"):
+        HardViews(no_score)([torch.tensor(1.0)] * 4)
     with pytest.raises(InputError, match="keeps 2 of 1"):
         HardViews(no_score)(labelled(brute.PAIRS, 3)[:1])
     with pytest.raises(InputError, match="unknown policy 'hardset'; did you mean hardest"):

@@ -1,5 +1,6 @@
 """A model whose views are scored is guarded however the score function comes by it, without being named twice."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -88,6 +89,8 @@ def some_views(size: int) -> list[Tensor]:
         lambda model: torch.enable_grad()(closure(model)),
         lambda model: model.forward,
         lambda model: Trainer(model).encode,
+        lambda model: Trainer(model.forward).encode,
+        lambda model: Trainer(lambda view: model(view)).encode,
         Trainer,
         through_an_attribute,
         lambda model: partial(with_default, model=model),
@@ -144,6 +147,14 @@ def test_a_guard_that_is_named_is_added() -> None:
     before = trace(model)
     HardViews(score, guard=model)(views)
     assert_equal(before, trace(model))
+    hard = HardViews(score)
+    with pytest.warns(UserWarning, match="found no module") as warned:
+        hard(views)
+        hard(views)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        HardViews(score, guard=())(views)
 
 
 def test_a_model_that_is_made_later_is_found_too() -> None:

@@ -4,6 +4,7 @@ The method of Ferreira, Rapant, Franke, Hutter: "Beyond Random Augmentations: Pr
 Legend: B images, V candidate views, K kept views, T target views among the candidates, K_T kept target views.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
@@ -76,7 +77,8 @@ class HardViews:
             batch is not scored. None: it is given to ``choose``.
         plan: which candidates there are and how many are kept; None: one kind of view, of which ``keep`` are kept.
         policy: a policy, or its name, such as ``"sampled(128)"``.
-        guard: modules that ``score`` calls, besides those that are found in it.
+        guard: modules that ``score`` calls, besides those that are found in it. Without it, a warning says once that
+            none is found; ``()`` says that there is none.
         keep: views kept where there is no plan.
         seed: of the generator that policies draw from, ``self.generator``, unless ``choose`` is given another.
         check: raise where a cost is not finite; without it the choice is of no use then, and the caller sees to that.
@@ -90,14 +92,15 @@ class HardViews:
         score: Score | None,
         plan: ViewPlan | None = None,
         policy: Policy | str = hardest,
-        guard: nn.Module | Sequence[nn.Module] = (),
+        guard: nn.Module | Sequence[nn.Module] | None = None,
         keep: int = 2,
         seed: int = 0,
         check: bool = True,
     ) -> None:
         self.score, self.plan, self.keep, self.check = score, plan, keep, check
         self.policy = named(policy) if isinstance(policy, str) else policy
-        self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard)
+        self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard or ())
+        self._warns = guard is None
         self.generator = torch.Generator().manual_seed(seed)
         # On a GPU: whether all costs so far were finite, and what is known of it here.
         self._finite: Tensor | None = None
@@ -177,7 +180,15 @@ class HardViews:
     def _costs_of(self, candidates: list[Tensor], plan: ViewPlan, score: Score | None) -> tuple[Costs, Targets | None]:
         if score is None:
             raise InputError("no score function was given, and this policy needs what the candidates cost")
-        with untouched(*dict.fromkeys([*self.guard, *modules_of(score)])):
+        modules = dict.fromkeys([*self.guard, *modules_of(score)])
+        if not modules and self._warns:
+            self._warns = False
+            warnings.warn(
+                "HardViews found no module in its score function. If it calls one, give that as guard, or scoring moves "
+                "its BN statistics; if it calls none, give guard=()",
+                stacklevel=4,
+            )
+        with untouched(*modules):
             scored = score(candidates)
         costs, targets = scored if isinstance(scored, tuple) else (scored, None)
         expected = (plan.targets, plan.draw, candidates[0].shape[0])
@@ -264,6 +275,8 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
 def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
     if not all(isinstance(view, Tensor) for view in candidates):
         raise InputError("candidates are a list of V tensors [B, ...], one per view, and nothing else")
+    if any(view.ndim == 0 for view in candidates):
+        raise InputError("a candidate view is a single number; candidates are V tensors [B, ...], one per view")
     if len(candidates) != plan.draw:
         raise InputError(f"{len(candidates)} candidate views were given; the plan draws {plan.draw}")
     batches = sorted({view.shape[0] for view in candidates})

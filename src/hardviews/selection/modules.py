@@ -14,8 +14,8 @@ def modules_of(called: Any) -> list[nn.Module]:
     """The modules that a callable is, is bound to, or refers to by a variable, each once.
 
     Looked through are closures, default arguments, global variables, ``functools.partial``, small lists and
-    dictionaries, the functions found there (global ones of the same file only), and the attributes of objects, but not
-    those of their attributes: the model of ``self.trainer.model`` is not found.
+    dictionaries, the functions found there (global ones of the same file only), and the attributes of objects that are
+    modules or functions, but not those of their attributes: the model of ``self.trainer.model`` is not found.
 
     Args:
         called: a module, a function, a bound method, a ``partial``, or an object with ``__call__``.
@@ -48,7 +48,8 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif not isinstance(thing, type | ModuleType):
         yield getattr(type(thing), "__call__", None)  # noqa: B004  # what is called, where it can be
         for value in getattr(thing, "__dict__", {}).values():
-            yield from (part for part in (value, *_entries(value)) if isinstance(part, nn.Module))
+            parts = (value, *_entries(value))
+            yield from (part for part in parts if isinstance(part, nn.Module | FunctionType | MethodType | partial))
 
 
 def _entries(thing: Any) -> list[Any]:
