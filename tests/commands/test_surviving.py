@@ -56,7 +56,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.fault("SIGINT, SIGTERM or SIGUSR1", "saved after the step; the same command goes on, bit for bit")
+@pytest.mark.fault("SIGINT, SIGTERM or SIGUSR1", "saved after the step; the same command goes on, on a CPU bit for bit")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_path: Path) -> None:
     """Sent to all its processes, loader's workers included, in the middle of an epoch."""

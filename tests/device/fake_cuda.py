@@ -124,6 +124,8 @@ class FakeCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if target.type == "cpu":
             if waits:
                 self._waits("copies to the host")
+            elif func is aten._to_copy.default:
+                self._waits("copies to the host without waiting, so that what is read may not be there yet")
         elif waits and (given.dim() or func is aten._to_copy.default):  # fills from a number do not
             self._waits("copies to the device")
         elif given.nbytes > PAGEABLE and not any(given is x for x in self._pinned):

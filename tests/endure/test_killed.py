@@ -30,7 +30,9 @@ LINES = {
 LINES["dino, shared out"] = f"{LINES['dino']} --strategy fsdp"
 
 
-@pytest.mark.fault("SIGKILL, at random moments and while a checkpoint is written", "goes on after it, bit for bit")
+@pytest.mark.fault(
+    "SIGKILL, at random moments and while a checkpoint is written", "goes on after it, on a CPU bit for bit"
+)
 @pytest.mark.parametrize(
     ("method", "processes"),
     [

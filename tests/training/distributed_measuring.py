@@ -58,7 +58,9 @@ def network(fabric: Fabric) -> nn.Module:
     norm = nn.BatchNorm1d(8)
     norm.running_mean = torch.arange(8.0) / 50 + fabric.global_rank
     backbone = Backbone(TinyBackbone(), norm)
-    return create_evaluated(SimSiam(backbone, SimSiam.default_plan(32), dim=8, predictor_dim=8), fabric)()
+    return create_evaluated(SimSiam(backbone, SimSiam.default_plan(32), dim=8, predictor_dim=8), fabric)(
+        Meeting(fabric)
+    )
 
 
 def measured(fabric: Fabric, test: Pictures | None = TEST, **changes: Any) -> Mapping[str, float]:
@@ -73,7 +75,7 @@ def interrupted(fabric: Fabric, folder: Path, source: Pictures, done: int, stop_
     evaluate = monitoring.create_evaluate(OPTIONS, source, TEST, SimSiam.default_plan(32), fabric)
     said: list[str] = []
     monitor = Monitor(
-        fabric, RunFolder(folder), lambda: network(fabric), evaluate, str, said.append, every=1, epochs=1,
+        fabric, RunFolder(folder), lambda _: network(fabric), evaluate, str, said.append, every=1, epochs=1,
         steps_per_epoch=1,
     )  # fmt: skip
     looks = 0

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
 from hardviews.cli import main
 from hardviews.errors import InputError
 from hardviews.training import checkpoint
+from hardviews.training.meeting import Meeting
 from hardviews.training.parts import whole
 from hardviews.training.run_folder import RunFolder
 from hardviews.training.sharding import Whole, check_blocks
@@ -159,6 +161,6 @@ def test_a_whole_copy_has_the_weights_of_now_and_takes_no_memory_before() -> Non
     assert all(parameter.is_meta for parameter in whole_copies._empty.parameters())
     with torch.no_grad():
         network.weight.add_(1)
-    copy, images = whole_copies.of(network, torch.device("cpu")), torch.randn(4, 3)
+    copy, images = whole_copies.of(network, Meeting(Fabric(accelerator="cpu", devices=1))), torch.randn(4, 3)
     assert torch.equal(copy(images), network(images))
     assert copy.weight is not network.weight

@@ -197,7 +197,7 @@ def test_a_scaled_step_is_an_unscaled_one() -> None:
 def test_copies_go_back_into_any_layout_and_over_what_is_not_finite() -> None:
     tensors = [
         torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), torch.randn(5), torch.randn(()),
-        torch.randn(3, dtype=torch.float64), torch.randn(4, 2).T, torch.arange(3),
+        torch.randn(3, dtype=torch.float64), torch.randn(4, 2).T, torch.arange(3), torch.randn(2, 4)[:, :2],
     ]  # fmt: skip
     before = [x.clone() for x in tensors]
     copies = Copies(tensors)

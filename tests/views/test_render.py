@@ -277,7 +277,8 @@ def test_chunks_change_nothing(mixed: ImageBatch, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ImageBatch, "padded", counted)
     monkeypatch.setattr(rendering, "TAPS_PIXELS", 1 << 40)
-    numbers = 3 * 224 * 333 + 3 * 40 * (4 * 224 + 333 + 3 * 40)  # of an image: its floats and those of its views
+    # Of an image: its floats, those of its views and matrices, and 19 taps on each axis while they are made.
+    numbers = 3 * 224 * 333 + 3 * 40 * (4 * 224 + 333 + 3 * 40) + 2 * 3 * 40 * 19 * geometry.TAP
     for chunk, expected in ((1, [1] * 6), (4 * numbers, [4, 2])):
         chunks.clear()
         monkeypatch.setattr(geometry, "CHUNK", {"cpu": chunk})

@@ -2,8 +2,8 @@
 
 The limits keep clear of real sets: of 256 pictures each of CIFAR-10, Imagenette and ``shapes``, of each class of the
 first two by itself, and of COCO. These use 243 of 255 levels or more. Any two of their pictures are at least 1/21 of
-the used range apart (the nearest are two parachutes in the sky), one picture alone is plain (another parachute), and
-none is dark or light: of none are 95 % of the values below 49, or above 208.
+the used range apart (the nearest are two parachutes in the sky). Only one picture shows a single colour, and none is
+dark or light: of none are 95 % of the values below 49, or above 208.
 """
 
 from dataclasses import dataclass

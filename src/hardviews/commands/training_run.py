@@ -93,15 +93,16 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
     evaluated = create_evaluated(method, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
-    if fabric.is_global_zero:
-        folder.open(config)
-        for match in matches:
-            folder.write_init(match._asdict())
-        tell(source, test, options.test_data)
-        if options.knn_epochs:
-            tell_unlabelled(source, "no kNN accuracy is measured on the way")
-        console.print(headline(options, source, step, fabric, folder), highlight=False, markup=False, soft_wrap=True)
-    fabric.barrier()
+    with Meeting(fabric).slowly():  # test images are compared with training images
+        if fabric.is_global_zero:
+            folder.open(config)
+            for match in matches:
+                folder.write_init(match._asdict())
+            tell(source, test, options.test_data)
+            if options.knn_epochs:
+                tell_unlabelled(source, "no kNN accuracy is measured on the way")
+            said = headline(options, source, step, fabric, folder)
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
     evaluate = None
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
@@ -212,14 +213,14 @@ def create_telemetry(
     return Telemetry(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
 
 
-def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[], nn.Module]:
+def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[Meeting], nn.Module]:
     """What is measured on the way: the same in every process, which measures a part of the images by it."""
     network = method.get_submodule(method.evaluated)
     if isinstance(fabric.strategy, ModelParallelStrategy):
         whole = Whole(network)
-        return lambda: whole.of(network, fabric.device)
+        return lambda meeting: whole.of(network, meeting)
 
-    def evaluated() -> nn.Module:
+    def evaluated(meeting: Meeting) -> nn.Module:
         if fabric.world_size > 1:
             take_first_buffers(network)  # as the next step would
         return network

@@ -184,8 +184,8 @@ class HardViews:
         if not modules and self._warns:
             self._warns = False
             warnings.warn(
-                "HardViews found no module in its score function. If it calls one, give that as guard, or scoring moves "
-                "its BN statistics; if it calls none, give guard=()",
+                "HardViews found no module in its score function. If it calls one, give that as guard, or scoring "
+                "moves its BN statistics; if it calls none, give guard=()",
                 stacklevel=4,
             )
         with untouched(*modules):

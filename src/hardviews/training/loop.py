@@ -31,7 +31,8 @@ from hardviews.training.telemetry import Telemetry
 from hardviews.views.images import ImageBatch
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
-HALVINGS = 16  # of the gradient scaler from its first scale, 2^16, to 1: so many overflows in a row may be harmless
+HALVINGS = 16  # The gradient scaler halves its scale from 2^16 to 1: so many overflows in a row are harmless.
+REREADING = 86_400.0  # seconds that an epoch of a large stream may take to be read again
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Loop:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
         self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
-        self._skipped = 0  # steps in a row
+        self._skipped = self._overflows = 0  # steps in a row
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks it to stop.
@@ -131,7 +132,7 @@ class Loop:
             self.step.watch.start()
             with self._clear_errors(step):
                 # Where it starts, a stream reads its epoch again, up to there.
-                with Meeting(self.fabric).slowly() if step == first else contextlib.nullcontext():
+                with Meeting(self.fabric).slowly(REREADING) if step == first else contextlib.nullcontext():
                     images = next(batches)
                 self.step.watch.lap("data")
                 pending.append((step, self.step(images, step)))
@@ -246,14 +247,16 @@ class Loop:
 
     def _count_skipped(self, rows: list[dict[str, float]]) -> None:
         for row in rows:
-            self._skipped = self._skipped + 1 if row["skipped"] else 0
             overflowed = bool(row.get("overflowed"))
+            self._skipped = self._skipped + 1 if row["skipped"] else 0
+            self._overflows = self._overflows + overflowed if row["skipped"] else 0
             if overflowed:
                 self._say(f"step {row['step']}: skipped, a gradient overflowed in fp16; the loss scale is halved")
             elif row["skipped"]:
                 self._say(f"step {row['step']}: skipped, the loss, a cost or a gradient is not finite")
-            if self._skipped >= self.max_skipped + (HALVINGS if overflowed else 0):
-                steps, self._skipped = self._skipped, 0
+            bad = self._skipped - self._overflows
+            if bad >= self.max_skipped or self._overflows >= self.max_skipped + HALVINGS:
+                steps, self._skipped, self._overflows = self._skipped, 0, 0
                 raise DivergedError(f"step {row['step']}: {steps} steps in a row were not finite")
 
     def _measure_if_due(self, done: int, stop: StopRequest) -> bool:

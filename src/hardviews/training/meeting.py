@@ -76,14 +76,14 @@ class Meeting:
             pass
 
     @contextmanager
-    def slowly(self) -> Generator[None, None, None]:
+    def slowly(self, limit: float = SLOW) -> Generator[None, None, None]:
         """Work that may take longer than a collective waits, such as writing to a slow disk. A thread gives signs of
         life; all processes leave once all have done theirs.
 
         An error leaves at once, and has to end the process: the others are not told.
 
         Raises:
-            RunError: it took longer than ``SLOW``.
+            RunError: it took longer than ``limit`` seconds.
         """
         if self.fabric.world_size == 1:
             yield
@@ -92,14 +92,14 @@ class Meeting:
         errors: list[BaseException] = []
 
         def beat() -> None:
-            end = time.monotonic() + SLOW
+            end = time.monotonic() + limit
             try:
                 while True:
                     done.wait(BEAT)
                     if failed.is_set():
                         return
                     if not done.is_set() and time.monotonic() > end:
-                        raise RunError(f"reading or writing took longer than {SLOW / 60:g} minutes: a stuck disk?")
+                        raise RunError(f"reading or writing took longer than {limit / 60:g} minutes: a stuck disk?")
                     if not self._round(working=not done.is_set()):
                         return
             except BaseException as error:

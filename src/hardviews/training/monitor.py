@@ -33,7 +33,7 @@ class Monitor:
 
     fabric: Fabric
     folder: RunFolder
-    evaluated: Callable[[], nn.Module]
+    evaluated: Callable[[Meeting], nn.Module]
     evaluate: Evaluate | None
     describe: Callable[[Mapping[str, float]], str]
     say: Callable[[str], None]
@@ -62,9 +62,9 @@ class Monitor:
         measured = self.fabric.is_global_zero and self._measured(done)
         if self.evaluate is None or self.fabric.broadcast(measured):
             return None
-        network = self.evaluated()
+        meeting = Meeting(self.fabric, stop_asked)
         try:
-            return self.evaluate(network, done == 0, Meeting(self.fabric, stop_asked)) or None
+            return self.evaluate(self.evaluated(meeting), done == 0, meeting) or None
         except StopAskedError:
             return None
         except FailedError as failed:

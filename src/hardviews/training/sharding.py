@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
+from hardviews.training.meeting import Meeting
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -109,9 +110,15 @@ class Whole:
         saved = network.state_dict().keys()
         self._unsaved = {name: buffer.clone() for name, buffer in network.named_buffers() if name not in saved}
 
-    def of(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """A copy with the weights that the network has by now. All processes have to ask for it."""
-        copy = deepcopy(self._empty).to_empty(device=device)
+    def of(self, network: nn.Module, meeting: Meeting) -> nn.Module:
+        """A copy with the weights that the network has by now, on the device of the run. All processes have to ask for
+        it.
+
+        Raises:
+            FailedError: a process lacks the memory; all learn of it before any weight is sent.
+        """
+        with meeting.working():
+            copy = deepcopy(self._empty).to_empty(device=meeting.fabric.device)
         there = copy.state_dict() | dict(copy.named_buffers())
         for name, tensor in (network.state_dict() | self._unsaved).items():
             there[name].copy_(tensor.full_tensor() if is_sharded(tensor) else tensor)

@@ -1,4 +1,4 @@
-"""A step whose loss, costs or gradients are not finite changes nothing."""
+"""A step whose loss, costs or gradients are not finite changes neither weights, nor optimizer, nor buffers."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -95,7 +95,7 @@ class Copies:
     The copies of one device and dtype lie in one buffer, so the number of kernels does not grow with that of tensors.
 
     Args:
-        tensors: whose storage has no gaps, such as parameters and buffers in any memory format.
+        tensors: in any memory format.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -121,6 +121,16 @@ def _packed(tensors: list[Tensor]) -> Tensor:
 
 
 def _parts(packed: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """Views of a packed buffer, laid out as the tensors are."""
+    """Views of a packed buffer, laid out as the tensors are; those of tensors with gaps are contiguous."""
     ends = list(accumulate(x.numel() for x in tensors))
-    return [packed.as_strided(x.shape, x.stride(), end - x.numel()) for x, end in zip(tensors, ends, strict=True)]
+    return [
+        packed.as_strided(x.shape, x.stride(), end - x.numel())
+        if _is_dense(x)
+        else packed[end - x.numel() : end].view(x.shape)
+        for x, end in zip(tensors, ends, strict=True)
+    ]
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the numbers of a tensor fill its stretch of memory, each once."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) == x.numel()

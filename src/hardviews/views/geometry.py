@@ -12,6 +12,7 @@ from hardviews.views.resampling import as_matrix, blur_taps, kernel_at, resize_t
 # a chunk stays near the cache. Elsewhere 2 GB: all of a usual batch at once, and little beside a step's activations.
 CHUNK = {"cpu": 3 << 20}
 CHUNK_ELSEWHERE = 1 << 29
+TAP = 8  # numbers of 4 bytes that a tap takes while it is made, in float64
 
 
 def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
@@ -35,12 +36,12 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
     mirrored = torch.stack([flip, torch.zeros_like(flip)]).transpose(1, 2)  # [2, B, V]
     # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
     shrinking = max(height, width) / side
-    taps = resize_taps(ends[..., 0], ends[..., 1] - ends[..., 0], mirrored, side, slot.interpolation, shrinking)
     # One by one on a CPU, where products of other sizes round otherwise: no bit of a view depends on their number.
     at_once = 1 if out.device.type == "cpu" else views
     far, near = (1, 0) if height >= width else (0, 1)
     means = torch.empty(batch, views, 3, device=out.device)
     numbers = 3 * height * width + views * side * (4 * min(height, width) + max(height, width) + 3 * side)
+    numbers += 2 * views * side * TAP * taps_of(shrinking, slot.interpolation)
     step = max(CHUNK.get(out.device.type, CHUNK_ELSEWHERE) // numbers, 1)
     for begin in range(0, batch, step):
         part = slice(begin, begin + step)
@@ -48,8 +49,11 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
         pictures = images[part].padded().permute((0, 2, 1, 3) if far else (0, 3, 1, 2))
         count, rows, _, columns = pictures.shape
         lines = pictures.to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
-        first = as_matrix(taps.source[far, part], taps.weight[far, part], rows)  # [b, V, side, rows]
-        second = as_matrix(taps.source[near, part], taps.weight[near, part], columns)
+        start, end = ends[:, part].unbind(-1)
+        taps = resize_taps(start, end - start, mirrored[:, part], side, slot.interpolation, shrinking)
+        first = as_matrix(taps.source[far], taps.weight[far], rows)  # [b, V, side, rows]
+        second = as_matrix(taps.source[near], taps.weight[near], columns)
+        del taps
         if slot.photometric.blur_p > 0:
             kernel = kernel_at(slot.photometric.blur_kernel, slot.size, side)
             blur = as_matrix(*blur_taps(sigma.T[part, :, None], side, kernel), side)

@@ -15,7 +15,8 @@ def to_device(tensors: Sequence[Tensor], device: torch.device | str) -> list[Ten
     """
     device = torch.device(device)
     if device.type != "cuda" or any(x.is_cuda for x in tensors):
-        return [x.to(device, non_blocking=True) for x in tensors]
+        # To the CPU it waits: else the numbers would be read before they are there.
+        return [x.to(device, non_blocking=device.type == "cuda") for x in tensors]
     # The largest items first: each tensor then starts at a multiple of the size of its items.
     order = sorted(range(len(tensors)), key=lambda k: -tensors[k].dtype.itemsize)
     flat = [tensors[k].contiguous().view(-1).view(torch.uint8) for k in order]
