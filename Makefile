@@ -39,7 +39,8 @@ dist: $(VENV)/.installed-test
 # What takes hours: the full counts of what `make test` runs a sample of.
 endure: $(VENV)/.installed-test
 	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure \
-		tests/training/test_distributed.py tests/training/test_sharding.py tests/commands/test_slurm.py tests/test_gpu_script.py
+		tests/training/test_distributed.py tests/training/test_sharding.py tests/training/test_measuring.py \
+		tests/commands/test_slurm.py tests/test_gpu_script.py
 
 # Puts every fault into real runs, and writes down what came of it.
 faults: $(VENV)/.installed-test

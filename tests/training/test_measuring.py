@@ -1,6 +1,7 @@
 """Several processes measure a run on the way: they come to the figures of one, and leave together."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -30,7 +31,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+FULL = pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=FULL)])
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found_by(request.param, tmp_path_factory.mktemp("several") / "found")
 
