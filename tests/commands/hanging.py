@@ -9,7 +9,7 @@ from typing import Any
 from hardviews.commands import processes, training_run
 from hardviews.methods.dino import DINO
 
-training_run.PATIENCE = timedelta(seconds=12)  # more than any process lags behind on a busy machine
+training_run.PATIENCE = timedelta(seconds=20)  # more than any process lags behind on a busy machine
 processes.PATIENCE = 0.5
 
 
