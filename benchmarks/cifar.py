@@ -24,10 +24,11 @@ from torch import nn
 from hardviews.commands.monitoring import create_evaluate
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
-from hardviews.commands.training_run import create_fabric, create_loader, create_rates, pretrain
+from hardviews.commands.training_run import create_fabric, create_loader, pretrain
 from hardviews.networks.backbones import feature_dim
 from hardviews.recipes import find
 from hardviews.training.meeting import Meeting
+from hardviews.training.optimizers import create_rates
 from hardviews.training.options import PretrainOptions
 from hardviews.views.draw import draw
 from hardviews.views.render import render

@@ -10,7 +10,7 @@ from torch import nn
 
 from hardviews.cli import main
 from hardviews.commands.settling import settle
-from hardviews.commands.training_run import create_rates, scoring_of
+from hardviews.commands.training_run import scoring_of
 from hardviews.data.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
@@ -20,6 +20,7 @@ from hardviews.methods.simsiam import SimSiam
 from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.selection.scoring import EXACT
+from hardviews.training.optimizers import create_rates
 from hardviews.views.plan import Slot
 
 IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167, "imagenette": 9_469}

@@ -30,7 +30,7 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
         logbook.forget_after(3)
         logbook.metrics([row(3)], row(3))
     assert said == [
-        "after 1 epochs: knn_top1 50.0%; on 10 images",
+        "after 1 epoch: knn_top1 50.0%; on 10 images",
         f"{folder.metrics_file}: No space left on device; training goes on",
     ]
     logbook.metrics([row(4)], row(4))

@@ -63,7 +63,7 @@ def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: lis
     *others, last = several
     number = len(others)
     assert last["missing at first"] == "InputError: the images are gone"
-    for name, said in (("missing later", "1 steps: not measured (process {}: the images are gone)"),
+    for name, said in (("missing later", "1 step: not measured (process {}: the images are gone)"),
                        ("memory", "0 steps: not measured (process {}: out of memory on cpu)")):  # fmt: skip
         assert last[name] == f"after {said.format(number)}; training goes on"
     for other in others:

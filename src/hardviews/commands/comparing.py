@@ -96,7 +96,9 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         show(rows, sentences, console, say)
         say(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
     if failed:
-        raise RunError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again; {failed[0]}")
+        raise RunError(
+            f"{len(failed)} of {several(len(jobs), 'run')} failed, the same command tries them again; {failed[0]}"
+        )
     return result
 
 
@@ -141,7 +143,8 @@ def carried_out(jobs: Sequence[Job], say: Say) -> list[str]:
             figures = ", ".join(f"{key} {protocols.as_text(key, value)}" for key, value in told(job).items())
             say(f"{name}: {figures}; on {', '.join(measured_on([job]))}" + (" (there already)" if known else ""))
     if elsewhere:
-        say(f"{elsewhere} runs are being made by other processes: this comparison is without them; call it again later")
+        made = several(elsewhere, "run is", "runs are")
+        say(f"{made} being made elsewhere: this comparison is not of all runs; call it again later")
     return failed
 
 
@@ -149,7 +152,7 @@ def lacking(jobs: Sequence[Job], runs: Sequence[arms.Run]) -> list[str]:
     """Of which arms runs are not there, a sentence each: what is said of these is of fewer seeds than planned."""
     planned, there = (Counter((one.arm, one.epochs) for one in some) for some in (jobs, runs))
     return [
-        f"Not finished: {arm}, {several(epochs, 'epoch')}: {there[arm, epochs]} of {count} runs are there."
+        f"Not finished: {arm}, {several(epochs, 'epoch')}: {there[arm, epochs]} of {several(count, 'run')} done."
         for (arm, epochs), count in planned.items()
         if there[arm, epochs] < count
     ]

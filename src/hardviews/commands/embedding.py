@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 
+from hardviews.analysis.measured import left_out
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.embed import EmbedOptions
 from hardviews.commands.notices import tell, tell_unlabelled
@@ -29,6 +30,7 @@ from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
 from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.networks.backbones import check_features
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.wording import several
 
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
 
@@ -184,9 +186,10 @@ def show(written: Mapping[str, Any], console: Console, as_json: bool) -> None:
     if as_json:
         print(json.dumps(written, indent=2))
         return
-    lines = [f"{written['target']}: {written['dimension']} features of {written['rows']:,} images of {written['data']}"]
+    features = several(written["dimension"], "feature")
+    lines = [f"{written['target']}: {several(written['rows'], 'image')} of {written['data']}, {features} each"]
     if written["unreadable"]:
-        lines.append(f"  {written['unreadable']:,} images could not be read and were left out")
+        lines.append(f"  {left_out(written['unreadable'])}")
     lines.append(f"  in {written['out']}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -28,6 +28,7 @@ from hardviews.networks.backbones import check_features
 from hardviews.networks.exports import OPSET, check_torchvision
 from hardviews.training.run_folder import RunFolder
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 # Of the largest feature; rounding is a hundredth of it.
 TOLERANCE = 1e-4
@@ -173,7 +174,9 @@ def card(subject: Subject, exported: Exported, dimension: int) -> str:
     if run and run.summary_file.exists():
         figures = json.loads(run.summary_file.read_text(encoding="utf-8"))
     elif run:
-        figures = {name: values[-1][1] for name, values in run.evaluations().items()}
+        found = run.evaluations()
+        newest = max((values[-1][0] for values in found.values()), default=0)
+        figures = {n: v[-1][1] for n, v in found.items() if v[-1][0] == newest or n.endswith("_pixels")}
         notes.append("Training had not come to its end when this was exported.")
     tested = tested_on(subject.config["data"], subject.config.get("test_data")) if run else ""
     return model_card(
@@ -202,8 +205,8 @@ def show(written: Mapping[str, Any], console: Console, as_json: bool) -> None:
         return
     files = f"{', '.join(written['files'])} ({sum(written['files'].values()) / 1e6:.1f} MB)"
     lines = [
-        f"{written['target']}: {written['architecture']}, {written['dimension']} features, as {written['format']} in "
-        f"{written['out']}: {files}",
+        f"{written['target']}: {written['architecture']}, {several(written['dimension'], 'feature')}, as "
+        f"{written['format']} in {written['out']}: {files}",
         f"  loaded again, its features differ by at most {written['difference']:.1g} of the largest",
         *([f"  {written['note']}"] if written["note"] else []),
     ]

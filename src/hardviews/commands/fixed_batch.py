@@ -15,10 +15,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hardviews.commands.sampling import Sample
-from hardviews.commands.training_run import create_rates, create_step
+from hardviews.commands.training_run import create_step
 from hardviews.methods.base import Method, Progress
 from hardviews.selection.search import first_ids
-from hardviews.training.optimizers import Rates
+from hardviews.training.optimizers import Rates, create_rates
 from hardviews.training.options import PretrainOptions
 from hardviews.views.draw import draw
 from hardviews.views.render import render

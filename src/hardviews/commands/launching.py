@@ -24,8 +24,8 @@ LONG = 30.0  # seconds after which somebody who has asked to stop is told what i
 PATIENCE = 5.0  # seconds that processes have to leave when one has failed
 
 
-def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
-    """Carries out a command line in ``devices`` processes here, of those on ``nodes`` machines.
+def launch(argv: Sequence[str], devices: int, nodes: int, out: str | None = None) -> int:
+    """Carries out a command line in ``devices`` processes here, of those on ``nodes`` machines, for a run in ``out``.
 
     Returns:
         The exit code of the process that left first with another than 0, having said why; else 0.
@@ -51,7 +51,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
         except KeyboardInterrupt:  # the second
-            raise KeyboardInterrupt("the same command with --out goes on from the last checkpoint, if any") from None
+            raise KeyboardInterrupt(going_on(out)) from None
         finally:
             end(processes)
     if failed is None:
@@ -64,9 +64,19 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
     number = node * devices + processes.index(failed)
     hung = ", as NCCL ends a process that waits for another which hangs" if name == "SIGABRT" else ""
     raise RunError(
-        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; the same command "
-        "with --out goes on from the last checkpoint"
+        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; {going_on(out)}"
     )
+
+
+def going_on(out: str | None) -> str:
+    """How a run goes on that had no time to say so itself, which chose its folder where ``out`` is None."""
+    if out is None:
+        return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
+    from hardviews.training.run_folder import (
+        RunFolder,  # only here: it takes seconds, and no run that goes well needs it
+    )
+
+    return RunFolder(Path(out)).checkpoints.going_on()
 
 
 def threads(processes: int) -> int:

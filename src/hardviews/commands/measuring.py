@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
+from hardviews.analysis.measured import left_out_of
 from hardviews.commands.bars import shown_progress
 from hardviews.commands.evaluate import EvaluateOptions, listed
 from hardviews.commands.notices import shared_figures, tell
@@ -27,6 +28,7 @@ from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.seeded import seeded
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.training.run_folder import RunFolder
+from hardviews.wording import several
 
 SPREADING = ("linear", "logistic")  # what sees a ViT's last blocks
 SCENES = ("detection", "segmentation")  # whose data has its own test split
@@ -150,7 +152,9 @@ def facts(
             "test_data": "a held-out tenth" if isinstance(test, Subset) else beside,
             "train_images": len(train),
             "test_images": len(test),
-            "unreadable": bench.unreadable,
+            "unreadable": sum(bench.left_out.values()),
+            "train_unreadable": bench.left_out.get("features", 0),
+            "test_unreadable": bench.left_out.get("test features", 0),
         }
         found |= shared_figures(train, test, options.test_data)
     for name, (test_data, train_images, test_images) in bench.scenes.items():
@@ -177,17 +181,22 @@ def say(console: Console, line: str) -> None:
 def show(figures: Mapping[str, float], result: Mapping[str, Any], console: Console) -> None:
     of = f"{result['target']} on {result['data']}"
     if "test_images" in result:
-        of += f": {result['train_images']:,} training and {result['test_images']:,} test images ({result['test_data']})"
+        of += f": {both_in_words(result['train_images'], result['test_images'])} ({result['test_data']})"
     width = max(map(len, figures))
     say(console, of)
     for name in SCENES:
         if f"{name}_test_images" in result:
             train, test, test_data = (result[f"{name}_{key}"] for key in ("train_images", "test_images", "test_data"))
-            say(console, f"  {name}: {train:,} training and {test:,} test images ({test_data})")
+            say(console, f"  {name}: {both_in_words(train, test)} ({test_data})")
     for name, value in figures.items():
         say(console, f"  {name:{width}}  {protocols.as_text(name, value)}")
-    if result.get("unreadable"):
-        say(console, f"  {result['unreadable']:,} images could not be read and were left out")
+    if without := left_out_of(result):
+        say(console, f"  {without}")
+
+
+def both_in_words(train: int, test: int) -> str:
+    """How many images there are to train on, and how many to test by."""
+    return f"{train:,} training and {several(test, 'test image')}"
 
 
 def show_table(name: str, results: list[dict[str, Any]], console: Console) -> None:
@@ -204,3 +213,6 @@ def show_table(name: str, results: list[dict[str, Any]], console: Console) -> No
         )  # fmt: skip
     # A pipe has no width that the table would have to be squeezed into.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    for result in results:
+        if without := left_out_of(result):
+            say(console, f"  {result['data']}: {without}")

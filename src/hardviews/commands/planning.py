@@ -140,10 +140,11 @@ def measuring(request: Request) -> list[str]:
 
 def in_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) -> Iterator[str]:
     run = request.arms[0].options
-    seeds = ", ".join(map(str, request.seeds))
+    seeds = f"seed{'s' * (len(request.seeds) > 1)} {', '.join(map(str, request.seeds))}"
     yield (
-        f"{run.method['name']} on {run.data}: {len(request.arms)} arms, seeds {seeds}, {len(jobs)} runs, each measured "
-        f"by {' and '.join(listed(request.options.protocol))}; folder {folder}"
+        f"{run.method['name']} on {run.data}: {several(len(request.arms), 'arm')}, {seeds}, "
+        f"{several(len(jobs), 'run')}, each measured by {' and '.join(listed(request.options.protocol))}; "
+        f"folder {folder}"
     )
     for arm in request.arms:
         entry = plan["arms"][arm.name]

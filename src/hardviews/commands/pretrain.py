@@ -25,7 +25,7 @@ def run(argv: list[str]) -> None:
         from hardviews.commands.launching import launch
 
         check_shares(options, options.devices, options.nodes)
-        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes))
+        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes, options.out))
     end_with_parent()
     # Only here, so that help and wrong options need not wait for torch.
     from hardviews.commands.training_run import pretrain

@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.training.options import PretrainOptions
+from hardviews.wording import several
 
 LAUNCHER = "HARDVIEWS_LAUNCHER"  # of the processes of `launching.py`: a path in a folder that they share
 PATIENCE = 5.0  # seconds for a process that has more to say, and until this one is ended with it
@@ -57,8 +58,8 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
         return
     if options.images_per_step % shares:
         raise InputError(
-            f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
-            f"in {options.accumulate} parts"
+            f"batch-size: {several(options.images_per_step, 'image')} can't be shared evenly by "
+            f"{devices} x {nodes} devices in {several(options.accumulate, 'part')}"
         )
 
 
@@ -126,11 +127,11 @@ def may_speak(error: BaseException) -> bool:
 
 
 @contextmanager
-def together(going_on: str = "") -> Generator[None, None, None]:
+def together(going_on: Callable[[], str] = str) -> Generator[None, None, None]:
     """Tells the end or silence of another process from errors of this one.
 
     Args:
-        going_on: how what was saved goes on.
+        going_on: says how the run goes on; asked where it ends.
 
     Raises:
         PeerError: another process is gone, or does not answer.
@@ -150,7 +151,8 @@ def together(going_on: str = "") -> Generator[None, None, None]:
             line = "another process gives no answer: it hangs, or its machine is gone"
         else:
             line = "the other processes can't be reached; if one of them has ended, what it said is why"
-        raise PeerError(f"{line}{'; ' if going_on else ''}{going_on} ({reason})") from error
+        how = going_on()
+        raise PeerError(f"{line}{'; ' if how else ''}{how} ({reason})") from error
 
 
 def part_ways() -> None:

@@ -14,6 +14,7 @@ from hardviews.commands.sources import opened, tested_on
 from hardviews.data.decode import Bounds, UnreadableImage, printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 if TYPE_CHECKING:  # these need the extra
     from hardviews.analysis.page import Reader
@@ -121,7 +122,7 @@ def reader(run: "Run") -> "Reader | str":
     except Exception as error:  # a table or a set that was damaged since; pictures are an ornament here
         return f"{data}: {' '.join(str(error).split())[:160]}"
     if len(source) != run.images:
-        return f"{data} holds {len(source):,} pictures now, and the run had {run.images:,}"
+        return f"{data} holds {several(len(source), 'picture')} now, and the run had {run.images:,}"
 
     def read(index: int) -> "Original | None":
         from PIL import Image

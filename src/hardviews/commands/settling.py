@@ -12,7 +12,7 @@ from torch import nn
 
 from hardviews import methods
 from hardviews.commands.initialising import start_of
-from hardviews.commands.saying import say
+from hardviews.commands.saying import say, several
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.errors import InputError, unknown
@@ -171,7 +171,9 @@ def check(options: PretrainOptions) -> None:
     if options.knn_temperature <= 0:
         raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")
     if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
-        raise InputError(f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {options.epochs} epochs")
+        raise InputError(
+            f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {several(options.epochs, 'epoch')}"
+        )
     if options.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("wandb: not installed; pip install 'hardviews[wandb]'")
 

@@ -76,9 +76,12 @@ def show(summary: Mapping[str, Any], folder: RunFolder, console: Console, as_jso
         of += "; before training, other images were measured (evaluation.csv)" if others else ""
         console.print(f"kNN accuracy: {', '.join(figures)}; on {of}", highlight=False, markup=False, soft_wrap=True)
     if summary["unreadable"]:
-        console.print(f"{summary['unreadable']:,} images could not be read; {folder.path}/unreadable*.csv lists them")
+        console.print(
+            f"{several(summary['unreadable'], 'image')} could not be read; {folder.path}/unreadable*.csv lists them"
+        )
     if summary["cut_short"]:
-        console.print(f"{summary['cut_short']:,} images lack their end; {folder.path}/cut_short*.csv lists them")
+        said = several(summary["cut_short"], "image lacks its end", "images lack their end")
+        console.print(f"{said}; {folder.path}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     console.print(
         f"trained for {minutes}:{seconds:02d} min; the run lies in {folder.path}",

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from functools import partial
@@ -36,11 +36,11 @@ from hardviews.networks.backbones import compile_backbones
 from hardviews.networks.weights import Match
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
-from hardviews.training.loggers import Logger, TensorBoard, WeightsAndBiases
+from hardviews.training.loggers import create_loggers
 from hardviews.training.loop import Loop
 from hardviews.training.meeting import Meeting
 from hardviews.training.monitor import Monitor
-from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
 from hardviews.training.options import PretrainOptions
 from hardviews.training.precision import choose_kernels
 from hardviews.training.run_folder import RunFolder
@@ -113,18 +113,17 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
         options.max_skipped, options.log_steps,
-        partial(create_loggers, options, folder, config), telemetry, console,
+        partial(create_loggers, options, folder.path, config), telemetry, console,
     )  # fmt: skip
-    going_on = f"the same command with --out {folder.path} goes on from its last checkpoint"
     try:
-        with together(going_on):
+        with together(folder.checkpoints.going_on):
             loop.run()
     except StoppedError:
         with Meeting(fabric).slowly():  # once one has left, the others are soon ended
             loop.logbook.close()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(going_on) from None
+        raise KeyboardInterrupt(folder.checkpoints.going_on()) from None
     finally:
         loop.logbook.close()
     part_ways()
@@ -288,24 +287,6 @@ def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -
             f"batch-size: {options.batch_size} leaves one image to a forward, and the BN of this network needs two; "
             "give more"
         )
-
-
-def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
-    """Settled rates, the peak of which is per 256 images, scaled to the batch."""
-    peak = (options.lr or 0.0) * options.images_per_step / 256
-    warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
-    steps = options.epochs * steps_per_epoch
-    return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
-
-
-def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any], step: int) -> list[Logger]:
-    """Of a run that begins, or goes on, at a step."""
-    loggers: list[Logger] = []
-    if options.wandb is not None:
-        loggers.append(WeightsAndBiases(options.wandb, folder.path, config))
-    if options.tensorboard:
-        loggers.append(TensorBoard(folder.path, step))
-    return loggers
 
 
 def run_folder_name(options: PretrainOptions, now: str) -> Path:
