@@ -37,3 +37,20 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
     steps = [line.split(",")[0] for line in folder.metrics_file.read_text().splitlines()[1:]]
     assert steps == ["0", "1", "2", "3", "4"]
     assert folder.evaluations() == {}
+
+
+def test_settings_that_cannot_be_written_down_end_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    config = {"backbone": {"name": "resnet18"}, "workers": 2}
+    folder = RunFolder(tmp_path)
+    folder.open(config)
+    folder.open(config | {"workers": 8})
+
+    def full(_: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        Logbook(folder, said.append).config()
+    assert said == [f"{folder.config_file}: No space left on device; training goes on"]
+    assert folder.config() == config
