@@ -10,6 +10,7 @@ from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather, pairwise
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
+from hardviews.views.streams import stream
 from tests.selection import brute_force as brute
 
 
@@ -254,17 +255,17 @@ def test_gather_is_by_index() -> None:
 def test_on_a_gpu_the_same_is_chosen_and_nothing_waits(policy: str) -> None:
     costs, views = brute.random_costs(brute.DINO, 6, 0, own=True, integers=3), brute.views_of(brute.DINO, 6)
     candidates = labelled(brute.DINO, 6)
-    expected = HardViews(lambda _: costs, brute.DINO, policy).choose(candidates, views).ids
+    expected = HardViews(lambda _: costs, brute.DINO, policy).choose(candidates, views, stream(0, "policy", 0)).ids
     there = Costs(costs.cross.cuda(), None if costs.own is None else costs.own.cuda())
     views = views.to("cuda")
     candidates = [view.cuda() for view in candidates]
     hard = HardViews(lambda _: there, brute.DINO, policy)
-    hard.choose(candidates, views)  # caches what depends on the plan alone
+    hard.choose(candidates, views, stream(0, "policy", 0))  # caches what depends on the plan alone
     hard = HardViews(lambda _: there, brute.DINO, policy)
-    hard.choose(candidates, views)
+    hard.choose(candidates, views, stream(0, "policy", 0))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ids = hard.choose(candidates, views).ids
+        ids = hard.choose(candidates, views, stream(0, "policy", 0)).ids
         gather(candidates, ids, brute.DINO)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -83,5 +83,5 @@ def test_kernels_repeat_themselves_and_leave_other_views_alone(images: ImageBatc
 
 
 def test_the_trial_runs_every_kernel(fused: Any) -> None:
-    fused.compile_for(torch.device("cpu"))
+    fused.compile_for(torch.device("cpu"), rendering.POINTS)
     assert rendering.kernels_on(torch.device("cpu")) is None  # Triton's own target is a GPU

@@ -30,7 +30,7 @@ def test_the_trial_shows_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Triton can't compile, one line says so, and torch's operations render."""
     import hardviews.views.fused as fused
 
-    def broken(device: torch.device) -> None:
+    def broken(device: torch.device, points: int) -> None:
         raise RuntimeError("Failed to find C compiler. Please specify it.\nmore")
 
     monkeypatch.setattr(fused, "compile_for", broken)

@@ -64,20 +64,22 @@ def fitted(
     return affine
 
 
-def compile_for(device: torch.device) -> None:
-    """Makes one small view, so that Triton shows whether it can.
+def compile_for(device: torch.device, points: int) -> None:
+    """Makes one small view, so that Triton shows whether it can. Usual views then need no other kernels.
 
     Raises:
         Exception: it can't: of any kind that Triton and the compiler it calls may raise.
     """
-    images = ImageBatch.pack([torch.zeros(8, 8, 3, dtype=torch.uint8)]).to(device)
-    placed, box = (torch.tensor([x], dtype=torch.float64, device=device) for x in ([8, 8, 8, 8, 0], [[0, 0, 8, 8]]))
+    images = ImageBatch.pack([torch.zeros(32, 32, 3, dtype=torch.uint8)]).to(device)
+    placed, box = (
+        torch.tensor([x], dtype=torch.float64, device=device) for x in ([32, 32, 32, 32, 0], [[0, 0, 32, 32]])
+    )
     no, one = torch.zeros(1, 1, dtype=torch.bool, device=device), torch.ones(1, 1, device=device)
-    slot = Slot(keep=1, size=8, photometric=Photometric(blur_p=1, blur_kernel=3))
-    out = torch.empty(1, 1, 3, 8, 8, device=device)
+    slot = Slot(keep=1, size=32, photometric=Photometric(blur_p=1, blur_kernel=3))
+    out = torch.empty(1, 1, 3, 32, 32, device=device)
     means = resampled(images, box, no, one, slot, out, placed=placed)
     steps = steps_of(torch.ones(1, 4, device=device), torch.zeros(1, 4, dtype=torch.int64, device=device))
-    affine = fitted(images, placed, box, steps, no[0], means[0], 2)
+    affine = fitted(images, placed, box, steps, no[0], means[0], points)
     finish(affine, no, 0.5, [0.0] * 3, [1.0] * 3, out)
 
 

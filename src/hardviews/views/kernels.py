@@ -2,6 +2,7 @@
 
 ``fused.py`` calls them and documents what they take. Every program makes a part of one view; the first number of its
 place is the view, counted through V · B. No program adds what another made, so the same views have the same bits.
+Triton compiles a kernel anew for a number that is 1 or a multiple of 16, unless told not to.
 """
 
 import triton
@@ -32,7 +33,7 @@ def _places(pixel, length, side, reach):
     return first.to(tl.int32), distance, (1 / widening).to(tl.float32), taps
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "tiles"])
 def resize(
     pixels, placed, boxes, flip, out, sums, batch, side, tiles, reach: tl.constexpr, bicubic: tl.constexpr,
     size: tl.constexpr, count: tl.constexpr,
@@ -93,7 +94,7 @@ def resize(
     tl.store(of_tile + 2, tl.sum(tl.where(in_view, blue, 0.0)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["half"])
 def blur(source, sigma, target, side, step, half, block: tl.constexpr):
     """Blurs along one axis, whose neighbours are ``step`` numbers apart, the views that are blurred; no others."""
     view = tl.program_id(0)
@@ -174,7 +175,7 @@ def _linear(red, green, blue, mean_r, mean_g, mean_b, maps, grey):
     return red, green, blue
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def fit(
     pixels, placed, boxes, maps, is_hue, turns, turns_step, grey, means, affine, batch, ridge, points: tl.constexpr
 ):

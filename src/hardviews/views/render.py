@@ -136,7 +136,7 @@ def kernels_on(device: torch.device) -> Any:
     from hardviews.views import fused
 
     try:
-        fused.compile_for(device)
+        fused.compile_for(device, POINTS)
     except Exception as error:  # of Triton, of the compiler it calls, of the driver
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         warnings.warn(f"Triton can't compile for {device}, so that views take longer to render ({why})", stacklevel=2)
