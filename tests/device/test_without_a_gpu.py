@@ -3,6 +3,8 @@
 A new method is judged too: it is found by its file.
 """
 
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
+import hardviews.views.render as rendering
 from hardviews import methods
 from hardviews.commands.subjects import Subject, preprocessing
 from hardviews.data.decode import UNBOUNDED
@@ -25,8 +28,11 @@ from hardviews.evaluation.pyramid import Pyramid
 from hardviews.networks.backbones import build_backbone
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
+from hardviews.views.draw import draw
+from hardviews.views.plan import ViewPlan
+from hardviews.views.streams import stream
 from tests.device.fake_cuda import CUDA, FakeCuda, onto_cuda, pretending
-from tests.device.steps import bench, create_step, created, network_of, take, telemetry
+from tests.device.steps import batch_of, bench, create_step, created, network_of, take, telemetry
 
 # What may wait for the device, and why.
 ALLOWED = {
@@ -59,6 +65,28 @@ def test_no_step_waits(name: str, precision: str, tmp_path: Path) -> None:
     assert all(value.device == CUDA for value in report.values.values())
     trained = [p for n, p in method.named_parameters() if p.requires_grad and not n.startswith("teacher")]
     assert sum(p in step.optimizer.optimizer.state for p in trained) == len(trained)
+
+
+@pytest.mark.parametrize(("by", "most"), [("kernels", 30), ("operations", 160)])
+def test_rendering_launches_few_kernels(by: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of views and images, and their sizes."""
+    if by == "operations":
+        monkeypatch.setattr(rendering, "kernels_on", lambda _: None)
+    elif find_spec("triton") is None:
+        pytest.skip("Triton is not installed here")
+    plan = methods.find("simsiam").default_plan(64)
+    counts = set()
+    for draw_count, batch in ((2, 3), (7, 20)):
+        some = ViewPlan(tuple(replace(slot, draw=draw_count) for slot in plan.slots))
+        images = batch_of(batch, ((40, 50), (64, 30)))
+        with pretending() as mode, mode:
+            for _ in range(2):  # the first fills what is kept on the device
+                there = images.to(CUDA)
+                mode.found.clear()
+                rendering.render(there, draw(some, images.size, stream(0, "views", 0)), some)
+        counts.add(mode.found.launches.total())
+    assert len(counts) == 1
+    assert counts.pop() <= most
 
 
 @pytest.mark.parametrize("policy", ["sampled(8)" if name == "sampled" else name for name in names()])
