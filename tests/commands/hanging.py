@@ -6,10 +6,11 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from hardviews.commands import processes, training_run
+from hardviews.launch import processes
 from hardviews.methods.dino import DINO
+from hardviews.setup import fabric
 
-training_run.PATIENCE = timedelta(seconds=20)  # more than any process lags behind on a busy machine
+fabric.PATIENCE = timedelta(seconds=20)  # more than any process lags behind on a busy machine
 processes.PATIENCE = 0.5
 
 

@@ -3,7 +3,7 @@
 import time
 
 from hardviews.methods.dino import DINO
-from hardviews.training.loggers import TensorBoard
+from hardviews.training.output.loggers import TensorBoard
 
 
 class SlowLog(DINO):

@@ -13,9 +13,9 @@ from hardviews.evaluation.features import Preprocessing
 from hardviews.networks.backbones import create_backbone, patch_size
 from hardviews.selection.policies import named
 from hardviews.selection.scoring import Scoring
+from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Report, Step
-from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.images import ImageBatch
 from tests.device.fake_cuda import CUDA, Fabric, FakeCuda, onto_cuda
 
@@ -80,8 +80,8 @@ def take(step: Step, mode: FakeCuda, images: ImageBatch | None = None, number: i
     return report
 
 
-def telemetry(folder: Path, plan: Any) -> Telemetry:
-    return Telemetry(folder, plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
+def telemetry(folder: Path, plan: Any) -> Recorder:
+    return Recorder(folder, plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
 
 
 def bench(name: str = "resnet10t", data: str = "shapes:24") -> Bench:

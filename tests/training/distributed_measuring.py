@@ -13,18 +13,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from hardviews.commands import monitoring
-from hardviews.commands.processes import part_ways
-from hardviews.commands.training_run import answer_within, create_evaluated
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError, PeerError
+from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.simsiam import SimSiam
-from hardviews.training import meeting
-from hardviews.training.meeting import Meeting
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.setup import monitoring
+from hardviews.setup.fabric import answer_within
+from hardviews.setup.monitoring import create_evaluated
+from hardviews.training.distributed import meeting
+from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.monitor import Monitor
-from hardviews.training.options import PretrainOptions
-from hardviews.training.run_folder import RunFolder
+from hardviews.training.output.run_folder import RunFolder
 from tests.methods.tiny import TinyBackbone
 from tests.training.distributed_steps import create_fabric
 
@@ -126,7 +127,7 @@ def main(out: str) -> None:
     Path(f"{out}-{fabric.global_rank}.json").write_text(json.dumps(found))
     fabric.barrier()
     if fabric.world_size > 1:
-        part_ways()
+        destroy_process_group()
 
 
 if __name__ == "__main__":

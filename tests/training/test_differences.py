@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hardviews.training.differences import NAMED, differences, in_words
+from hardviews.training.output.differences import NAMED, differences, differences_text
 
 CONFIG: dict[str, Any] = {
     "data": "pictures",
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     ],
 )
 def test_settings_are_named_as_they_are_typed(change: dict[str, Any], said: str) -> None:
-    assert in_words(differences(CONFIG, CONFIG | change, free={"workers"})) == said
+    assert differences_text(differences(CONFIG, CONFIG | change, free={"workers"})) == said
     halves = [(found.there, found.here) for found in differences(CONFIG, CONFIG | change)]
     assert all(there != here for there, here in halves)
 
@@ -56,11 +56,11 @@ def test_what_the_user_sets_comes_first_and_the_rest_is_counted() -> None:
     first = dict.fromkeys("data method lr a b c d e".split(), 0)  # noqa: SIM905
     found = differences(first, dict.fromkeys(first, 1))
     assert [one.option for one in found[:3]] == ["--data", "--method", "--lr"]
-    assert in_words(found).count("there") == NAMED
-    assert in_words(found).endswith("--b is 0 there and 1 here, and 3 more")
+    assert differences_text(found).count("there") == NAMED
+    assert differences_text(found).endswith("--b is 0 there and 1 here, and 3 more")
 
 
 def test_older_configurations_lack_what_is_new() -> None:
     older = {key: value for key, value in CONFIG.items() if key != "image_size"}
-    assert in_words(differences(older, CONFIG)) == "--image-size is not given there and 32 here"
+    assert differences_text(differences(older, CONFIG)) == "--image-size is not given there and 32 here"
     assert not differences({key: value for key, value in CONFIG.items() if key not in ("plan", "clip")}, CONFIG)

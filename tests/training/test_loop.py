@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hardviews.training.loop import HALVINGS, Loop
-from hardviews.training.saving import DivergedError
+from hardviews.training.output.saving import DivergedError
 
 GOOD, BAD, OVERFLOW = {"skipped": 0.0}, {"skipped": 1.0}, {"skipped": 1.0, "overflowed": 1.0}
 

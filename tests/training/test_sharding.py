@@ -17,13 +17,13 @@ from torch import nn
 
 from hardviews.cli import main
 from hardviews.errors import InputError
-from hardviews.training import checkpoint
-from hardviews.training.meeting import Meeting
-from hardviews.training.parts import whole
-from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import Whole, check_blocks
-from tests.commands.test_pretrain import assert_equal, rows
+from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.distributed.sharded_state import unsharded
+from hardviews.training.distributed.sharding import UnshardedCopy, check_blocks
+from hardviews.training.output import checkpoint
+from hardviews.training.output.run_folder import RunFolder
 from tests.methods.multi_crop import dino
+from tests.runs.test_pretrain import assert_equal, rows
 
 REPOSITORY = Path(__file__).parents[2]
 # Clipped, decayed on a schedule, of two parts each, with a step that is skipped.
@@ -61,9 +61,9 @@ def fsdp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(run: Path, name: str = "last.pt") -> dict[str, Any]:
     """A checkpoint, its parts put together."""
     found = checkpoint.load(run / "checkpoints" / name)
-    found["method"] = {key: whole(value) for key, value in found["method"].items()}
+    found["method"] = {key: unsharded(value) for key, value in found["method"].items()}
     found["optimizer"] = {
-        name: {key: whole(value) for key, value in kept.items()} for name, kept in found["optimizer"].items()
+        name: {key: unsharded(value) for key, value in kept.items()} for name, kept in found["optimizer"].items()
     }
     return {key: value for key, value in found.items() if key != "parts"}
 
@@ -157,7 +157,7 @@ class Shifted(nn.Linear):
 
 def test_a_whole_copy_has_the_weights_of_now_and_takes_no_memory_before() -> None:
     network = Shifted()
-    whole_copies = Whole(network)
+    whole_copies = UnshardedCopy(network)
     assert all(parameter.is_meta for parameter in whole_copies._empty.parameters())
     with torch.no_grad():
         network.weight.add_(1)

@@ -15,9 +15,9 @@ from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
+from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.optimizers import Rates, clip, create_optimizer, parameter_groups
 from hardviews.training.step import Step
-from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -182,7 +182,7 @@ def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring, tmp_path
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
     count = 8 * STEPS  # every image is followed, and has its picture kept
-    telemetry = Telemetry(tmp_path, method.plan, Followed(count, count, count, 0, "hardest", scoring.every, STEPS))
+    telemetry = Recorder(tmp_path, method.plan, Followed(count, count, count, 0, "hardest", scoring.every, STEPS))
     step = Step(
         fabric, method, optimizer, Rates(1e-4, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS,
         scoring=scoring, clip=1.0, parts=2, observe=telemetry.note,

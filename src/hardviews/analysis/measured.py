@@ -26,7 +26,7 @@ def test_set(result: Mapping[str, Any], name: str) -> str:
     return test if count is None else f"{test} ({count:,} {'image' if count == 1 else 'images'})"
 
 
-def images_in_words(values: Mapping[str, float], test: str, asked: int | None = None) -> str:
+def describe_images(values: Mapping[str, float], test: str, asked: int | None = None) -> str:
     """``60 test images (a held-out tenth of photos), kNN by the 20 nearest of 540 training images``.
 
     Args:
@@ -46,7 +46,7 @@ def images_in_words(values: Mapping[str, float], test: str, asked: int | None = 
     return f"{tested} test images ({test}), kNN by {voted}{drawn}"
 
 
-def figures_in_words(values: Mapping[str, float]) -> str:
+def describe_figures(values: Mapping[str, float]) -> str:
     """``knn_top1 31.7%, embedding_rank 9.2``, without the numbers of images."""
     return ", ".join(
         f"{name} {value:.1%}" if name.startswith("knn") else f"{name} {value:.1f}"

@@ -57,7 +57,7 @@ class Album:
     """Pictures of a run: the gallery, the hardest and the easiest, and what is to be said of them."""
 
     run: Run
-    gallery: list[pictures.Shown]
+    gallery: list[pictures.GalleryImage]
     hardest: list[pictures.Extreme]
     easiest: list[pictures.Extreme]
     notes: list[str]

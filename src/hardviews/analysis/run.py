@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hardviews.analysis.measured import SIZES, images_in_words
-from hardviews.analysis.telemetry import Array, Telemetry, load
+from hardviews.analysis.measured import SIZES, describe_images
 from hardviews.errors import InputError
+from hardviews.telemetry.reading import Array, Telemetry, load
 
 PARTS = ("data", "render", "score", "train")  # of a step, in the order they are done
 
@@ -108,7 +108,7 @@ class Run:
         if find("knn_top1") is None:
             return ""
         sizes = {name: value for name in SIZES if (value := find(name)) is not None}
-        return images_in_words(sizes, self.tested_on)
+        return describe_images(sizes, self.tested_on)
 
     def last(self, name: str) -> float | None:
         """What was measured last on the way; a method's only measurement before the first step does not count."""

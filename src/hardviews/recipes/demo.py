@@ -1,6 +1,6 @@
 """What runs when nothing is asked for."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def demo() -> PretrainOptions:

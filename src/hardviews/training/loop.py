@@ -15,19 +15,19 @@ from hardviews.data.loader import Loader, moved
 from hardviews.data.sources import fingerprint
 from hardviews.data.streaming import Stream
 from hardviews.errors import RunError, StoppedError
+from hardviews.launch.signals import StopRequest
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.collapse import CollapseWatch
-from hardviews.training.logbook import Logbook
-from hardviews.training.loggers import Logger
-from hardviews.training.meeting import Meeting
+from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.memory import is_out_of_memory
 from hardviews.training.monitor import Monitor
+from hardviews.training.output.logbook import Logbook
+from hardviews.training.output.loggers import Logger
+from hardviews.training.output.run_folder import RunFolder
+from hardviews.training.output.saving import DivergedError, Saver
 from hardviews.training.progress import ProgressReport
-from hardviews.training.run_folder import RunFolder
-from hardviews.training.saving import DivergedError, Saver
 from hardviews.training.step import Report, Step
-from hardviews.training.stopping import StopRequest
 from hardviews.training.stopwatch import Stopwatch
-from hardviews.training.telemetry import Telemetry
 from hardviews.views.images import ImageBatch
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
@@ -66,7 +66,7 @@ class Loop:
     max_skipped: int
     log_steps: int
     open_loggers: Callable[[int], list[Logger]]
-    telemetry: Telemetry
+    telemetry: Recorder
     console: Console
 
     def __post_init__(self) -> None:
@@ -193,7 +193,7 @@ class Loop:
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
         if self.fabric.world_size > 1:
-            stop.heed_no_more()
+            stop.ignore_sigterm()
         name = signal.Signals(number).name
         saved = f", saved after step {done - 1}" if done else " before the first step"
         if self.saver.failure:

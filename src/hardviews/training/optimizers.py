@@ -11,8 +11,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from hardviews.errors import unknown
 from hardviews.methods.base import ClipBy
+from hardviews.training.distributed.sharding import is_sharded, local
 from hardviews.training.schedules import warmup_cosine
-from hardviews.training.sharding import is_sharded, local
 
 OPTIMIZERS = ("adamw", "lars", "sgd")
 
