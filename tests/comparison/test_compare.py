@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,7 +63,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Of three arms, of which one can't be trained."""
     folder = tmp_path_factory.mktemp("compare") / "out"
-    argv = ["compare", *TINY, "--epochs", "24", "--seeds", "1", "--arm", "broken: --lr 1e30 --max-skipped 2"]
+    argv = ["compare", *TINY, "--epochs", "24", "--seeds", "1", "--arm", "broken: --lr 1e30 --max-nonfinite-steps 2"]
     argv += ["--timed-steps", "2", "--log-steps", "1", "--equal-time", "false", "--out", str(folder)]
     process = subprocess.Popen([sys.executable, "-m", "hardviews.cli", *argv], stderr=subprocess.PIPE, text=True)
     run = folder / "runs" / "random-24-epochs-seed-0"
@@ -178,7 +177,7 @@ def test_equal_time_follows_from_the_timing(tmp_path: Path, monkeypatch: pytest.
     seconds = {"random": 1.0, "hardest": 1.6, "cheap": 1.25, "same": 1.01}
     asked: list[list[str]] = []
 
-    def timed(arms: dict[str, Any], steps: int, measured: Sequence[str]) -> Timing:
+    def timed(arms: dict[str, Any], request: Request) -> Timing:
         asked.append(list(arms))
         return Timing({name: 2 * seconds[name] if len(asked) > 1 else seconds[name] for name in arms}, 0.0, 4)
 
@@ -206,7 +205,7 @@ def test_who_was_first_has_settled_the_plan(tmp_path: Path, monkeypatch: pytest.
     """Two that are started at once both time their steps, and find other times; their runs must be as long."""
     found = iter([1.5, 2.0])
 
-    def timed(arms: dict[str, Any], steps: int, measured: Sequence[str]) -> Timing:
+    def timed(arms: dict[str, Any], request: Request) -> Timing:
         return Timing({name: 1.0 if name == "random" else next(found) for name in arms}, 0.0, 4)
 
     monkeypatch.setattr(planning, "timed", timed)

@@ -59,11 +59,11 @@ def create_step(
     """A run's step, of a method that is moved to the fake device."""
     usual = method.training_defaults
     method = onto_cuda(method)
-    groups = parameter_groups(method, usual.weight_decay, usual.decay_1d, method.constant_rate)
+    groups = parameter_groups(method, usual.weight_decay, usual.decay_bias_and_norm, method.constant_rate)
     step = Step(
         Fabric(precision), method, create_optimizer(optimizer or usual.optimizer, groups, usual.momentum),  # type: ignore[arg-type]
         Rates(0.1, 0.0, 100, 10, 0.04, usual.weight_decay_end), named(policy), 0, steps=100, steps_per_epoch=NUMBER,
-        clip=usual.clip, clip_by=usual.clip_by, parts=parts, scoring=scoring or Scoring(), **options,
+        clip=usual.clip, clip_mode=usual.clip_mode, parts=parts, scoring=scoring or Scoring(), **options,
     )  # fmt: skip
     step.watch._cuda = False
     return step

@@ -277,7 +277,7 @@ def test_a_device_without_room(
     ("line", "says"),
     [
         ("pretrain --data shapes:8 --doctor", "batch of 256 images is larger than the data"),
-        ("pretrain --data shapes:64 --batch-size 64 --accumulate 5 --doctor", "can't be shared evenly"),
+        ("pretrain --data shapes:64 --batch-size 64 --grad-accumulation 5 --doctor", "can't be shared evenly"),
         ("pretrain --data nowhere/at/all --doctor", "no such file or folder"),
         ("compare --data shapes:64 --doctor", "give it to hardviews pretrain"),
     ],

@@ -45,9 +45,9 @@ def device_of(per_image: int, kept: int, fits: int) -> Any:
     [
         ((), 100 * GIB, 512),  # the device says no at 1024, whatever is said to be free
         ((), 10 * GIB, 64),  # 8 GiB may be taken, which 64 x 0.1 + 1 GiB do and twice as many do not
-        (("--accumulate", "3"), 10 * GIB, 3 * 16),
+        (("--grad-accumulation", "3"), 10 * GIB, 3 * 16),
         (("--devices", "3"), 10 * GIB, 3 * 64),
-        (("--devices", "2", "--accumulate", "2"), 10 * GIB, 2 * 64),
+        (("--devices", "2", "--grad-accumulation", "2"), 10 * GIB, 2 * 64),
         (("--data", "shapes:63"), 10 * GIB, 32),  # the data has no more
     ],
 )
@@ -169,7 +169,7 @@ def test_a_run_keeps_to_what_was_found(
     [
         ("compare --data shapes:64 --batch-size auto", "batch-size: auto may come out differently"),
         ("pretrain --data shapes:64 --batch-size autp", "a whole number or auto"),
-        ("pretrain --data shapes:64 --method simclr --accumulate 2 --batch-size auto", "negatives"),
+        ("pretrain --data shapes:64 --method simclr --grad-accumulation 2 --batch-size auto", "negatives"),
     ],
 )
 def test_bad_input_is_one_line(

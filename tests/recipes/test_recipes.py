@@ -71,7 +71,7 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         del resolved["momentum"]
         resolved |= {
             "weight decay": f"{rates.decay_at(0):.4g} -> {rates.decay_at(last + 1):.4g}",
-            "clip": f"{options.clip} by {options.clip_by}",
+            "clip": f"{options.clip} by {options.clip_mode}",
             "teacher momentum": method.teacher_momentum,
             "drop path": options.backbone.keywords.get("drop_path_rate", 0.0),
         }

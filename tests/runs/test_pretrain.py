@@ -200,8 +200,8 @@ def test_too_many_unreadable_pictures_end_the_run(
 
 
 def test_accumulation_keeps_simclrs_negatives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --accumulate 2 --out {tmp_path / 'simsiam'}") == 0
-    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 1 --accumulate 2 --out {tmp_path / 'simclr'}") == 2
+    assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --grad-accumulation 2 --out {tmp_path / 'simsiam'}") == 0
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 1 --grad-accumulation 2 --out {tmp_path / 'simclr'}") == 2
     assert "negatives" in capsys.readouterr().err
     assert not (tmp_path / "simclr").exists()
 
@@ -262,7 +262,7 @@ def test_a_measurement_that_was_missed_is_made_up_for(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text()) == summary
 
 
-@pytest.mark.parametrize("batch", ["--batch-size 1", "--batch-size 3 --accumulate 3"])
+@pytest.mark.parametrize("batch", ["--batch-size 1", "--batch-size 3 --grad-accumulation 3"])
 def test_a_forward_of_one_image_is_refused_for_bn_alone(
     batch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,7 +297,7 @@ def test_out_of_memory_names_what_to_make_smaller(
     monkeypatch.setattr("hardviews.training.step.draw", exhausted)
     assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --out {tmp_path / 'run'}") == 1
     error = capsys.readouterr().err
-    assert all(name in error for name in ("batch-size", "accumulate", "score-chunk", "score-resolution"))
+    assert all(name in error for name in ("batch-size", "grad-accumulation", "score-chunk", "score-resolution"))
     assert error.count("\n") == 1
 
 
@@ -316,7 +316,7 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --views 2,2", "2 given"),
         ("--data shapes:8", "batch of 16 images is larger than the data"),
         ("--data shapes:64 --optimizer adam", "did you mean adamw"),
-        ("--data shapes:64 --accumulate 3", "can't be shared evenly"),
+        ("--data shapes:64 --grad-accumulation 3", "can't be shared evenly"),
         ("--data shapes:64 --score-chunk 4", "BN"),
         ("--data shapes:64 --score-resolution 2", "score-resolution"),
         ("--data shapes:64 --score-every 0", "score-every"),

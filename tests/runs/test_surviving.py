@@ -250,7 +250,7 @@ def test_a_run_that_can_not_be_saved_at_its_end_says_so(tmp_path: Path) -> None:
 def test_steps_that_are_not_finite(tmp_path: Path) -> None:
     run = tmp_path / "run"
     spoilt = SIMSIAM.replace("simsiam", "tests.commands.spoilt.Spoilt")
-    line = f"--data shapes:64 {spoilt} --epochs 4 --knn-epochs 0 --log-steps 1 --max-skipped 3"
+    line = f"--data shapes:64 {spoilt} --epochs 4 --knn-epochs 0 --log-steps 1 --max-nonfinite-steps 3"
     found = process(f"{line} --out {run}")
     assert found.returncode == 1
     for step in (2, 4):
@@ -324,7 +324,7 @@ def test_a_deterministic_run_repeats(tmp_path: Path, method: str) -> None:
 def test_too_many_in_a_row_go_back_once_at_a_lower_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, line = tmp_path / "run", f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-skipped 3"
+    run, line = tmp_path / "run", f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-nonfinite-steps 3"
     Spoilt(monkeypatch, 5, 6, 7, once=True)
     assert pretrain(f"{line} --out {run}") == 0
     said = capsys.readouterr().out
@@ -344,7 +344,7 @@ def test_then_it_stops_with_a_clear_line(
 ) -> None:
     run = tmp_path / "run"
     Spoilt(monkeypatch, *range(5, 100))
-    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-skipped 3 --out {run}") == 1
+    assert pretrain(f"--data shapes:64 {SIMCLR} --epochs 4 --knn-epochs 0 --max-nonfinite-steps 3 --out {run}") == 1
     [error] = capsys.readouterr().err.splitlines()
     assert "step 7: 3 steps in a row were not finite, also at a lower rate" in error
     assert str(run / "checkpoints" / "last.pt") in error

@@ -156,11 +156,11 @@ def test_test_images_that_are_training_images(run: Path, tmp_path: Path, capsys:
 
 def test_a_comparison_holds_it_in_its_figures_and_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = classes(tmp_path / "train", 0, 20), classes(tmp_path / "test", 0, 4)
-    plan: dict[str, Any] = {"baseline": "random", "epochs": 1, "steps_per_epoch": 1, "statistics": {}}
+    plan: dict[str, Any] = {"baseline": "random", "epochs": 1, "steps_per_epoch": 1, "arms": {}}
     for name in ("random", "hardest"):
-        plan["statistics"][name] = {"seconds_per_epoch": 1.0, "equal_time_epochs": 1, "settings": {}}
-    monkeypatch.setattr(comparing, "planned", lambda *_: plan)
-    monkeypatch.setattr(comparing, "carried_out", lambda *_: [])  # nothing is trained
+        plan["arms"][name] = {"seconds_per_epoch": 1.0, "equal_time_epochs": 1, "settings": {}}
+    monkeypatch.setattr(comparing, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(comparing, "make_runs", lambda *_: [])  # nothing is trained
     made = (
         statistics.MeasuredRun("random", 0, 1, 1.0, {"knn_top1": 0.5}),
         statistics.MeasuredRun("hardest", 0, 1, 1.0, {"knn_top1": 0.5}),

@@ -52,7 +52,10 @@ def test_bn_is_synchronised_on_gpus_and_is_the_same_bn_otherwise() -> None:
 def test_bn_gets_two_images_at_least(
     accelerator: str, batch: int, accumulate: int, processes: int, refused: bool
 ) -> None:
-    options, method = PretrainOptions(accelerator=accelerator, batch_size=batch, accumulate=accumulate), small_simsiam()
+    options, method = (
+        PretrainOptions(accelerator=accelerator, batch_size=batch, grad_accumulation=accumulate),
+        small_simsiam(),
+    )
     with pytest.raises(InputError, match="BN of this network needs two") if refused else nullcontext():
         check_norms(method, options, processes)
     check_norms(method.eval(), options, processes)  # on running statistics

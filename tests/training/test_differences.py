@@ -13,7 +13,7 @@ CONFIG: dict[str, Any] = {
     "backbone": {"name": "resnet18", "stem": "auto", "keywords": {"channels": [8, 8], "act_layer": "relu"}},
     "image_size": 32,
     "mean": [0.1, 0.2, 0.3],
-    "decay_1d": True,
+    "decay_bias_and_norm": True,
     "clip": None,
     "workers": 2,
 }
@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     [
         ({"image_size": 64}, "--image-size is 32 there and 64 here"),
         ({"mean": [0.1, 0.2, 0.4]}, "--mean is 0.1,0.2,0.3 there and 0.1,0.2,0.4 here"),
-        ({"decay_1d": False}, "--decay-1d is true there and false here"),
+        ({"decay_bias_and_norm": False}, "--decay-bias-and-norm is true there and false here"),
         ({"clip": 3.0}, "--clip is not given there and 3.0 here"),
         (
             {"method": {"name": "simsiam", "dim": 16, "predictor_dim": 4}},

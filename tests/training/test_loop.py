@@ -14,7 +14,7 @@ GOOD, BAD, OVERFLOW = {"skipped": 0.0}, {"skipped": 1.0}, {"skipped": 1.0, "over
 def after(*steps: dict[str, float]) -> list[str]:
     """What is said of these steps, of which two in a row may be bad."""
     said: list[str] = []
-    loop: Any = SimpleNamespace(_skipped=0, _overflows=0, max_skipped=3, _say=said.append)
+    loop: Any = SimpleNamespace(_skipped=0, _overflows=0, max_nonfinite_steps=3, _say=said.append)
     Loop._count_skipped(loop, [{"step": float(number), **step} for number, step in enumerate(steps)])
     return said
 

@@ -30,8 +30,9 @@ REPOSITORY = Path(__file__).parents[2]
 LINE = (
     "pretrain --method tests.training.spoilt.SpoiltDINO --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 "
     "--method.freeze_last_layer 0 --backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 "
-    "--backbone.num_heads 2 --backbone.depth 2 --image-size 32 --batch-size 16 --accumulate 2 --lr 0.01 --clip 0.3 "
-    "--data shapes:64 --epochs 2 --checkpoint-steps 3 --keep-epochs 1 --knn-epochs 2 --workers 0 --tensorboard false "
+    "--backbone.num_heads 2 --backbone.depth 2 --image-size 32 --batch-size 16 --grad-accumulation 2 --lr 0.01 "
+    "--clip 0.3 --data shapes:64 --epochs 2 --checkpoint-steps 3 --keep-epochs 1 --knn-epochs 2 --workers 0 "
+    "--tensorboard false "
     "--telemetry 0 --accelerator cpu --precision 32-true"
 )
 

@@ -105,19 +105,19 @@ def test_parts_and_chunks_keep_centres_teachers_and_masks(name: str) -> None:
 
 def test_clipping_by_parameter_and_by_all() -> None:
     """The first step of plain SGD from rest moves a parameter by rate times its clipped gradient."""
-    for clip_by in ("parameter", "all"):
+    for clip_mode in ("parameter", "all"):
         before = simsiam(bn=False).state_dict()
         method = simsiam(bn=False)
         groups = parameter_groups(method, 0.0, True, method.constant_rate)
         step = Step(
             Fabric(accelerator="cpu", devices=1), method, create_optimizer("sgd", groups, 0.0), Rates(1.0, 0.0, 1, 0),
-            policies.named("hardest"), 3, steps=1, clip=1e-3, clip_by=clip_by,
+            policies.named("hardest"), 3, steps=1, clip=1e-3, clip_mode=clip_mode,
         )  # fmt: skip
         step.watch.start()
         step(images(0), 0)
         moved = [(value - before[name]).norm() for name, value in method.state_dict().items()]
         assert max(moved) <= 1e-3 + 1e-6
-        if clip_by == "all":
+        if clip_mode == "all":
             assert torch.stack(moved).norm() == pytest.approx(1e-3, rel=1e-3)
         else:
             assert sum(norm > 0.99e-3 for norm in moved) > 1

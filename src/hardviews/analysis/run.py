@@ -15,6 +15,7 @@ import yaml
 
 from hardviews.analysis.measured import SIZES, describe_images
 from hardviews.errors import InputError
+from hardviews.options.old_names import with_new_names
 from hardviews.telemetry.reading import Array, Telemetry, load
 
 PARTS = ("data", "render", "score", "train")  # of a step, in the order they are done
@@ -192,7 +193,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("method"), dict):
         raise InputError(f"{file} is damaged: it holds no settings of a run")
-    return config
+    return with_new_names(config)
 
 
 def _rows(file: Path) -> tuple[list[str], list[list[str]]]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from hardviews.commands import evaluate, pretrain
 from hardviews.commands.parsing import Parser, descriptions, summary
 from hardviews.comparison.request import Arm, Request, evaluation_argv
-from hardviews.console import printer
+from hardviews.console import printer, say
 from hardviews.errors import InputError, RunError, unknown
 from hardviews.evaluation import protocols
 from hardviews.options.comparison import CompareOptions
 from hardviews.options.evaluation import split_names
+from hardviews.options.old_names import rename_options
 from hardviews.options.pretraining import PretrainOptions
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def show(made: "Comparison", console: "Console") -> None:
 
     from hardviews.comparison.compare import FIGURES, TEXT
 
-    say = printer(console)
+    show_line = printer(console)
     head, cells = made.cells()
     table = Table(*head)
     for line in cells:
@@ -65,9 +66,9 @@ def show(made: "Comparison", console: "Console") -> None:
     # A pipe has no width that the table would have to be squeezed into.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
     for sentence in made.sentences:
-        say(sentence)
+        show_line(sentence)
     folder = made.folder
-    say(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
+    show_line(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
 
 
 def parse(argv: list[str]) -> tuple[Request, bool, bool]:
@@ -86,6 +87,9 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     parser.add_options(CompareOptions, skip={"arm"})
     # Taken out of the command line before it comes here, since it may be given again.
     parser.add_argument("--arm", type=str, metavar="'NAME: OPTIONS'", help=descriptions(CompareOptions)["arm"])
+    argv, renamed = rename_options(argv)  # once, not for every arm
+    for line in renamed:
+        say(line)
     own, extra_arms, settings, common = _split(argv)
     given = parser.parse(own).as_dict()
     dry, as_json = given.pop("dry_run"), given.pop("json")

@@ -10,10 +10,11 @@ from hardviews import methods
 from hardviews.analysis.measured import SIZES, describe_images
 from hardviews.commands.parsing import Parser, read_yaml, value_before_parsing
 from hardviews.commands.parsing import summary as first_paragraph
-from hardviews.console import Say, printer
+from hardviews.console import Say, printer, say
 from hardviews.errors import InputError, RunError
 from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
+from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import find, recipes
 
@@ -69,7 +70,7 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
         raise RunError(f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}")
 
 
-def show(summary: Mapping[str, Any], say: Say) -> None:
+def show(summary: Mapping[str, Any], write: Say) -> None:
     """What a run ends with in the terminal."""
     if "knn_top1" in summary:
         labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
@@ -78,13 +79,13 @@ def show(summary: Mapping[str, Any], say: Say) -> None:
         figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
         of = describe_images(summary, summary["knn_test_data"])
         of += "; before training, other images were measured (evaluation.csv)" if others else ""
-        say(f"kNN accuracy: {', '.join(figures)}; on {of}")
+        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
     if summary["unreadable"]:
-        say(f"{summary['unreadable']:,} images could not be read; {summary['run']}/unreadable*.csv lists them")
+        write(f"{summary['unreadable']:,} images could not be read; {summary['run']}/unreadable*.csv lists them")
     if summary["cut_short"]:
-        say(f"{summary['cut_short']:,} images lack their end; {summary['run']}/cut_short*.csv lists them")
+        write(f"{summary['cut_short']:,} images lack their end; {summary['run']}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
-    say(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
+    write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
 
 
 def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
@@ -93,7 +94,9 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     Raises:
         InputError: an option, or a setting of the file, is unknown or does not fit.
     """
-    argv = _expand(argv)
+    argv, renamed = rename_options(_expand(argv))
+    for line in renamed:
+        say(line)
     given = _given(argv)
     named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
@@ -155,6 +158,10 @@ def _given(argv: list[str]) -> dict[str, Any]:
     """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
     file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
+    old = [f"{name} is now {RENAMED[name]}" for name in settings if name in RENAMED]
+    if old:
+        say(f"config: {', '.join(old)}; the old names will go in the next version")
+    settings = with_new_names(settings)
     if settings.pop("allow_pipe", False):
         raise InputError("config: allow_pipe lets the data run a shell; give it on the command line")
     for group in ("method", "backbone", "plan"):

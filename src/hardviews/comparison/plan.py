@@ -17,6 +17,7 @@ from hardviews.data.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
 from hardviews.options.evaluation import split_names
+from hardviews.options.old_names import with_new_names
 from hardviews.probing.evaluation_time import measurements
 from hardviews.probing.step_time import Besides, Timing, time_arms
 from hardviews.setup.data import open_sources
@@ -92,6 +93,8 @@ def read_plan(folder: Path) -> Plan:
         plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"out: {folder} holds no comparison that can go on ({PLAN}); give a new folder") from error
+    for entry in plan.get("arms", {}).values():
+        entry["settings"] = with_new_names(entry["settings"])
     return plan
 
 

@@ -178,7 +178,7 @@ def check_gradients(learned: Learned, data_at_fault: bool = False) -> Check:
 
 def check_memory(probes: ProbeSteps, images: int, there: int, on_gpu: bool) -> Check:
     """Whether a process's share of a batch fits in the bytes that are there for it."""
-    remedy = "a smaller --batch-size (auto finds the largest), --accumulate, a smaller --score-resolution"
+    remedy = "a smaller --batch-size (auto finds the largest), --grad-accumulation, a smaller --score-resolution"
     place = "of the GPU's memory" if on_gpu else "of memory"
     if probes.too_large:
         says = f"a step of {several(probes.too_large, 'image')} ran out {place}; {format_bytes(there)} are free"

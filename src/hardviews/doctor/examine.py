@@ -66,10 +66,10 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     per_epoch = steps_per_epoch(source, options.images_per_step)
     share = options.images_per_step // (devices * nodes)
     if uses_batch_statistics(method):  # GPUs share the statistics of single images, and one alone has no more
-        share = max(share, 2 * options.accumulate)
+        share = max(share, 2 * options.grad_accumulation)
     name = options.out or str(run_folder_name(options, "doctor"))
     yield from check_folder(options, RunFolder(Path(name)), sum(p.numel() for p in method.parameters()))
-    yield checks.check_epoch(len(source), options, devices * nodes * options.accumulate)
+    yield checks.check_epoch(len(source), options, devices * nodes * options.grad_accumulation)
 
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
@@ -83,7 +83,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     fabric, seen, own = lone_fabric(options), FirstViews(), deepcopy(method)
     there = available(fabric.device, devices)
     step = probe_step(options, method, fabric, per_epoch, seen)
-    probes = grow(step, sample, sizes_up_to(share, options.accumulate), SECONDS, round(checks.TIGHT * there))
+    probes = grow(step, sample, sizes_up_to(share, options.grad_accumulation), SECONDS, round(checks.TIGHT * there))
     if seen.chosen is not None:
         yield check_views(seen, method.plan, Path(f"{name}-views.png"))
     if probes.taken:

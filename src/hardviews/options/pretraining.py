@@ -68,8 +68,8 @@ class PretrainOptions:
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
-            before the run: processes x accumulate x a power of two, at most 4096, which the run's config.yaml records.
-        accumulate: parts in which a process takes its images of a step, for less memory.
+            before the run: processes x grad-accumulation x a power of two, at most 4096; config.yaml records it.
+        grad_accumulation: parts in which a process takes its images of a step, for less memory.
         epochs: passes over the data.
         seed: of weights, order, views and choices.
         optimizer: sgd, lars or adamw; by default the method's.
@@ -79,10 +79,10 @@ class PretrainOptions:
         weight_decay_end: what weight decay has become at the end of the run, by half a cosine; by default the method's,
             or no change.
         clip: norm that gradients are clipped to, 0 for none; by default the method's.
-        clip_by: each parameter's gradient by its own norm (parameter), or by the norm of all.
+        clip_mode: each parameter's gradient by its own norm (parameter), or by the norm of all.
         momentum: for sgd and lars.
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
-        decay_1d: whether biases and norms are decayed too; by default as the method does.
+        decay_bias_and_norm: whether biases and norms are decayed too; by default as the method does.
         accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
         devices: processes on this machine; torchrun and Slurm know better.
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
@@ -104,8 +104,8 @@ class PretrainOptions:
         in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
         checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
         keep_epochs: keep the checkpoint of every so-many-th epoch for good, besides the last two; 0 keeps none.
-        max_skipped: steps in a row that may be skipped because the loss or a gradient is not finite, before the run
-            goes back to its last checkpoint, once, at a tenth of the learning rate.
+        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite, before the
+            run goes back to its last checkpoint, once, at a tenth of the learning rate.
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
         knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
             and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
@@ -150,7 +150,7 @@ class PretrainOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     batch_size: int | Literal["auto"] = 256
-    accumulate: int = 1
+    grad_accumulation: int = 1
     epochs: int = 100
     seed: int = 0
     optimizer: str | None = None
@@ -159,10 +159,10 @@ class PretrainOptions:
     weight_decay: float | None = None
     weight_decay_end: float | None = None
     clip: float | None = None
-    clip_by: Literal["parameter", "all"] | None = None
+    clip_mode: Literal["parameter", "all"] | None = None
     momentum: float | None = None
     warmup_epochs: float | None = None
-    decay_1d: bool | None = None
+    decay_bias_and_norm: bool | None = None
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
@@ -178,7 +178,7 @@ class PretrainOptions:
     in_memory: Literal["auto", "on", "off"] = "auto"
     checkpoint_steps: int = 0
     keep_epochs: int = 0
-    max_skipped: int = 10
+    max_nonfinite_steps: int = 10
     knn_epochs: int = 10
     knn_bank: int | None = None
     crop: float | None = None

@@ -89,7 +89,7 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     if not sample.pictures:
         raise InputError(f"batch-size: auto needs pictures, and none of {len(sample)} could be read; see --doctor")
     least = 2 if uses_batch_statistics(method) else 1
-    shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.accumulate, least)
+    shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.grad_accumulation, least)
     there = available(fabric.device, devices)
     most = round(PART * there) - kept_besides(settled, source, method, sample, fabric.device, devices * nodes)
     step = probe_step(replace(settled, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)

@@ -168,7 +168,7 @@ def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, lo
 def _share(arm: PretrainOptions) -> int:
     """A device's images of a step; of several devices two a forward at least, since one alone has no others' for BN."""
     processes = arm.devices * arm.nodes
-    return arm.images_per_step if processes == 1 else max(arm.images_per_step // processes, 2 * arm.accumulate)
+    return arm.images_per_step if processes == 1 else max(arm.images_per_step // processes, 2 * arm.grad_accumulation)
 
 
 def _take(step: Step, images: ImageBatch, number: int) -> None:

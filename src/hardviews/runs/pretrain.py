@@ -89,7 +89,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
     monitor = Monitor(fabric, folder, evaluated, evaluate, describe, say, every, epochs, loader.steps_per_epoch)
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
-        options.max_skipped, options.log_steps,
+        options.max_nonfinite_steps, options.log_steps,
         partial(create_loggers, options, folder, config), telemetry, console,
     )  # fmt: skip
     going_on = f"the same command with --out {folder.path} goes on from its last checkpoint"

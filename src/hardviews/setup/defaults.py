@@ -89,7 +89,16 @@ def resolve_defaults(
         method = method.to(memory_format=torch.channels_last)
     settled = {
         name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
-        for name in ("optimizer", "lr", "min_lr", "momentum", "warmup_epochs", "decay_1d", "clip", "clip_by")
+        for name in (
+            "optimizer",
+            "lr",
+            "min_lr",
+            "momentum",
+            "warmup_epochs",
+            "decay_bias_and_norm",
+            "clip",
+            "clip_mode",
+        )
     }
     # A weight decay of the user's own does not change unless they say so.
     changes = options.weight_decay is None and options.weight_decay_end is None
@@ -155,8 +164,8 @@ def check(options: PretrainOptions) -> None:
     """Numbers that no part of a run can work with."""
     policies.named(options.policy)
     at_least = {
-        1: "batch_size accumulate epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
-        "max_skipped epoch_images",
+        1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
+        "max_nonfinite_steps epoch_images",
         0: "workers checkpoint_steps keep_epochs knn_epochs knn_bank lr min_lr weight_decay weight_decay_end clip "
         "momentum warmup_epochs max_unreadable telemetry gallery shuffle_bytes",
     }

@@ -75,13 +75,13 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     available = torch.cuda.device_count() if device_type(options.accelerator) == "cuda" else devices
     if devices > available:
         raise InputError(f"devices: {devices} asked for, {available} available here")
-    if min(devices, nodes, options.accumulate) < 1:
-        raise InputError("devices, nodes and accumulate must be at least 1")
-    shares = devices * nodes * options.accumulate
+    if min(devices, nodes, options.grad_accumulation) < 1:
+        raise InputError("devices, nodes and grad-accumulation must be at least 1")
+    shares = devices * nodes * options.grad_accumulation
     if options.batch_size == "auto":  # it will be a number of whole shares
         return
     if options.images_per_step % shares:
         raise InputError(
             f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
-            f"in {options.accumulate} parts"
+            f"in {options.grad_accumulation} parts"
         )

@@ -33,7 +33,9 @@ def create_step(
         compile_backbones(method)
     if isinstance(fabric.strategy, ModelParallelStrategy):
         shard_backbones(method, fabric.strategy.device_mesh["data_parallel"])
-    groups = parameter_groups(method, options.weight_decay or 0.0, bool(options.decay_1d), method.constant_rate)
+    groups = parameter_groups(
+        method, options.weight_decay or 0.0, bool(options.decay_bias_and_norm), method.constant_rate
+    )
     return Step(
         fabric,
         method,
@@ -44,8 +46,8 @@ def create_step(
         steps=options.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         clip=options.clip or 0.0,
-        clip_by=options.clip_by or "parameter",
-        parts=options.accumulate,
+        clip_mode=options.clip_mode or "parameter",
+        parts=options.grad_accumulation,
         scoring=scoring_of(options),
         observe=observe,
     )
@@ -76,7 +78,7 @@ def uses_batch_statistics(method: nn.Module) -> bool:
 
 def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -> None:
     """Raises InputError where BN would get the statistics of one image."""
-    images = options.images_per_step // options.accumulate  # of a forward of all processes
+    images = options.images_per_step // options.grad_accumulation  # of a forward of all processes
     if options.accelerator == "cpu":  # see `synchronised`
         images //= processes
     if images == 1 and uses_batch_statistics(method):

@@ -48,7 +48,7 @@ class Loop:
         monitor: measures the backbone, and says when a gallery is shown.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
         keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
-        max_skipped: steps in a row that may be skipped before the run goes back to its last checkpoint.
+        max_nonfinite_steps: steps in a row that may be skipped before the run goes back to its last checkpoint.
         log_steps: metrics are fetched from the device and written every so many steps.
         open_loggers: TensorBoard and the like, of the first process, for a run that begins or goes on at a step.
         telemetry: what the step shows it is written at the end of epochs and before checkpoints.
@@ -63,7 +63,7 @@ class Loop:
     monitor: Monitor
     checkpoint_steps: int
     keep_epochs: int
-    max_skipped: int
+    max_nonfinite_steps: int
     log_steps: int
     open_loggers: Callable[[int], list[Logger]]
     telemetry: Recorder
@@ -255,7 +255,7 @@ class Loop:
             elif row["skipped"]:
                 self._say(f"step {row['step']}: skipped, the loss, a cost or a gradient is not finite")
             bad = self._skipped - self._overflows
-            if bad >= self.max_skipped or self._overflows >= self.max_skipped + HALVINGS:
+            if bad >= self.max_nonfinite_steps or self._overflows >= self.max_nonfinite_steps + HALVINGS:
                 steps, self._skipped, self._overflows = self._skipped, 0, 0
                 raise DivergedError(f"step {row['step']}: {steps} steps in a row were not finite")
 
@@ -296,6 +296,6 @@ class Loop:
             scoring = self.step.scorer.scoring
             raise RunError(
                 f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
-                f"accumulate (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
+                f"grad-accumulation (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
                 f"or score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
             ) from error

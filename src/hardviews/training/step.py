@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
-from hardviews.methods.base import ClipBy, E, Method, Progress
+from hardviews.methods.base import ClipMode, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather
 from hardviews.selection.policies import Policy
@@ -60,7 +60,7 @@ class Step:
         steps: of the whole run.
         steps_per_epoch: for schedules in epochs.
         clip: norm that gradients are clipped to, 0 for none.
-        clip_by: the norm of every parameter by itself, or of all together.
+        clip_mode: the norm of every parameter by itself, or of all together.
         parts: micro-batches a process's images are taken in.
         scoring: how candidates are scored.
         observe: is shown what was drawn and chosen.
@@ -81,7 +81,7 @@ class Step:
         steps: int,
         steps_per_epoch: int = 1,
         clip: float = 0.0,
-        clip_by: ClipBy = "parameter",
+        clip_mode: ClipMode = "parameter",
         parts: int = 1,
         scoring: Scoring = EXACT,
         observe: Observe = observe_nothing,
@@ -89,11 +89,11 @@ class Step:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
             raise InputError(
-                f"accumulate: {name} takes its negatives from the batch, and {parts} parts would leave it fewer; "
-                "give accumulate 1 and a smaller batch-size, or more devices"
+                f"grad-accumulation: {name} takes its negatives from the batch, and {parts} parts would leave it "
+                "fewer; give grad-accumulation 1 and a smaller batch-size, or more devices"
             )
         self.fabric, self.method, self.rates = fabric, method, rates
-        self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
+        self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         self.scorer = Scorer(fabric, method, scoring)
@@ -175,7 +175,7 @@ class Step:
 
     def clip_gradients(self) -> None:
         if self.clip:
-            clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_by)
+            clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_mode)
 
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from hardviews.errors import InputError
+from hardviews.options.old_names import with_new_names
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.output.differences import differences, differences_text
 
@@ -26,7 +27,7 @@ METRICS = (
 # Settings that change how a run is carried out but not what it computes: a run may go on with others.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "strategy", "checkpoint_steps", "keep_epochs", "max_skipped", "crop", "knn_epochs", "knn_bank", "knn_k",
+    "strategy", "checkpoint_steps", "keep_epochs", "max_nonfinite_steps", "crop", "knn_epochs", "knn_bank", "knn_k",
     "knn_temperature", "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
 }  # fmt: skip
 Listed = Literal["unreadable", "cut_short"]  # images that are listed in a file of this name
@@ -219,7 +220,7 @@ class RunFolder:
         beside.replace(file)
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the run in this folder.
+        """The configuration of the run in this folder, under the names that settings have now.
 
         Raises:
             InputError: there is none, or it is damaged.
@@ -232,7 +233,7 @@ class RunFolder:
             raise InputError(f"{self.config_file} is damaged: {' '.join(str(error).split())[:160]}") from error
         if not isinstance(loaded, dict) or not isinstance(loaded.get("backbone"), dict):
             raise InputError(f"{self.config_file} is damaged: it holds no settings of a run")
-        return loaded
+        return with_new_names(loaded)
 
     def _append(self, file: Path, head: Iterable[str], rows: list[list[str]]) -> None:
         """All rows or, where the disk is full, none of them."""
