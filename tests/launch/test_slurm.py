@@ -51,7 +51,7 @@ def test_a_job_is_stopped_in_time_and_goes_on(nodes: int, per_node: int, tmp_pat
     environment = installed(slurm, nodes, per_node, port) | {
         "RUN": str(run),
         "DATA": "shapes:320",
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "src"))),
     }
     script = ["bash", str(EXAMPLE), *LINE.split()]
     job = subprocess.Popen(

@@ -207,7 +207,7 @@ def test_where_one_of_two_processes_fails_nothing_is_left(run: Path, tmp_path: P
     script.write_text(
         "import os, sys\n"
         "from hardviews.cli import main\n"
-        "from hardviews.models import embed\n"
+        "from hardviews.models import embed as embedding\n"
         "from hardviews.errors import RunError\n"
         "write = embedding.write_part\n"
         "def fail(*arguments):\n"
