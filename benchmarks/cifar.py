@@ -29,8 +29,8 @@ from hardviews.setup.data import create_loader, open_sources
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import create_evaluate
-from hardviews.setup.step import create_rates
 from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.optimizers import create_rates
 from hardviews.views.draw import draw
 from hardviews.views.render import render
 from hardviews.views.streams import stream

@@ -25,11 +25,6 @@ def printer(console: "Console") -> Say:
     return partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
-def several(count: int, what: str) -> str:
-    """A number and its noun: ``1 step``, ``1,000 steps``."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """In the unit that people would use: ``90 s``, ``12 min``, ``3.5 h``."""
     if seconds < 120:

@@ -101,7 +101,7 @@ def test_a_failing_arm_loses_no_other(made: Made) -> None:
     assert [row["arm"] for row in found["rows"]] == ["random", "hardest"]
     text = (made.folder / "comparison.md").read_text()
     assert "| hardest | 24 | 1 |" in text
-    assert "- Not finished: broken, 24 epochs: 0 of 1 runs are there." in text
+    assert "- Not finished: broken, 24 epochs: 0 of 1 run done." in text
     assert f"- Failed: {found['failed'][0]}" in text
 
 

@@ -157,4 +157,4 @@ def test_it_is_told_by_every_way_of_loading(tmp_path: Path, caplog: pytest.LogCa
     for _ in range(2):
         assert sum(map(len, in_order(source, 3))) == 8
     (line,) = [record.message for record in caplog.records]  # once
-    assert line.endswith(f"1 images lack their end, such as {path} (cut short, 100 % shown)")
+    assert line.endswith(f"1 image lacks its end, such as {path} (cut short, 100 % shown)")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
+from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, bounds_for
 from hardviews.data.folder import Folder
 from hardviews.data.held import Held
-from hardviews.data.loader import Loader, bounds_for, epoch_order, in_order, moved
+from hardviews.data.loader import Loader, epoch_order, in_order, moved
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
@@ -123,7 +123,7 @@ def test_an_unreadable_image_is_replaced_and_told() -> None:
 
 def test_more_unreadable_images_than_tolerated_end_the_run() -> None:
     loader = Loader(holed(200, 1, 2, 3), 100, seed=0, in_memory=False)
-    with pytest.raises(RunError, match=r"3 of 200 images are unreadable.*the first: shapes/train/\d: a hole"):
+    with pytest.raises(RunError, match=r"3 of 200 images can't be read.*the first: shapes/train/\d: a hole"):
         ids(loader.batches(), 2)
     ids(Loader(holed(200, 1, 2, 3), 100, seed=0, tolerance=0.015, in_memory=False).batches(), 2)
     with pytest.raises(RunError, match="unreadable"):

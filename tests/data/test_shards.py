@@ -81,7 +81,7 @@ def test_which_members_are_images_and_labels(tmp_path: Path) -> None:
         ("b.left.png", png(4)), ("b.right.png", png(5)), ("b.cls", b"7"),
     ]  # fmt: skip
     path = members(tmp_path / "a.tar", files)
-    with pytest.raises(InputError, match="no member with an extension of images in 1 shards"):
+    with pytest.raises(InputError, match="no member with an extension of images in 1 shard;"):
         Shards([path], "a")
     right = open_source(str(path), image_column="right.png")
     assert [right.read(k)[0, 0, 0].item() for k in range(len(right))] == [2, 5]

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from hardviews.cli import main
+from hardviews.commands.pretrain import going_on
 from hardviews.data.loader import epoch_order
 from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.launch import environment, launcher, processes
@@ -52,13 +53,13 @@ def alive(*words: str) -> list[int]:
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Launches shell scripts in place of this program: one for each process."""
 
-    def launch(*lines: str, nodes: int = 1) -> int:
+    def launch(*lines: str, nodes: int = 1, out: str | None = None) -> int:
         script = tmp_path / "script"
         cases = "".join(f"{number}) {line};;\n" for number, line in enumerate(lines))
         script.write_text(f"#!/bin/bash\ncd {tmp_path}\ncase $LOCAL_RANK in\n{cases}esac\n")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
-        return launcher.launch(["pretrain"], len(lines), nodes)
+        return launcher.launch(["pretrain"], len(lines), nodes, lambda: going_on(out))
 
     return launch
 
@@ -109,6 +110,20 @@ def test_processes_share_the_cores_out(
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert scripts(*["echo $OMP_NUM_THREADS > $LOCAL_RANK"] * count) == 0
     assert [(tmp_path / str(number)).read_text().strip() for number in range(count)] == [expected] * count
+
+
+def test_a_killed_run_is_said_to_go_on_only_from_what_is_there(scripts: Callable[..., int], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for out, says in (
+        (run, f"no checkpoint was written yet: the same command with --out {run} begins again$"),
+        (None, "goes on from its last checkpoint, if there is one$"),
+    ):
+        with pytest.raises(RunError, match=says):
+            scripts("sleep 1000", "kill -9 $$", out=None if out is None else str(out))
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.pt").touch()
+    with pytest.raises(RunError, match=f"the same command with --out {run} goes on from its last checkpoint$"):
+        scripts("sleep 1000", "kill -9 $$", out=str(run))
 
 
 def test_modules_are_looked_for_where_the_launcher_looks(

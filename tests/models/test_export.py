@@ -21,7 +21,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from hardviews.analysis.comparison import results
 from hardviews.analysis.measured import SIZES
+from hardviews.analysis.run import read
 from hardviews.cli import main
 from hardviews.data.sources import open_source
 from hardviews.errors import InputError
@@ -172,8 +174,8 @@ def test_a_card_says_how_it_was_trained_and_gives_no_place_away(root: Path) -> N
     assert "cifar" in json.loads((root / "small-timm" / "config.json").read_text())["stem"]
 
 
-def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path) -> None:
-    """Also of a run of a version that did not record how many images it measured on."""
+def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the images that could not be read; also of a run of a version that did not record how many it measured."""
     run, photos = tmp_path / "run", tmp_path / "photos"
     shutil.copytree(root / "runs" / "small", run)
     for split in ("train", "val"):
@@ -181,15 +183,22 @@ def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path) -> Non
             (photos / split / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40), (40 * number, 0, 0)).save(photos / split / "ab"[number % 2] / f"{number}.png")
     line = f"evaluate {run} --workers 0 --protocol knn --knn.k 3 --cache off --data {photos / 'train'}".split()
+    (photos / "val" / "a" / "2.png").write_bytes(b"no picture")
+    left_out = "1 test image could not be read and was left out"
     assert main([*line, "--test-data", str(photos / "val")]) == 0
+    assert f"  {left_out}\n" in capsys.readouterr().out
     assert main(line) == 0
+    assert "left out" not in capsys.readouterr().out
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({key: summary[key] for key in summary if key not in SIZES}))
     assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "README.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+) \| (.*) \|$", text, re.MULTILINE))
     tested, held_out = (json.loads(found)["knn_top1_k3"] for found in (run / "results.jsonl").read_text().splitlines())
-    assert rows["knn_top1_k3 on val (6 images)"] == f"{tested:.2%}"
+    first = json.loads((run / "results.jsonl").read_text().splitlines()[0])
+    assert (first["train_unreadable"], first["test_unreadable"], first["unreadable"]) == (0, 1, 1)
+    assert f"on train, tested on val (6 images; {left_out})" in results([read(run)])  # the report's tables
+    assert rows[f"knn_top1_k3 on val (6 images; {left_out})"] == f"{tested:.2%}"
     assert rows["knn_top1_k3 on a held-out tenth of train (1 image)"] == f"{held_out:.2%}"
     assert "On the test split of shapes:32 (of a version that did not record how many images).\n" in text
     assert str(tmp_path) not in text

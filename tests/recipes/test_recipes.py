@@ -19,7 +19,8 @@ from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.selection.scoring import EXACT
 from hardviews.setup.defaults import resolve_defaults
-from hardviews.setup.step import create_rates, scoring_of
+from hardviews.setup.step import scoring_of
+from hardviews.training.optimizers import create_rates
 from hardviews.views.plan import Slot
 
 IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167, "imagenette": 9_469}

@@ -109,7 +109,7 @@ def test_a_folder_of_everything_that_can_be_wrong(tmp_path: Path, monkeypatch: p
     assert listed(run)["bad-disk.jpg"] == "Input/output error"
     assert "8 images could not be read" in found.stdout
     assert listed(run, "cut_short") == {"tail.jpg": "cut short, 100 % shown"}
-    assert "1 images lack their end" in found.stdout
+    assert "1 image lacks its end" in found.stdout
     assert json.loads((run / "summary.json").read_text())["cut_short"] == 1
     assert [row["skipped"] for row in rows(run)] == ["0"] * 16  # of 77 pictures, which the loop does not double
     seen = np.concatenate([np.load(file)["image"] for file in (run / "telemetry").glob("*.npz")])

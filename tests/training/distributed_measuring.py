@@ -4,12 +4,16 @@ in one process before the others; what came of them goes to a file."""
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -24,6 +28,8 @@ from hardviews.setup.fabric import answer_within
 from hardviews.setup.monitoring import create_evaluated
 from hardviews.training.distributed import meeting
 from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.distributed.sharding import UnshardedCopy
+from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
 from hardviews.training.output.run_folder import RunFolder
 from tests.methods.tiny import TinyBackbone
@@ -71,12 +77,23 @@ def measured(fabric: Fabric, test: Pictures | None = TEST, **changes: Any) -> Ma
     return evaluate(network(fabric), True, Meeting(fabric))
 
 
-def interrupted(fabric: Fabric, folder: Path, source: Pictures, done: int, stop_at: int = -1) -> str:
-    """What a monitor says and raises where a process does not come to the end of its part."""
+class TooLarge(Backbone):
+    """Of which there is no room for a copy."""
+
+    def to_empty(self, **_: Any) -> Any:
+        raise torch.OutOfMemoryError("tried")
+
+
+def interrupted(
+    fabric: Fabric, folder: Path, source: Pictures, done: int, stop_at: int = -1, copied: nn.Module | None = None
+) -> str:
+    """What a monitor says and raises where a process does not come to the end of its part, or has no room for the copy
+    of a network that is shared out."""
     evaluate = monitoring.create_evaluate(OPTIONS, source, TEST, SimSiam.default_plan(32), fabric)
     said: list[str] = []
+    evaluated = partial(UnshardedCopy(copied).of, copied) if copied is not None else lambda _: network(fabric)
     monitor = Monitor(
-        fabric, RunFolder(folder), lambda _: network(fabric), evaluate, str, said.append, every=1, epochs=1,
+        fabric, RunFolder(folder), evaluated, evaluate, str, said.append, every=1, epochs=1,
         steps_per_epoch=1,
     )  # fmt: skip
     looks = 0
@@ -94,15 +111,31 @@ def interrupted(fabric: Fabric, folder: Path, source: Pictures, done: int, stop_
     return f"{'; '.join(said)}{f' after {looks} looks' if stop_at > 0 else ''}"
 
 
-def slowly(fabric: Fabric) -> str:
-    """The first process takes longer than a collective waits."""
+def reading_again(fabric: Fabric) -> str:
+    """A run goes on in the middle of an epoch of a stream, which takes the first process longer than a collective waits
+    to read again."""
     patience, meeting.BEAT = 4.0, 1.0
     answer_within(timedelta(seconds=patience), fabric.strategy)
-    with Meeting(fabric).slowly():
+    taken: list[int] = []
+
+    def batches() -> Iterator[Any]:
         if fabric.is_global_zero:
             time.sleep(1.5 * patience)
+        yield from range(3)
+
+    def step(images: Any, number: int) -> None:
+        dist.all_reduce(torch.ones(1))  # as of gradients
+        taken.append(number)
+
+    vars(step)["watch"] = SimpleNamespace(start=lambda: None, lap=lambda _: None)
+    loop: Any = SimpleNamespace(
+        fabric=fabric, step=step, loader=SimpleNamespace(steps_per_epoch=100), checkpoint_steps=0, log_steps=100,
+        _clear_errors=lambda _: nullcontext(), _show_gallery_if_due=lambda _: None, _measure_if_due=lambda *_: False,
+    )  # fmt: skip
+    nothing: Any = SimpleNamespace(signal=None)
+    Loop._take_steps(loop, batches(), 5, 8, nothing, nothing)
     answer_within(timedelta(minutes=5), fabric.strategy)
-    return "all went on"
+    return f"all went on from step {taken[0]} to step {taken[-1]}"
 
 
 def main(out: str) -> None:
@@ -123,7 +156,8 @@ def main(out: str) -> None:
         found["missing later"] = interrupted(fabric, folder, missing, 1)
         found["memory"] = interrupted(fabric, folder, lacking, 0)
         found["stopped"] = interrupted(fabric, folder, TRAIN, 1, 3 if last else 1000)
-        found["slowly"] = slowly(fabric)
+        found["memory for copies"] = interrupted(fabric, folder, TRAIN, 0, copied=(TooLarge if last else Backbone)())
+        found["reading again"] = reading_again(fabric)
     Path(f"{out}-{fabric.global_rank}.json").write_text(json.dumps(found))
     fabric.barrier()
     if fabric.world_size > 1:

@@ -30,10 +30,27 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
         logbook.forget_after(3)
         logbook.metrics([row(3)], row(3))
     assert said == [
-        "after 1 epochs: knn_top1 50.0%; on 10 images",
+        "after 1 epoch: knn_top1 50.0%; on 10 images",
         f"{folder.metrics_file}: No space left on device; training goes on",
     ]
     logbook.metrics([row(4)], row(4))
     steps = [line.split(",")[0] for line in folder.metrics_file.read_text().splitlines()[1:]]
     assert steps == ["0", "1", "2", "3", "4"]
     assert folder.evaluations() == {}
+
+
+def test_settings_that_cannot_be_written_down_end_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    config = {"backbone": {"name": "resnet18"}, "workers": 2}
+    folder = RunFolder(tmp_path)
+    folder.open(config)
+    folder.open(config | {"workers": 8})
+
+    def full(_: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        Logbook(folder, said.append).config()
+    assert said == [f"{folder.config_file}: No space left on device; training goes on"]
+    assert folder.config() == config

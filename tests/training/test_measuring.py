@@ -49,6 +49,8 @@ def test_several_processes_measure_what_one_does(alone: dict[str, Any], several:
 def test_figures_are_of_a_sample_of_both_sets(alone: dict[str, Any]) -> None:
     whole, sample, held_out, few = (alone[name] for name in ("whole", "sample", "held out", "sample of one set"))
     assert (whole["knn_train_images"], whole["knn_test_images"], whole["knn_k"]) == (91, 20, 5)
+    assert (whole["knn_train_images_unreadable"], whole["knn_test_images_unreadable"]) == (9, 1)
+    assert sum(held_out.get(f"knn_{part}_images_unreadable", 0) for part in ("train", "test")) == 9
     assert not {"knn_train_images_of", "knn_test_images_of"} & whole.keys()
     assert sample["knn_train_images_of"] == 100
     assert sample["knn_test_images_of"] == 21
@@ -63,17 +65,18 @@ def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: lis
     *others, last = several
     number = len(others)
     assert last["missing at first"] == "InputError: the images are gone"
-    for name, said in (("missing later", "1 steps: not measured (process {}: the images are gone)"),
-                       ("memory", "0 steps: not measured (process {}: out of memory on cpu)")):  # fmt: skip
+    for name, said in (("missing later", "1 step: not measured (process {}: the images are gone)"),
+                       ("memory", "0 steps: not measured (process {}: out of memory on cpu)"),
+                       ("memory for copies", "0 steps: not measured (process {}: out of memory on cpu)")):  # fmt: skip
         assert last[name] == f"after {said.format(number)}; training goes on"
     for other in others:
         assert other["missing at first"] == f"PeerError: process {number} could not go on, and says why"
-        assert other["missing later"] == other["memory"] == ""
+        assert other["missing later"] == other["memory"] == other["memory for copies"] == ""
 
 
 def test_a_signal_to_one_process_stops_all_in_the_same_round(several: list[dict[str, Any]]) -> None:
     assert {found["stopped"] for found in several} == {" after 3 looks"}
 
 
-def test_slow_work_of_one_process_is_waited_for(several: list[dict[str, Any]]) -> None:
-    assert {found["slowly"] for found in several} == {"all went on"}
+def test_one_process_that_reads_a_long_stream_again_is_waited_for(several: list[dict[str, Any]]) -> None:
+    assert {found["reading again"] for found in several} == {"all went on from step 5 to step 7"}

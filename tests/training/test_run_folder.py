@@ -32,6 +32,17 @@ def test_the_same_configuration_may_go_on(tmp_path: Path) -> None:
     assert folder.config()["mean"] == [0.1, 0.2, 0.3]
 
 
+def test_a_run_that_goes_on_writes_down_what_it_now_uses(tmp_path: Path) -> None:
+    opened(tmp_path / "run")
+    now, folder = CONFIG | {"workers": 8, "knn_bank": 5}, RunFolder(tmp_path / "run")
+    folder.check(now, 0)
+    folder.open(now)
+    assert folder.config()["workers"] == 2  # until it is known that it may go on
+    folder.update_config()
+    assert folder.config() == {**now, "mean": [0.1, 0.2, 0.3]}
+    assert sorted(file.name for file in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
+
+
 def test_another_configuration_is_refused_naming_what_differs(tmp_path: Path) -> None:
     folder = opened(tmp_path / "run")
     with pytest.raises(InputError, match="epochs is 3 there and 4 here") as caught:

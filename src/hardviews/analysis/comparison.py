@@ -11,12 +11,13 @@ from hardviews.analysis.choices import Chosen
 from hardviews.analysis.figure import number
 from hardviews.analysis.measured import SIZES, test_set
 from hardviews.analysis.run import Run, measured_on
+from hardviews.wording import several
 
 # Settings found by a protocol and facts of a measurement, which are no results.
 NO_RESULTS = ("_rate", "_c", "_images")
 FACTS = {
-    "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "seed", "step",
-    "image_size", "blocks", "crop",
+    "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "train_unreadable",
+    "test_unreadable", "seed", "step", "image_size", "blocks", "crop",
 }  # fmt: skip
 # Settings that say where a run lies and how it was carried out, not what it is.
 CARRIED_OUT = {
@@ -114,6 +115,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     done = f"{number(run.epochs)} of {planned}" if planned != run.epochs else f"{planned}"
     state = "finished" if run.summary is not None else "has not ended, or was interrupted: no summary.json"
     versions = summary.get("versions") or {}
+    batch = config.get("batch_size")
+    pictures = several(batch, "picture") if isinstance(batch, int) else "pictures"
     rows = [
         ("Method", config["method"].get("name")),
         ("Backbone", backbone.get("name") if isinstance(backbone, dict) else backbone),
@@ -123,7 +126,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Views", views_in_words(run)),
         ("Policy", config.get("policy")),
         ("Scored", scored_in_words(config) if was_scored(run) else None),
-        ("Epochs", f"{done} ({run.steps:,} steps of {config.get('batch_size')} pictures)"),
+        ("Epochs", f"{done} ({several(run.steps, 'step')} of {pictures})"),
         ("State", state),
         ("Time in steps", duration(run.seconds) if run.seconds else None),
         ("Precision", f"{config.get('precision')} on {config.get('accelerator')}"),

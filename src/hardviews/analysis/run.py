@@ -105,11 +105,12 @@ class Run:
 
     def measured_on(self, first: bool = False) -> str:
         """The images of the last measurement on the way, or of the first, in words; empty where there is none."""
-        find = self.first if first or self.last("knn_top1") is None else self.last
-        if find("knn_top1") is None:
-            return ""
-        sizes = {name: value for name in SIZES if (value := find(name)) is not None}
-        return describe_images(sizes, self.tested_on)
+        epochs = [epoch for epoch, _ in self.evaluations.get("knn_top1", [])]
+        wanted = next((epoch for epoch in (epochs if first else reversed(epochs)) if not (first and epoch)), None)
+        # Not every measurement has all of them: later ones may be of other images.
+        of = {name: dict(self.evaluations.get(name, [])) for name in SIZES}
+        sizes = {name: values[wanted] for name, values in of.items() if wanted in values}
+        return "" if wanted is None else describe_images(sizes, self.tested_on)
 
     def last(self, name: str) -> float | None:
         """What was measured last on the way; a method's only measurement before the first step does not count."""

@@ -17,6 +17,7 @@ from hardviews.options.comparison import CompareOptions
 from hardviews.options.evaluation import split_names
 from hardviews.options.old_names import rename_options
 from hardviews.options.pretraining import PretrainOptions
+from hardviews.wording import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,9 @@ def run(argv: list[str]) -> None:
         show(made, console)
     failed = made.failed
     if failed:
-        raise RunError(f"{len(failed)} of {made.jobs} runs failed, the same command tries them again; {failed[0]}")
+        raise RunError(
+            f"{len(failed)} of {several(made.jobs, 'run')} failed, the same command tries them again; {failed[0]}"
+        )
 
 
 def show(made: "Comparison", console: "Console") -> None:

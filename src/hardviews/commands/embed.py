@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hardviews.analysis.measured import left_out
 from hardviews.commands.parsing import Parser, summary
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.options.embedding import EmbedOptions
+from hardviews.wording import several
 
 
 def run(argv: list[str]) -> None:
@@ -40,9 +42,10 @@ def run(argv: list[str]) -> None:
 
 
 def show(written: Mapping[str, Any], say: Say) -> None:
-    lines = [f"{written['target']}: {written['dimension']} features of {written['rows']:,} images of {written['data']}"]
+    features = several(written["dimension"], "feature")
+    lines = [f"{written['target']}: {several(written['rows'], 'image')} of {written['data']}, {features} each"]
     if written["unreadable"]:
-        lines.append(f"  {written['unreadable']:,} images could not be read and were left out")
+        lines.append(f"  {left_out(written['unreadable'])}")
     lines.append(f"  in {written['out']}")
     for line in lines:
         say(line)

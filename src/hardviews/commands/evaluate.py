@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hardviews.analysis.measured import left_out_of
 from hardviews.commands.parsing import Parser, summary, value_before_parsing
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.options.evaluation import EvaluateOptions, split_names
+from hardviews.wording import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,17 +69,22 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
 def show(figures: Mapping[str, float], result: Mapping[str, Any], say: Say) -> None:
     of = f"{result['target']} on {result['data']}"
     if "test_images" in result:
-        of += f": {result['train_images']:,} training and {result['test_images']:,} test images ({result['test_data']})"
+        of += f": {both_sizes(result['train_images'], result['test_images'])} ({result['test_data']})"
     width = max(map(len, figures))
     say(of)
     for name in ("detection", "segmentation"):  # whose data has its own test split
         if f"{name}_test_images" in result:
             train, test, test_data = (result[f"{name}_{key}"] for key in ("train_images", "test_images", "test_data"))
-            say(f"  {name}: {train:,} training and {test:,} test images ({test_data})")
+            say(f"  {name}: {both_sizes(train, test)} ({test_data})")
     for name, value in figures.items():
         say(f"  {name:{width}}  {protocols.as_text(name, value)}")
-    if result.get("unreadable"):
-        say(f"  {result['unreadable']:,} images could not be read and were left out")
+    if without := left_out_of(result):
+        say(f"  {without}")
+
+
+def both_sizes(train: int, test: int) -> str:
+    """How many images there are to train on, and how many to test by."""
+    return f"{train:,} training and {several(test, 'test image')}"
 
 
 def show_table(results: Sequence[Mapping[str, Any]], console: "Console") -> None:
@@ -97,3 +104,6 @@ def show_table(results: Sequence[Mapping[str, Any]], console: "Console") -> None
         )  # fmt: skip
     # A pipe has no width that the table would have to be squeezed into.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    for result in results:
+        if without := left_out_of(result):
+            printer(console)(f"  {result['data']}: {without}")

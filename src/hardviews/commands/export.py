@@ -8,6 +8,7 @@ from hardviews.commands.parsing import Parser, summary
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.options.export import ExportOptions
+from hardviews.wording import several
 
 
 def run(argv: list[str]) -> None:
@@ -41,8 +42,8 @@ def run(argv: list[str]) -> None:
 def show(written: Mapping[str, Any], say: Say) -> None:
     files = f"{', '.join(written['files'])} ({sum(written['files'].values()) / 1e6:.1f} MB)"
     lines = [
-        f"{written['target']}: {written['architecture']}, {written['dimension']} features, as {written['format']} in "
-        f"{written['out']}: {files}",
+        f"{written['target']}: {written['architecture']}, {several(written['dimension'], 'feature')}, as "
+        f"{written['format']} in {written['out']}: {files}",
         f"  loaded again, its features differ by at most {written['difference']:.1g} of the largest",
         *([f"  {written['note']}"] if written["note"] else []),
     ]

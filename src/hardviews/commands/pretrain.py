@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from hardviews import methods
@@ -17,6 +18,7 @@ from hardviews.launch.processes import end_with_parent
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import find, recipes
+from hardviews.wording import several
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the doctor's verdicts
 
@@ -34,7 +36,7 @@ def run(argv: list[str]) -> None:
         from hardviews.setup.fabric import check_shares
 
         check_shares(options, options.devices, options.nodes)
-        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes))
+        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes, lambda: going_on(options.out)))
     end_with_parent()
     from rich.console import Console
 
@@ -46,6 +48,16 @@ def run(argv: list[str]) -> None:
         print(json.dumps(summary, indent=2))
     elif summary:
         show(summary, printer(console))
+
+
+def going_on(out: str | None) -> str:
+    """How a run goes on that had no time to say so itself, which chose its folder if ``out`` is None."""
+    if out is None:
+        return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
+    # Only here: it takes seconds, and no run that goes well needs it.
+    from hardviews.training.output.run_folder import RunFolder
+
+    return RunFolder(Path(out)).checkpoints.going_on()
 
 
 def diagnose(options: PretrainOptions, as_json: bool) -> None:
@@ -81,9 +93,12 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
         of += "; before training, other images were measured (evaluation.csv)" if others else ""
         write(f"kNN accuracy: {', '.join(figures)}; on {of}")
     if summary["unreadable"]:
-        write(f"{summary['unreadable']:,} images could not be read; {summary['run']}/unreadable*.csv lists them")
+        write(
+            f"{several(summary['unreadable'], 'image')} could not be read; {summary['run']}/unreadable*.csv lists them"
+        )
     if summary["cut_short"]:
-        write(f"{summary['cut_short']:,} images lack their end; {summary['run']}/cut_short*.csv lists them")
+        lacking = several(summary["cut_short"], "image lacks its end", "images lack their end")
+        write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
 

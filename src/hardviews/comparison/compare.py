@@ -26,10 +26,11 @@ from hardviews.comparison.plan import (
 )
 from hardviews.comparison.request import Request
 from hardviews.comparison.statistics import ArmResult
-from hardviews.console import Say, progress_bars, say, several
+from hardviews.console import Say, progress_bars, say
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
 from hardviews.setup.data_notices import shared_figures, shared_line, warn_of_data
+from hardviews.wording import several
 
 FIGURES, TEXT = "comparison.json", "comparison.md"
 
@@ -164,7 +165,8 @@ def make_runs(jobs: Sequence[Job], say: Say) -> list[str]:
             )
             say(f"{name}: {figures}; on {', '.join(measured_on([job]))}" + (" (there already)" if known else ""))
     if elsewhere:
-        say(f"{elsewhere} runs are being made by other processes: this comparison is without them; call it again later")
+        made = several(elsewhere, "run is", "runs are")
+        say(f"{made} being made elsewhere: this comparison is not of all runs; call it again later")
     return failed
 
 
@@ -172,7 +174,7 @@ def unfinished(jobs: Sequence[Job], runs: Sequence[statistics.MeasuredRun]) -> l
     """Of which arms runs are not there, a sentence each: what is said of these is of fewer seeds than planned."""
     planned, there = (Counter((one.arm, one.epochs) for one in some) for some in (jobs, runs))
     return [
-        f"Not finished: {arm}, {several(epochs, 'epoch')}: {there[arm, epochs]} of {count} runs are there."
+        f"Not finished: {arm}, {several(epochs, 'epoch')}: {there[arm, epochs]} of {several(count, 'run')} done."
         for (arm, epochs), count in planned.items()
         if there[arm, epochs] < count
     ]

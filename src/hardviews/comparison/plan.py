@@ -12,7 +12,7 @@ from typing import Any
 
 from hardviews.comparison.jobs import Job
 from hardviews.comparison.request import Arm, Request
-from hardviews.console import duration, several
+from hardviews.console import duration
 from hardviews.data.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
@@ -24,6 +24,7 @@ from hardviews.setup.data import open_sources
 from hardviews.setup.defaults import run_folder_name
 from hardviews.training.output.differences import differences, differences_text
 from hardviews.training.output.run_folder import FREE, plain
+from hardviews.wording import several
 
 PLAN, LOCK = "plan.json", "plan.lock"
 
@@ -134,10 +135,11 @@ def jobs_of(request: Request, plan: Plan, folder: Path) -> Iterator[Job]:
 
 def plan_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) -> Iterator[str]:
     run = request.arms[0].options
-    seeds = ", ".join(map(str, request.seeds))
+    seeds = f"seed{'s' * (len(request.seeds) > 1)} {', '.join(map(str, request.seeds))}"
     yield (
-        f"{run.method['name']} on {run.data}: {len(request.arms)} arms, seeds {seeds}, {len(jobs)} runs, each measured "
-        f"by {' and '.join(split_names(request.options.protocol))}; folder {folder}"
+        f"{run.method['name']} on {run.data}: {several(len(request.arms), 'arm')}, {seeds}, "
+        f"{several(len(jobs), 'run')}, each measured by {' and '.join(split_names(request.options.protocol))}; "
+        f"folder {folder}"
     )
     for arm in request.arms:
         entry = plan["arms"][arm.name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 CONFIDENCE = 0.95
 EQUAL = 1e-9  # differences that vary by less are all the same
@@ -219,12 +220,12 @@ def sentences(rows: Sequence[ArmResult], show: Callable[[str], Form]) -> list[st
         if row.kind == "equal epochs":
             place = f"{row.arm}, as many epochs ({row.epochs}), {row.ratio:.2f} of {first.arm}'s time"
         else:
-            epochs = f"{row.epochs} epochs, {row.ratio:.2f} of the time of {first.arm}'s {first.epochs}"
+            epochs = f"{several(row.epochs, 'epoch')}, {row.ratio:.2f} of the time of {first.arm}'s {first.epochs}"
             place = f"{row.arm}, equal time ({epochs})"
         said += [f"{place}: {_sentence(name, difference, show(name))}" for name, difference in row.differences.items()]
         intervals += sum(one is not None and EQUAL < one.half_width < math.inf for one in row.differences.values())
         if abs(row.took / row.ratio - 1) > BUSY:
-            busy.append(f"{row.took:.2f} in place of {row.ratio:.2f} ({row.arm}, {row.epochs} epochs)")
+            busy.append(f"{row.took:.2f} in place of {row.ratio:.2f} ({row.arm}, {several(row.epochs, 'epoch')})")
     if intervals > 1:
         said.append(f"These are {intervals} intervals: about one in twenty leaves zero out by chance alone.")
     if busy:

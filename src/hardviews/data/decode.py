@@ -15,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hardviews.data import cut_short
+from hardviews.errors import InputError
+from hardviews.wording import several
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 # Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
@@ -78,6 +80,27 @@ class Bounds:
 
 
 UNBOUNDED = Bounds()
+MAX_BATCH_BYTES = 1 << 30  # of the decoded pictures of a batch, by default
+
+
+def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES) -> Bounds:
+    """What every image of a batch is shrunk to: its share of the batch's bytes, whatever the others are.
+
+    Args:
+        batch_size: images in the batch.
+        decode_size: pixels of the shorter side; 0 stands for ``DECODE_SIZE``.
+        max_batch_bytes: of the decoded batch.
+
+    Raises:
+        InputError: the batch's bytes leave less than one pixel to an image.
+    """
+    pixels = max_batch_bytes // (3 * batch_size)
+    if pixels < 1:
+        raise InputError(
+            f"max_batch_bytes: {several(max_batch_bytes, 'byte is', 'bytes are')} too few for a batch of "
+            f"{several(batch_size, 'image')}"
+        )
+    return Bounds(decode_size or DECODE_SIZE, pixels)
 
 
 def printable(path: str) -> str:

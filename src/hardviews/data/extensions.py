@@ -3,6 +3,8 @@
 import os
 from collections.abc import Mapping
 
+from hardviews.wording import several
+
 # All that Pillow knows for the formats that `decode.py` opens; an MPO is a JPEG that others follow.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
@@ -47,7 +49,7 @@ def in_words(passed: Mapping[str, int]) -> str:
     if counts:
         reasons.append(f"{counts} (not read as pictures: convert or unpack them to JPEG or PNG)")
     reasons += [f"{-count:,} {_WHY[kind]}" for count, kind in kinds if kind in _WHY]
-    files = "1 file is" if sum(passed.values()) == 1 else f"{sum(passed.values()):,} files are"
+    files = several(sum(passed.values()), "file is", "files are")
     return f"{files} passed over: {' and '.join(reasons)}" if reasons else ""
 
 

@@ -12,6 +12,7 @@ from hardviews.data.decode import UNBOUNDED, Bounds, common_side, decode, encode
 from hardviews.data.extensions import EXTENSIONS, in_words
 from hardviews.data.listing import Listing, Paths, listing
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 TRAINING = ("train", "training")
 TEST = ("val", "valid", "validation", "test", "testing")  # in the order in which one is offered to test on
@@ -111,7 +112,7 @@ def _unlabelled(root: Path, found: Listing) -> str:
     if found.loose:
         names = ", ".join(printable(str(root / name)) for name in found.named)
         more = f" and {found.loose - len(found.named):,} more" if found.loose > len(found.named) else ""
-        lie = f"{found.loose:,} of its {len(found.files):,} images {'lies' if found.loose == 1 else 'lie'}"
+        lie = f"{found.loose:,} of its {several(len(found.files), 'image')} {'lies' if found.loose == 1 else 'lie'}"
         return f"{lie} beside the class folders: {names}{more}; move what lies there into one of them, or elsewhere"
     return ""
 

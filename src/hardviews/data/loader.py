@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hardviews.data.cut_short import said_of
-from hardviews.data.decode import DECODE_SIZE, UNBOUNDED, Bounds, Faults, UnreadableImage, printable
+from hardviews.data.decode import MAX_BATCH_BYTES, UNBOUNDED, Faults, UnreadableImage, bounds_for, printable
 from hardviews.data.held import Decoded, Held, held, is_held
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
@@ -18,10 +18,10 @@ from hardviews.data.workers import by_workers, until_failure
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_BYTES = 1 << 30
 CPU = torch.device("cpu")
 TRIES = 20  # images tried in place of an unreadable one
 
@@ -43,27 +43,10 @@ def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
     """
     if batch_size > len(source):
         raise InputError(
-            f"a batch of {batch_size} images is larger than the data: {source.name} has {len(source)}; "
+            f"a batch of {several(batch_size, 'image')} is larger than the data: {source.name} has {len(source)}; "
             f"give a batch-size of {len(source)} or less"
         )
     return len(source) // batch_size
-
-
-def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES) -> Bounds:
-    """What every image of a batch is shrunk to: its share of the batch's bytes, whatever the others are.
-
-    Args:
-        batch_size: images in the batch.
-        decode_size: pixels of the shorter side; 0 stands for ``DECODE_SIZE``.
-        max_batch_bytes: of the decoded batch.
-
-    Raises:
-        InputError: the batch's bytes leave less than one pixel to an image.
-    """
-    pixels = max_batch_bytes // (3 * batch_size)
-    if pixels < 1:
-        raise InputError(f"max_batch_bytes: {max_batch_bytes} bytes are too few for a batch of {batch_size} images")
-    return Bounds(decode_size or DECODE_SIZE, pixels)
 
 
 class Loader:
@@ -174,8 +157,8 @@ class Loader:
         if len(self._faults) > self.tolerance * n:
             path, reason = next(iter(self.unreadable.items()))
             raise RunError(
-                f"{self.source.name}: {len(self._faults)} of {n} images are unreadable, more than the part of "
-                f"{self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
+                f"{self.source.name}: {len(self._faults):,} of {several(n, 'image')} can't be read, more than the "
+                f"part of {self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
             )
 
 
@@ -233,7 +216,8 @@ def in_order(
     new = sorted(all_cut.keys() - _told)
     if new:
         _told.update(new)
-        log.warning("%s: %d images lack their end, such as %s (%s)", source.name, len(new), new[0], all_cut[new[0]])
+        said = several(len(new), "image lacks its end", "images lack their end")
+        log.warning("%s: %s, such as %s (%s)", source.name, said, new[0], all_cut[new[0]])
 
 
 class _Steps(Dataset[Loaded]):

@@ -26,6 +26,7 @@ from hardviews.data.listing import is_folder
 from hardviews.data.mapped import Columns, Mapped
 from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def shards_at(data: str) -> list[Path]:
     shards = [Path(match) for name in names for match in (sorted(glob.glob(name)) if _wild(name) else [name])]  # noqa: PTH207
     missing = next((shard for shard in shards if not shard.is_file()), None)
     if missing is not None and len(shards) > 1:
-        raise InputError(f"{printable(data)}: of {len(shards)} shards {printable(str(missing))} is missing")
+        raise InputError(f"{printable(data)}: of {several(len(shards), 'shard')} {printable(str(missing))} is missing")
     return [] if missing is not None else shards
 
 
@@ -109,7 +110,7 @@ class Shards:
         if not len(self):
             wanted = "with an extension of images" if image is None else f"called .{image}"
             more = f"; {self.passed_over}" if self.passed_over else ""
-            raise InputError(f"{self.name}: no member {wanted} in {len(self.files)} shards{more}")
+            raise InputError(f"{self.name}: no member {wanted} in {several(len(self.files), 'shard')}{more}")
         self.labels, self.unlabelled = self._labels()
         self._opened: dict[int, _Opened] = {}
         self.native_size = common_side(lambda index: size_of(self.encoded(index)), len(self))
@@ -166,7 +167,9 @@ class Shards:
         if len(without) == len(labels):
             return None, f"none of its images has {wanted}; --label-column names another extension"
         first = printable(self.path(int(without[0])))
-        return None, f"{len(without):,} of its {len(labels):,} images have no {wanted[2:]}, such as {first}"
+        have = "has" if len(without) == 1 else "have"
+        some = f"{len(without):,} of its {several(len(labels), 'image')} {have} no {wanted[2:]}"
+        return None, f"{some}, such as {first}"
 
     def _open(self, shard: int) -> "_Opened":
         opened = self._opened.get(shard)
@@ -193,7 +196,7 @@ class Shards:
             if index is not None and meta.items() <= index.meta.items():
                 return index, index.meta["passed"]
             if large:
-                log.warning("%s: the headers of %d shards are read, once", self.name, len(self.files))
+                log.warning("%s: the headers of %s are read, once", self.name, several(len(self.files), "shard"))
             columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
             with closing(columns):
                 images, passed = self._read_headers(columns)

@@ -27,6 +27,7 @@ from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class Batches:
         steps = len(self.source) // (self.batch_size * self.processes)
         first, within = divmod(start_step, steps)
         if within and self.process == 0:
-            log.warning("%s: reading %d steps of the epoch again, to go on after them", self.source.name, within)
+            steps_again = several(within, "step")
+            log.warning("%s: reading %s of the epoch again, to go on from there", self.source.name, steps_again)
         for epoch in count(first):
             with closing(self._epoch(epoch)) as images:
                 for step in range(steps):
@@ -123,7 +125,7 @@ class Batches:
             for image in shuffled(part, self.shuffle_bytes, generator):
                 yield image
             if image is None:
-                raise RunError(f"{self.source.name}: no image in the {len(self.source.shards)} shards")
+                raise RunError(f"{self.source.name}: no image in {several(len(self.source.shards), 'shard')}")
 
 
 def shuffled(images: Iterator[Encoded], limit: int, generator: torch.Generator) -> Iterator[Encoded]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
 from hardviews.data.mapped import beside_of, cache_folder
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
 ROWS = 256  # rows unpacked at a time: bounds the memory that unpacking takes
@@ -259,7 +260,8 @@ def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] 
     wrong = [row for row, value in enumerate(values) if not isinstance(value, int) or value < 0]
     if wrong:
         found = "null" if values[wrong[0]] is None else repr(values[wrong[0]])
-        rows = f"{len(wrong):,} of its {len(values):,} rows have no label (row {wrong[0]} has {found})"
+        have = "has" if len(wrong) == 1 else "have"
+        rows = f"{len(wrong):,} of its {several(len(values), 'row')} {have} no label (row {wrong[0]} has {found})"
         return None, None, f"{rows}; give labels of 0 or more to all, or leave these rows out"
     return torch.tensor(numbers, dtype=torch.int64), None, ""
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hardviews.console import duration, several
+from hardviews.console import duration
 from hardviews.data.cut_short import said_of
 from hardviews.data.decode import printable
 from hardviews.data.sources import ImageSource, passed_over
@@ -18,6 +18,7 @@ from hardviews.probing.step_time import Timing
 from hardviews.probing.steps import ProbeSteps
 from hardviews.setup.data_notices import shared_figures, shared_line
 from hardviews.training.memory import format_bytes
+from hardviews.wording import several
 
 DATA_FIRST = "other pictures (see content), before anything else is changed"
 NAMED = 3  # of many, how many are named
@@ -71,7 +72,7 @@ def check_data(sample: DecodedSample, image_size: int, tolerance: float) -> Chec
         return Check("data", "warning", says, "others are taken in their place; the run lists them", figures)
     small = sum(side < image_size for side in sides)
     if small > len(sides) / 2:
-        says += f"; {small} are smaller than a view of {image_size} px, and would be enlarged"
+        says += f"; {several(small, 'is', 'are')} smaller than a view of {image_size} px, and would be enlarged"
         return Check("data", "warning", says, "a smaller --image-size", figures)
     return Check("data", "ok", says, figures=figures)
 
@@ -86,16 +87,20 @@ def check_epoch(images: int, options: PretrainOptions, shares: int) -> Check:
     """
     batch = options.images_per_step
     steps, left = divmod(images, batch)
-    says = f"{several(steps, 'step')} of {batch:,} images"
+    says = f"{several(steps, 'step')} of {several(batch, 'image')}"
     if left:
-        says += f"; {left:,} of {images:,} images ({left / images:.1%}) are left over in every epoch, others each time"
+        be = "is" if left == 1 else "are"
+        over = f"{left:,} of {several(images, 'image')} ({left / images:.1%})"
+        says += f"; {over} {be} left over in every epoch, others each time"
     figures = {"steps": steps, "images": images, "left_over": left}
     if steps >= FEWEST_STEPS and left <= LEFT_OUT * images:
         return Check("epoch", "ok", says, figures=figures)
     smaller = smaller_batch(images, batch, shares)
     remedy = "more pictures"
     if smaller:
-        remedy = f"--batch-size {smaller} ({images // smaller} steps, {images % smaller:,} left over); {remedy}"
+        remedy = (
+            f"--batch-size {smaller} ({several(images // smaller, 'step')}, {images % smaller:,} left over); {remedy}"
+        )
     return Check("epoch", "warning", says, remedy, figures)
 
 
@@ -167,12 +172,15 @@ def check_gradients(learned: Learned, data_at_fault: bool = False) -> Check:
         return Check("gradients", "failed", says, remedy, figures)
     if learned.unreached:
         some = ", ".join(learned.unreached[:NAMED]) + (", ..." if len(learned.unreached) > NAMED else "")
-        says = f"reach all but {len(learned.unreached)} of {len(learned.trainable)} tensors: {some}"
+        says = f"reach all but {len(learned.unreached)} of {several(len(learned.trainable), 'tensor')}: {some}"
         return Check(
             "gradients", "warning", says, "nothing, if these are not used; several devices want them used", figures
         )
     return Check(
-        "gradients", "ok", f"reach all {len(learned.trainable)} tensors of {', '.join(trainable)}", figures=figures
+        "gradients",
+        "ok",
+        f"reach all {several(len(learned.trainable), 'tensor')} of {', '.join(trainable)}",
+        figures=figures,
     )
 
 

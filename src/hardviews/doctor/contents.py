@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardviews.console import several
 from hardviews.doctor.checks import Check
 from hardviews.probing.sample import DecodedSample
+from hardviews.wording import several
 
 SIDE = 16  # pixels to which pictures are shrunk to be compared, which takes noise away
 ALIKE = 1 / 40  # of the used range: two pictures are alike whose shrunk values differ by less, as a root mean square

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from hardviews.console import duration, several
+from hardviews.console import duration
+from hardviews.data.decode import bounds_for
 from hardviews.data.held import is_held
-from hardviews.data.loader import Loader, bounds_for, moved, steps_per_epoch
+from hardviews.data.loader import Loader, moved, steps_per_epoch
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.data.streaming import Stream
 from hardviews.doctor import checks
@@ -39,6 +40,7 @@ from hardviews.training.memory import available, is_out_of_memory
 from hardviews.training.output.checkpoint import COPIES
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
+from hardviews.wording import several
 
 PICTURES = 256  # that are decoded, if there is time
 FEW, MANY = 4, 32  # images of the batch that is learned

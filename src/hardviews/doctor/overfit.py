@@ -18,8 +18,8 @@ from hardviews.methods.base import Method, Progress
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.sample import DecodedSample
 from hardviews.selection.search import first_ids
-from hardviews.setup.step import create_rates, create_step
-from hardviews.training.optimizers import Rates
+from hardviews.setup.step import create_step
+from hardviews.training.optimizers import Rates, create_rates
 from hardviews.views.draw import draw
 from hardviews.views.render import render
 from hardviews.views.streams import stream

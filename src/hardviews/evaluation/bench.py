@@ -43,6 +43,8 @@ class Bench:
         cache: where features are kept, if anywhere.
         progress: shows how far a task is.
         scenes: of protocols that open ``data`` themselves the name of the test set, training and test images.
+        left_out: unreadable images so far, of the training images (``features``) and of the test images
+            (``test features``).
     """
 
     backbone: nn.Module
@@ -58,7 +60,7 @@ class Bench:
     cache: FeatureCache | None = None
     progress: StartProgress = silent
     scenes: dict[str, tuple[str, int, int]] = field(default_factory=dict, init=False)
-    _left_out: dict[str, int] = field(default_factory=dict, init=False)
+    left_out: dict[str, int] = field(default_factory=dict, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +155,7 @@ class Bench:
             precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "as it is"
         key = self.cache.key(self.backbone, source, self.ready(source), precision)
         found = self.cache.get(key, blocks, lambda: self.encode(self.backbone, source, what, blocks))
-        self._left_out[what] = len(source) - len(found.rows)
+        self.left_out[what] = len(source) - len(found.rows)
         return found
 
     def encode(self, network: nn.Module, source: ImageSource, what: str, blocks: int = 0) -> Features:
@@ -164,10 +166,5 @@ class Bench:
                 network, source, self.ready(source), batch_size=self.batch_size, workers=self.workers, blocks=blocks,
                 on_batch=advance,
             )  # fmt: skip
-        self._left_out[what] = len(source) - len(found.rows)
+        self.left_out[what] = len(source) - len(found.rows)
         return found
-
-    @property
-    def unreadable(self) -> int:
-        """Training and test images left out so far."""
-        return sum(self._left_out.values())

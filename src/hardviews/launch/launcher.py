@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +24,14 @@ LONG = 30.0  # seconds after which somebody who has asked to stop is told what i
 PATIENCE = 5.0  # seconds that processes have to leave when one has failed
 
 
-def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
+def launch(argv: Sequence[str], devices: int, nodes: int, going_on: Callable[[], str]) -> int:
     """Carries out a command line in ``devices`` processes here, of those on ``nodes`` machines.
+
+    Args:
+        argv: the command line, verb first.
+        devices: processes to start here.
+        nodes: machines.
+        going_on: says how a run goes on that had no time to say so itself.
 
     Returns:
         The exit code of the process that left first with another than 0, having said why; else 0.
@@ -51,7 +57,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
         except KeyboardInterrupt:  # the second
-            raise KeyboardInterrupt("the same command with --out goes on from the last checkpoint, if any") from None
+            raise KeyboardInterrupt(going_on()) from None
         finally:
             end(processes)
     if failed is None:
@@ -64,8 +70,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int) -> int:
     number = node * devices + processes.index(failed)
     hung = ", as NCCL ends a process that waits for another which hangs" if name == "SIGABRT" else ""
     raise RunError(
-        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; the same command "
-        "with --out goes on from the last checkpoint"
+        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; {going_on()}"
     )
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,11 +57,11 @@ def should_report(error: BaseException) -> bool:
 
 
 @contextmanager
-def peer_errors(going_on: str = "") -> Generator[None, None, None]:
+def peer_errors(going_on: Callable[[], str] = str) -> Generator[None, None, None]:
     """Raises PeerError in place of what torch raises when another process is gone.
 
     Args:
-        going_on: added to the message: how to resume.
+        going_on: says how to resume, which is added to the message; called when it is needed.
 
     Raises:
         PeerError: another process is gone, or does not answer.
@@ -81,7 +81,8 @@ def peer_errors(going_on: str = "") -> Generator[None, None, None]:
             line = "another process gives no answer: it hangs, or its machine is gone"
         else:
             line = "the other processes can't be reached; if one of them has ended, what it said is why"
-        raise PeerError(f"{line}{'; ' if going_on else ''}{going_on} ({reason})") from error
+        how = going_on()
+        raise PeerError(f"{line}{'; ' if how else ''}{how} ({reason})") from error
 
 
 def destroy_process_group() -> None:

@@ -163,7 +163,9 @@ def conditions(
             "test_data": "a held-out tenth" if isinstance(test, Subset) else beside,
             "train_images": len(train),
             "test_images": len(test),
-            "unreadable": bench.unreadable,
+            "unreadable": sum(bench.left_out.values()),
+            "train_unreadable": bench.left_out.get("features", 0),
+            "test_unreadable": bench.left_out.get("test features", 0),
         }
         found |= shared_figures(train, test, options.test_data)
     for name, (test_data, train_images, test_images) in bench.scenes.items():

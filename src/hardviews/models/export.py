@@ -169,7 +169,9 @@ def card(subject: LoadedModel, exported: Exported, dimension: int) -> str:
     if run and run.summary_file.exists():
         figures = json.loads(run.summary_file.read_text(encoding="utf-8"))
     elif run:
-        figures = {name: values[-1][1] for name, values in run.evaluations().items()}
+        found = run.evaluations()
+        newest = max((values[-1][0] for values in found.values()), default=0)
+        figures = {n: v[-1][1] for n, v in found.items() if v[-1][0] == newest or n.endswith("_pixels")}
         notes.append("Training had not come to its end when this was exported.")
     tested = tested_on(subject.config["data"], subject.config.get("test_data")) if run else ""
     return model_card(

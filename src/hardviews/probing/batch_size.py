@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from hardviews.console import say, several
+from hardviews.console import say
+from hardviews.data.decode import bounds_for
 from hardviews.data.held import RESIDENT_BYTES, is_held
-from hardviews.data.loader import bounds_for
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.errors import InputError
@@ -30,6 +30,7 @@ from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.step import uses_batch_statistics
 from hardviews.training.memory import available, format_bytes
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.wording import several
 
 LARGEST = 4096  # images of a step; learning rates in proportion to more are not tried
 # Of the memory that is to be had, what steps may take: measurements on the way, checkpoints and fragments need some.

@@ -17,13 +17,13 @@ from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features, Preprocessing, encode, encoded, evaluating, has_tokens
 from hardviews.evaluation.protocols.knn import knn_accuracy
 from hardviews.evaluation.rank import ROWS, effective_rank
-from hardviews.evaluation.splits import held_out
 from hardviews.options.evaluation import EvaluateOptions
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import open_sources
-from hardviews.setup.monitoring import preprocessing_of, resolve_knn_bank
+from hardviews.setup.monitoring import drawn, preprocessing_of, resolve_knn_bank
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 FEW, MANY = 32, 256  # images that are encoded: many, as in a batch, where a few take no longer than QUICK
 QUICK = 1.0  # seconds
@@ -75,24 +75,14 @@ def rehearse(
     queries, seconds_of_query = bank, seconds
     if test is not None:
         queries, seconds_of_query = sample_features(backbone, test, ready, fabric, options.workers)
-    voting, asked = images_of(source, test, resolve_knn_bank(options).knn_bank or 0)
+    images = drawn(resolve_knn_bank(options), source, test)
+    voting, asked = len(images.bank), len(images.queries)
     knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, fabric.device)
     effective_rank(queries.vectors)
     dimension = bank.vectors.shape[1]
     each = (voting * seconds + asked * seconds_of_query) / (options.devices * options.nodes)  # which share the images
     each += comparing(dimension, voting, asked, fabric.device) + ranking(dimension, asked)
     return Rehearsal(len(bank.rows), each, comparing(PIXELS, voting, asked, fabric.device))
-
-
-def images_of(source: ImageSource, test: ImageSource | None, limit: int) -> tuple[int, int]:
-    """How many images vote in a measurement on the way, and how many are tested: at most ``limit`` each, 0 for all."""
-    if test is not None:
-        counts = len(source), len(test)
-    else:
-        rows, query_rows = held_out(len(source), stream(0, "held-out"))
-        counts = len(rows), len(query_rows)
-    voting, asked = (min(count, limit or count) for count in counts)
-    return voting, asked
 
 
 def rehearse_evaluation(
@@ -150,7 +140,7 @@ def sample_features(
             parts = list(encoded(backbone, some, ready, batch_size=MANY, blocks=blocks))
         whole = time.perf_counter() - begun
         if not parts:
-            raise InputError(f"{source.name}: none of {len(some)} images can be read")
+            raise InputError(f"{source.name}: none of {several(len(some), 'image')} can be read")
         with fabric.autocast(), evaluating(backbone), torch.no_grad():
             forward = elapsed(lambda: encode(backbone, parts[0].images, blocks)[0].cpu())  # noqa: B023  # called at once
         if whole > QUICK:  # the first also chooses kernels and takes memory

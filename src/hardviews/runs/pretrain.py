@@ -1,7 +1,6 @@
 """One pretraining run: from options to a run folder."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
 from hardviews.training.output.checkpoint import COPIES
-from hardviews.training.output.loggers import Logger, TensorBoard, WeightsAndBiases
+from hardviews.training.output.loggers import create_loggers
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
 
@@ -90,18 +89,17 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
         options.max_nonfinite_steps, options.log_steps,
-        partial(create_loggers, options, folder, config), telemetry, console,
+        partial(create_loggers, options, folder.path, config), telemetry, console,
     )  # fmt: skip
-    going_on = f"the same command with --out {folder.path} goes on from its last checkpoint"
     try:
-        with peer_errors(going_on):
+        with peer_errors(folder.checkpoints.going_on):
             loop.run()
     except StoppedError:
         with Meeting(fabric).slowly():  # once one has left, the others are soon ended
             loop.logbook.close()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(going_on) from None
+        raise KeyboardInterrupt(folder.checkpoints.going_on()) from None
     finally:
         loop.logbook.close()
     destroy_process_group()
@@ -118,13 +116,3 @@ def create_telemetry(
     count = min(options.telemetry, images)
     followed = Followed(images, count, options.gallery, options.seed, options.policy, options.score_every, steps)
     return Recorder(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
-
-
-def create_loggers(options: PretrainOptions, folder: RunFolder, config: Mapping[str, Any], step: int) -> list[Logger]:
-    """Of a run that begins, or goes on, at a step."""
-    loggers: list[Logger] = []
-    if options.wandb is not None:
-        loggers.append(WeightsAndBiases(options.wandb, folder.path, config))
-    if options.tensorboard:
-        loggers.append(TensorBoard(folder.path, step))
-    return loggers

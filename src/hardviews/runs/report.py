@@ -13,6 +13,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.options.report import ReportOptions
 from hardviews.setup.data import opened, tested_on
+from hardviews.wording import several
 
 if TYPE_CHECKING:  # these need the extra
     from hardviews.analysis.comparison import KeyFigure
@@ -123,7 +124,7 @@ def reader(run: "Run") -> "Reader | str":
     except Exception as error:  # a table or a set that was damaged since; pictures are an ornament here
         return f"{data}: {' '.join(str(error).split())[:160]}"
     if len(source) != run.images:
-        return f"{data} holds {len(source):,} pictures now, and the run had {run.images:,}"
+        return f"{data} holds {several(len(source), 'picture')} now, and the run had {run.images:,}"
 
     def read(index: int) -> "Original | None":
         from PIL import Image

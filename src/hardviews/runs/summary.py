@@ -7,13 +7,13 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from hardviews.analysis.measured import SIZES
-from hardviews.console import several
 from hardviews.data.sources import ImageSource
 from hardviews.data.streaming import Stream
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
 from hardviews.training.output.run_folder import RunFolder, provenance
 from hardviews.training.step import Step
+from hardviews.wording import several
 
 
 def headline(

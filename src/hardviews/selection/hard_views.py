@@ -21,6 +21,7 @@ from hardviews.selection.policies import Policy, hardest, named, needs_costs
 from hardviews.selection.search import mean_total, spans
 from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
+from hardviews.wording import several
 
 Output = TypeVar("Output")
 
@@ -278,7 +279,8 @@ def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
     if any(view.ndim == 0 for view in candidates):
         raise InputError("a candidate view is a single number; candidates are V tensors [B, ...], one per view")
     if len(candidates) != plan.draw:
-        raise InputError(f"{len(candidates)} candidate views were given; the plan draws {plan.draw}")
+        given = several(len(candidates), "candidate view was", "candidate views were")
+        raise InputError(f"{given} given; the plan draws {plan.draw}")
     batches = sorted({view.shape[0] for view in candidates})
     if len(batches) > 1:
         raise InputError(f"the candidate views are of different batch sizes: {', '.join(map(str, batches))}")

@@ -7,6 +7,7 @@ from hardviews.data.overlap import Overlap, overlap
 from hardviews.data.sources import ImageSource, passed_over, why_unlabelled
 from hardviews.data.streaming import Stream
 from hardviews.launch.environment import rank
+from hardviews.wording import several
 
 
 def warn_of_data(source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None) -> None:
@@ -42,7 +43,7 @@ def shared_line(source: ImageSource | Stream, test: ImageSource | None, test_dat
     if isinstance(source, Stream) or test is None or test_data is None or not compared(source, test).shared:
         return []
     found = compared(source, test)
-    count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {found.compared:,} test images"
+    count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {several(found.compared, 'test image')}"
     of = "" if found.compared == len(test) else f" compared, of {len(test):,},"
     be = "is a training image" if found.shared == 1 else "are training images"
     return [f"test-data: {count}{of} {be} too, byte for byte: what is measured by them says little of new images"]

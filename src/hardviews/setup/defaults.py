@@ -28,6 +28,7 @@ from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 # The resolution of fast scoring, which is to keep most of the hardness: networks of patches heed less than convolutions
 # how large things are, and small pictures have nothing to spare (docs/cost.md has what was measured).
@@ -181,7 +182,9 @@ def check(options: PretrainOptions) -> None:
     if options.knn_temperature <= 0:
         raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")
     if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
-        raise InputError(f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {options.epochs} epochs")
+        raise InputError(
+            f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {several(options.epochs, 'epoch')}"
+        )
     if options.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("wandb: not installed; pip install 'hardviews[wandb]'")
 

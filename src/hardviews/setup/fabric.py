@@ -13,6 +13,7 @@ from hardviews.errors import InputError
 from hardviews.launch.environment import started
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.precision import choose_kernels, device_type
+from hardviews.wording import several
 
 # How long a collective waits for a process: longer than that process waits for a batch that does not come, so that it
 # can say why. What may take longer is ``Meeting.slowly``. A process that dies ends the others without it.
@@ -82,6 +83,6 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
         return
     if options.images_per_step % shares:
         raise InputError(
-            f"batch-size: {options.batch_size} images can't be shared evenly by {devices} x {nodes} devices "
-            f"in {options.grad_accumulation} parts"
+            f"batch-size: {several(options.images_per_step, 'image')} can't be shared evenly by "
+            f"{devices} x {nodes} devices in {several(options.grad_accumulation, 'part')}"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -51,6 +51,36 @@ def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
     return Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
 
 
+class Drawn(NamedTuple):
+    """The images of a measurement on the way."""
+
+    bank: Tensor  # numbers in the source of those that vote, int64 [N]
+    queries: Tensor  # of those that are tested, in the test images or, without any, in the source, int64 [M]
+    sizes: dict[str, int]  # of how many they are drawn, by the names of ``SIZES``, where they are not all
+
+
+def drawn(options: PretrainOptions, source: ImageSource, test: ImageSource | None) -> Drawn:
+    """Which images vote and which are tested; arguments as of ``create_evaluate``, labelled."""
+    labels = source.labels
+    assert labels is not None
+    rows = torch.arange(len(source))
+    if test is None:
+        rows, query_rows = held_out(len(source), stream(options.seed, "held-out"))
+        query_labels = labels[query_rows]
+    else:
+        query_rows = torch.arange(len(test))
+        query_labels = query_rows if test.labels is None else test.labels
+    limit = options.knn_bank or 0
+    bank = rows[sample(labels[rows], limit, stream(options.seed, "knn-bank"))]
+    queries = query_rows[sample(query_labels, limit, stream(options.seed, "knn-queries"))]
+    sizes = {}
+    if len(bank) < len(rows):
+        sizes["knn_train_images_of"] = len(rows)
+    if len(queries) < len(query_rows):
+        sizes["knn_test_images_of"] = len(query_rows)
+    return Drawn(bank, queries, sizes)
+
+
 def create_evaluate(
     options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
 ) -> Evaluate | None:
@@ -67,26 +97,10 @@ def create_evaluate(
         plan: for mean and standard deviation of pixels.
         fabric: launched.
     """
-    labels = source.labels
-    if labels is None:
+    if source.labels is None:
         return None
     preprocessing = preprocessing_of(options, plan)
-    rows = torch.arange(len(source))
-    if test is None:
-        rows, query_rows = held_out(len(source), stream(options.seed, "held-out"))
-        query_labels = labels[query_rows]
-    else:
-        query_rows = torch.arange(len(test))
-        query_labels = query_rows if test.labels is None else test.labels
-    limit = options.knn_bank or 0
-    bank_rows = rows[sample(labels[rows], limit, stream(options.seed, "knn-bank"))]
-    kept = sample(query_labels, limit, stream(options.seed, "knn-queries"))
-    sizes = {}
-    if len(bank_rows) < len(rows):
-        sizes["knn_train_images_of"] = len(rows)
-    if len(kept) < len(query_rows):
-        sizes["knn_test_images_of"] = len(query_rows)
-    query_rows = query_rows[kept]
+    bank_rows, query_rows, sizes = drawn(options, source, test)
 
     def evaluate(backbone: nn.Module, pixels: bool, meeting: Meeting) -> Mapping[str, float]:
         def features(of: ImageSource, rows: Tensor) -> Features:
@@ -111,6 +125,8 @@ def create_evaluate(
                     asked = torch.isin(bank.rows, query_rows)
                     bank, queries = bank[~asked], queries[asked]
                 values = figures(bank, queries, options, fabric.device, meeting.pause) | sizes
+                lacking = {"train": len(bank_rows) - len(bank.rows), "test": len(query_rows) - len(queries.rows)}
+                values |= {f"knn_{part}_images_unreadable": count for part, count in lacking.items() if count}
         return values
 
     return evaluate

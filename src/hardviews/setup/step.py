@@ -16,7 +16,7 @@ from hardviews.options.pretraining import PretrainOptions
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.distributed.sharding import shard_backbones
-from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
 from hardviews.training.step import Observe, Step, observe_nothing
 
 
@@ -86,11 +86,3 @@ def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -
             f"batch-size: {options.batch_size} leaves one image to a forward, and the BN of this network needs two; "
             "give more"
         )
-
-
-def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
-    """Settled rates, the peak of which is per 256 images, scaled to the batch."""
-    peak = (options.lr or 0.0) * options.images_per_step / 256
-    warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
-    steps = options.epochs * steps_per_epoch
-    return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)

@@ -19,6 +19,7 @@ from hardviews.launch.signals import StopRequest
 from hardviews.telemetry.recording import Recorder
 from hardviews.training.collapse import CollapseWatch
 from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.diverging import DivergenceWatch
 from hardviews.training.memory import is_out_of_memory
 from hardviews.training.monitor import Monitor
 from hardviews.training.output.logbook import Logbook
@@ -29,9 +30,9 @@ from hardviews.training.progress import ProgressReport
 from hardviews.training.step import Report, Step
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.images import ImageBatch
+from hardviews.wording import several
 
 LOWER = 0.1  # of the learning rate, for a run that has gone back
-HALVINGS = 16  # The gradient scaler halves its scale from 2^16 to 1: so many overflows in a row are harmless.
 REREADING = 86_400.0  # seconds that an epoch of a large stream may take to be read again
 
 
@@ -73,7 +74,7 @@ class Loop:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
         self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
-        self._skipped = self._overflows = 0  # steps in a row
+        self.diverging = DivergenceWatch(self.max_nonfinite_steps, self._say)
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks it to stop.
@@ -86,6 +87,7 @@ class Loop:
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
         if self.fabric.is_global_zero:  # not before it is known that the run may go on: they write
+            self.logbook.config()
             self.logbook.loggers = self.open_loggers(first)
         with (
             ProgressReport(self.console, steps, steps_per_epoch, first, self.fabric.is_global_zero) as progress,
@@ -104,7 +106,7 @@ class Loop:
                 except DivergedError as diverged:
                     first = self._go_back(diverged)
         self.collapse.judge()
-        if self._skipped >= steps_per_epoch:
+        if self.diverging.skipped >= steps_per_epoch:
             raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
         if self.saver.failure:
             raise RunError(
@@ -166,8 +168,8 @@ class Loop:
         before, now = self.saver.processes or self.fabric.world_size, self.fabric.world_size
         if before != now and step % self.loader.steps_per_epoch and isinstance(self.loader.source, Stream):
             self._say(
-                f"this run had {before} processes and has {now}, by which a stream's order goes: in what is left of "
-                "the epoch some images come again and others do not come"
+                f"this run had {several(before, 'process', 'processes')} and has {now}, by which a stream's order "
+                "goes: in what is left of the epoch some images come again and others do not come"
             )
         if self.fabric.is_global_zero:
             self.logbook.forget_after(step)
@@ -213,7 +215,7 @@ class Loop:
             The same of all processes.
 
         Raises:
-            DivergedError: too many steps in a row were skipped.
+            DivergedError: see ``DivergenceWatch``.
         """
         names = sorted({name for _, report in pending for name in report.values})
         none = torch.full((), math.nan, device=self.fabric.device)  # a step that chose nothing has no costs
@@ -237,27 +239,13 @@ class Loop:
             progress.update(pending[-1][0] + 1, shown)
             if self.loader.batch_size * self.fabric.world_size > 1:  # one image is always like itself
                 self.collapse.note(rows)
-        self._count_skipped(rows)
+        self.diverging.note(rows)
         return self._agreed(asked)
 
     def _agreed(self, asked: int) -> int:
         """The signal that asked any process to stop, or 0."""
         signals = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="max")
         return int(signals)  # type: ignore[arg-type]
-
-    def _count_skipped(self, rows: list[dict[str, float]]) -> None:
-        for row in rows:
-            overflowed = bool(row.get("overflowed"))
-            self._skipped = self._skipped + 1 if row["skipped"] else 0
-            self._overflows = self._overflows + overflowed if row["skipped"] else 0
-            if overflowed:
-                self._say(f"step {row['step']}: skipped, a gradient overflowed in fp16; the loss scale is halved")
-            elif row["skipped"]:
-                self._say(f"step {row['step']}: skipped, the loss, a cost or a gradient is not finite")
-            bad = self._skipped - self._overflows
-            if bad >= self.max_nonfinite_steps or self._overflows >= self.max_nonfinite_steps + HALVINGS:
-                steps, self._skipped, self._overflows = self._skipped, 0, 0
-                raise DivergedError(f"step {row['step']}: {steps} steps in a row were not finite")
 
     def _measure_if_due(self, done: int, stop: StopRequest) -> bool:
         """Whether the processes have spent time on it; raises StoppedError where one was asked to stop meanwhile."""

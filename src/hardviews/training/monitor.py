@@ -9,6 +9,7 @@ from torch import nn
 from hardviews.errors import PeerError
 from hardviews.training.distributed.meeting import FailedError, Meeting, StopAskedError
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.wording import several
 
 # A backbone, whether raw pixels are to be measured too, and where the processes that share the work meet; the first
 # process gets the figures.
@@ -77,7 +78,7 @@ class Monitor:
 
     def _not_measured(self, done: int, reason: str) -> None:
         who = f"process {self.fabric.global_rank}: " if self.fabric.global_rank else ""
-        self.say(f"after {done} steps: not measured ({who}{reason}); training goes on")
+        self.say(f"after {several(done, 'step')}: not measured ({who}{reason}); training goes on")
 
     def _measured(self, done: int) -> bool:
         return any(step == done for values in self.folder.evaluations().values() for step, _ in values)

@@ -11,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from hardviews.errors import unknown
 from hardviews.methods.base import ClipMode
+from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.distributed.sharding import is_sharded, local
 from hardviews.training.schedules import warmup_cosine
 
@@ -118,6 +119,14 @@ class Rates:
             group["lr"] = self.at(step, group["constant"])
             if self.decay_end is not None and group["decayed"]:
                 group["weight_decay"] = self.decay_at(step)
+
+
+def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
+    """Settled rates, the peak of which is per 256 images, scaled to the batch."""
+    peak = (options.lr or 0.0) * options.images_per_step / 256
+    warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
+    steps = options.epochs * steps_per_epoch
+    return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
 
 
 def clip(gradients: list[Tensor], limit: float, by: ClipMode) -> None:

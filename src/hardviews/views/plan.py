@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hardviews.errors import InputError
+from hardviews.wording import several
 
 Interpolation = Literal["bilinear", "bicubic"]
 ColourMode = Literal["matrix", "exact"]
@@ -110,7 +111,8 @@ class Slot:
     def __post_init__(self) -> None:
         if not 0 < self.keep <= self.draw:
             raise InputError(
-                f"slot {self.name!r} keeps {self.keep} of {self.draw} views; draw at least as many as are kept"
+                f"slot {self.name!r} keeps {self.keep} of {several(self.draw, 'view')}; "
+                "draw at least as many as are kept"
             )
         if self.size < 1:
             raise InputError(f"slot {self.name!r}: size is a number of pixels, not {self.size}")
@@ -175,7 +177,9 @@ class ViewPlan:
             InputError: it is neither the number of candidates nor of kept views.
         """
         if views not in (self.draw, self.keep):
-            raise InputError(f"{views} views were given; the plan draws {self.draw} and keeps {self.keep}")
+            raise InputError(
+                f"{several(views, 'view was', 'views were')} given; the plan draws {self.draw} and keeps {self.keep}"
+            )
         return self.targets if views == self.draw else self.kept_targets
 
     @property
@@ -203,8 +207,9 @@ class ViewPlan:
         """
         draws = (draws,) if isinstance(draws, int) else tuple(draws)
         if len(draws) != len(self.slots):
+            kinds = several(len(self.slots), "kind of view", "kinds of view")
             names = ", ".join(f"{slot.name} (keeps {slot.keep})" for slot in self.slots)
-            raise InputError(f"views: {len(draws)} given, but this method has {len(self.slots)} kinds of view: {names}")
+            raise InputError(f"views: {len(draws)} given, but this method has {kinds}: {names}")
         slots = tuple(zip(self.slots, draws, strict=True))
         for slot, draw in slots:
             if draw < slot.keep:

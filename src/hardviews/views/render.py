@@ -1,8 +1,11 @@
 """Turns views into pixels, on the device where the images are: resampled (``geometry.py``), then one colour matrix per
 view, one clamp, and the normalisation."""
 
-from functools import lru_cache
+import warnings
+from functools import lru_cache, partial
+from importlib.util import find_spec
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,8 +80,11 @@ def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: lis
     first = torch.tensor(images.offset[:-1]).double()[:, None] // 3  # pixel of the buffer
     placed = to_device([torch.cat([extent, first], 1)], images.device)[0]
     boxes = (views.box * placed[:, :4]).round_()  # x0, y0, x1, y1 in pixels, [V, B, 4]
+    fused = kernels_on(images.device)
     resample = by_matrices
-    if images.device.type == "cpu" and int(images.size.prod(1).amax()) > TAPS_PIXELS:
+    if fused:
+        resample = partial(fused.resampled, placed=placed)
+    elif images.device.type == "cpu" and int(images.size.prod(1).amax()) > TAPS_PIXELS:
         resample = by_taps
     counts = [count for _, count in groups]
     of_groups = zip(*(torch.split(x, counts) for x in (boxes, views.flip, views.blur)), strict=True)
@@ -86,24 +92,56 @@ def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: lis
         resample(images, box, flip, blur * (pixels.shape[-1] / slot.size), slot, pixels)
         for (slot, _), pixels, (box, flip, blur) in zip(groups, out, of_groups, strict=True)
     ]
-    affine = _colours(images, boxes, placed, views, torch.cat(means), [slot for slot, _ in groups])
+    affine = _colours(images, boxes, placed, views, torch.cat(means), [slot for slot, _ in groups], fused)
     of_groups = zip(*(torch.split(x, counts) for x in (affine, views.solarize)), strict=True)
+    finish = fused.finish if fused else _finish
     for (slot, _), pixels, (ours, inverted) in zip(groups, out, of_groups, strict=True):
-        mean, std, black, white, threshold = _normalisation(
-            plan.mean, plan.std, slot.photometric.solarize_threshold, pixels.device
-        )
-        # Colours and normalisation in one product. The normalisation's images of 0 and 1 are what is clamped to.
-        affines = torch.cat([ours[..., :3] / (255 * std), (ours[..., 3:] - mean) / std], -1).flatten(0, 1)
-        flat = pixels.view(-1, 3, pixels.shape[-1] ** 2)
-        step = max(NEAR_FLOATS // flat[0].numel(), 1) if images.device.type == "cpu" else len(flat)
-        chunks = (torch.split(x, step) for x in (affines, flat, inverted.flatten()))
-        for some, part, solarized in zip(*chunks, strict=True):
-            coloured = torch.baddbmm(some[..., 3:], some[..., :3], part)
-            # On a CPU this is 8 times as fast as clamp with tensors.
-            torch.minimum(torch.maximum(coloured, black, out=coloured), white, out=part)
-            if slot.photometric.solarize_p > 0:
-                where = solarized[:, None, None] & (part >= threshold)
-                part.copy_(torch.where(where, black + white - part, part))
+        look = slot.photometric
+        threshold = look.solarize_threshold if look.solarize_p > 0 else float("inf")
+        finish(ours, inverted, threshold, list(plan.mean), list(plan.std), pixels)
+
+
+def _finish(
+    affine: Tensor, solarize: Tensor, threshold: float, mean: list[float], std: list[float], pixels: Tensor
+) -> None:
+    """Colours, clamp, solarize and normalisation, in place.
+
+    Args:
+        affine: ``[V, B, 3, 4]``, of colours of 0..1.
+        solarize: bool ``[V, B]``.
+        threshold: above which solarize inverts; infinite where no view is solarized.
+        mean, std: of the normalisation.
+        pixels: ``[V, B, 3, side, side]``, 0..255.
+    """
+    m, s, black, white, limit = _normalisation(tuple(mean), tuple(std), threshold, pixels.device)
+    # Colours and normalisation in one product. The normalisation's images of 0 and 1 are what is clamped to.
+    affines = torch.cat([affine[..., :3] / (255 * s), (affine[..., 3:] - m) / s], -1).flatten(0, 1)
+    flat = pixels.view(-1, 3, pixels.shape[-1] ** 2)
+    step = max(NEAR_FLOATS // flat[0].numel(), 1) if pixels.device.type == "cpu" else len(flat)
+    chunks = (torch.split(x, step) for x in (affines, flat, solarize.flatten()))
+    for some, part, inverted in zip(*chunks, strict=True):
+        coloured = torch.baddbmm(some[..., 3:], some[..., :3], part)
+        # On a CPU this is 8 times as fast as clamp with tensors.
+        torch.minimum(torch.maximum(coloured, black, out=coloured), white, out=part)
+        if threshold < float("inf"):
+            where = inverted[:, None, None] & (part >= limit)
+            part.copy_(torch.where(where, black + white - part, part))
+
+
+@lru_cache(maxsize=8)
+def kernels_on(device: torch.device) -> Any:
+    """The module of kernels that renders on a device, ``fused``; None on a CPU and where Triton can't compile."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from hardviews.views import fused
+
+    try:
+        fused.compile_for(device)
+    except Exception as error:  # of Triton, of the compiler it calls, of the driver
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"Triton can't compile for {device}, so that views take longer to render ({why})", stacklevel=2)
+        return None
+    return fused
 
 
 def _jitters(slot: Slot) -> bool:
@@ -112,7 +150,7 @@ def _jitters(slot: Slot) -> bool:
 
 
 def _colours(
-    images: ImageBatch, boxes: Tensor, placed: Tensor, views: Views, means: Tensor, slots: list[Slot]
+    images: ImageBatch, boxes: Tensor, placed: Tensor, views: Views, means: Tensor, slots: list[Slot], fused: Any
 ) -> Tensor:
     """The affine maps of the colours, ``[V, B, 3, 4]``, for all views at once: they are many small operations.
 
@@ -120,15 +158,19 @@ def _colours(
         boxes: ``[V, B, 4]``, in pixels.
         placed: ``[B, 5]``, width first, and last the place of an image's first pixel in the buffer.
         means: ``[V, B, 3]``, mean colours of the views, 0..255.
+        fused: the module of kernels, if they run here.
     """
     jitters = any(map(_jitters, slots))
     if not jitters and not any(slot.photometric.grey_p for slot in slots):
-        return torch.eye(3, 4, device=images.device).expand(*means.shape, 4)
+        return torch.eye(3, 4, device=images.device).repeat(*means.shape[:2], 1, 1)
     steps = steps_of(views.jitter.flatten(0, 1), views.order.flatten(0, 1))
     grey, means = views.grey.flatten(0, 1), means.flatten(0, 1) / 255
     if not jitters:
         return colour_matrix(steps, grey, means)[0].view(*boxes.shape[:2], 3, 4)
     # What a view is like, from a grid of points of its crop.
+    if fused:
+        affine: Tensor = fused.fitted(images, placed, boxes, steps, grey, means, POINTS)
+        return affine
     centres = _grid(boxes.device)
     x, y = torch.addcmul(boxes[..., :2, None], boxes[..., 2:, None] - boxes[..., :2, None], centres).floor_().unbind(2)
     row = torch.addcmul(placed[:, 4:], y, placed[:, :1])  # [V, B, POINTS]

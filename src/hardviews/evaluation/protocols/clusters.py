@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.extras import needs
+from hardviews.wording import several
 
 
 def clusters(bench: Bench, count: int = 0, starts: int = 10) -> Iterator[tuple[str, float]]:
@@ -27,7 +28,7 @@ def clusters(bench: Bench, count: int = 0, starts: int = 10) -> Iterator[tuple[s
     _, test = bench.labelled
     count = count or len(test.labels.unique())  # type: ignore[no-untyped-call]
     if count > len(test.labels):
-        raise InputError(f"clusters: {len(test.labels)} test images can't be shared out to {count} clusters")
+        raise InputError(f"clusters: {several(len(test.labels), 'test image')} can't be shared out to {count} clusters")
     vectors = F.normalize(test.vectors, dim=1).numpy()
     found = cluster.KMeans(count, n_init=starts, random_state=bench.seed).fit_predict(vectors)
     labels = test.labels.numpy()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features
+from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -38,7 +39,8 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
     bank, queries = bench.labelled
     small = [number for number in ks if voters(number, bank) < number]
     if small:
-        log.warning("knn: only %d training images vote, fewer than k %s", len(bank.rows), ", ".join(map(str, small)))
+        voting = several(len(bank.rows), "training image votes", "training images vote")
+        log.warning("knn: only %s, fewer than k %s", voting, ", ".join(map(str, small)))
     ks = list(dict.fromkeys(voters(number, bank) for number in ks))
     for number, predictions in zip(ks, knn_predictions(bank, queries, ks, temperature, bench.device), strict=True):
         metric, value = bench.score(predictions, queries.labels)

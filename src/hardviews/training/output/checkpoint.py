@@ -34,6 +34,13 @@ class Checkpoints:
         self.parts = folder / "parts"
         self._in_use: list[str] = []  # parts of the last one
 
+    def going_on(self) -> str:
+        """How the run goes on, for those who read that it has ended."""
+        command = f"the same command with --out {self.folder.parent}"
+        if self.last.exists():
+            return f"{command} goes on from its last checkpoint"
+        return f"no checkpoint was written yet: {command} begins again"
+
     def of_epoch(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}.pt"
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.wording import several
 
 
 class Logbook:
@@ -24,6 +25,11 @@ class Logbook:
         self._cut: int | None = None  # the step after which rows are to be dropped, and could not be yet
         self._failing: set[str] = set()  # files that could not be written the last time
 
+    def config(self) -> None:
+        """The settings that a run goes on with."""
+        with self._unharmed(self.folder.config_file.name):
+            self.folder.update_config()
+
     def metrics(self, rows: Sequence[Mapping[str, float]], shown: Mapping[str, float]) -> None:
         """Rows of steps, of which loggers are told one."""
         self._metrics += rows
@@ -35,7 +41,7 @@ class Logbook:
 
     def measured(self, done: int, epochs: int, values: Mapping[str, float], text: str) -> None:
         """After ``done`` steps; ``text`` has the values in words."""
-        self._say(f"after {epochs} epochs: {text}" if done else f"untrained: {text}")
+        self._say(f"after {several(epochs, 'epoch')}: {text}" if done else f"untrained: {text}")
         self._measured.append((done, epochs, values))
         with self._unharmed(self.folder.evaluation_file.name):
             self._drop()

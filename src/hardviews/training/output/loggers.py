@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardviews.errors import InputError
+from hardviews.options.pretraining import PretrainOptions
 
 
 class Logger(Protocol):
@@ -55,3 +56,13 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def create_loggers(options: PretrainOptions, folder: Path, config: Mapping[str, Any], step: int) -> list[Logger]:
+    """Of a run that begins, or goes on, at a step."""
+    loggers: list[Logger] = []
+    if options.wandb is not None:
+        loggers.append(WeightsAndBiases(options.wandb, folder, config))
+    if options.tensorboard:
+        loggers.append(TensorBoard(folder, step))
+    return loggers

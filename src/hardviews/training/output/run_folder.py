@@ -45,6 +45,7 @@ class RunFolder:
         self.path = path
         self.config_file = path / "config.yaml"
         self._config_part = path / "config.part"
+        self._now: Mapping[str, Any] = {}  # the configuration it was opened with
         self.metrics_file = path / "metrics.csv"
         self.evaluation_file = path / "evaluation.csv"
         self.checkpoints = Checkpoints(path / "checkpoints")
@@ -89,7 +90,8 @@ class RunFolder:
             )
 
     def open(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder and writes the configuration that reproduces the run."""
+        """Makes the folder and, of a run that begins, writes the configuration that reproduces it."""
+        self._now = plain(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config_file.exists():
@@ -97,6 +99,11 @@ class RunFolder:
             self.checkpoints.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"out: {self.path} can't be written: {error.strerror}") from error
+
+    def update_config(self) -> None:
+        """Writes what the run goes on with, where that differs from what it has used so far: settings that are free."""
+        if self.config() != self._now:
+            self._write_config(self._now)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"

@@ -15,6 +15,7 @@ from hardviews.training.distributed.sharded_state import load_named_state, load_
 from hardviews.training.distributed.sharding import local
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.step import Step
+from hardviews.wording import several
 
 
 class DivergedError(Exception):
@@ -69,8 +70,8 @@ class Saver:
             before, now = (int(data.split()[0]) for data in (then, self.data))
             found = f"{now:,}" if now != before else "others of that number"
             raise InputError(
-                f"data: this run began with {before:,} images and finds {found}; give back those that it had, or begin "
-                f"another in another --out by --init {self.checkpoints.folder.parent}"
+                f"data: this run began with {several(before, 'image')} and finds {found}; give back those "
+                f"that it had, or begin another in another --out by --init {self.checkpoints.folder.parent}"
             )
 
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:

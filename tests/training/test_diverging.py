@@ -1,11 +1,8 @@
 """How many skipped steps in a row a run bears."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from hardviews.training.loop import HALVINGS, Loop
+from hardviews.training.diverging import HALVINGS, DivergenceWatch
 from hardviews.training.output.saving import DivergedError
 
 GOOD, BAD, OVERFLOW = {"skipped": 0.0}, {"skipped": 1.0}, {"skipped": 1.0, "overflowed": 1.0}
@@ -14,8 +11,8 @@ GOOD, BAD, OVERFLOW = {"skipped": 0.0}, {"skipped": 1.0}, {"skipped": 1.0, "over
 def after(*steps: dict[str, float]) -> list[str]:
     """What is said of these steps, of which two in a row may be bad."""
     said: list[str] = []
-    loop: Any = SimpleNamespace(_skipped=0, _overflows=0, max_nonfinite_steps=3, _say=said.append)
-    Loop._count_skipped(loop, [{"step": float(number), **step} for number, step in enumerate(steps)])
+    watch = DivergenceWatch(3, said.append)
+    watch.note([{"step": float(number), **step} for number, step in enumerate(steps)])
     return said
 
 
