@@ -49,9 +49,9 @@ def test_every_spelling() -> None:
 
 
 def test_a_method_of_ones_own_may_inherit_its_constructor() -> None:
-    options, _ = parse(["--data", "shapes", "--method", "tests.commands.spoilt.Spoilt", "--method.dim", "8"])
+    options, _ = parse(["--data", "shapes", "--method", "tests.runs.spoilt.Spoilt", "--method.dim", "8"])
     assert options.method == {
-        "name": "tests.commands.spoilt.Spoilt", "dim": 8, "predictor_dim": 512, "projector_layers": 3
+        "name": "tests.runs.spoilt.Spoilt", "dim": 8, "predictor_dim": 512, "projector_layers": 3
     }  # fmt: skip
 
 

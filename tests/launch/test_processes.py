@@ -247,7 +247,7 @@ def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_pat
 )
 def test_one_that_hangs_ends_all(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    line = f"pretrain {VIT.replace('--method dino', '--method tests.commands.hanging.Hanging')} {EXACT}"
+    line = f"pretrain {VIT.replace('--method dino', '--method tests.launch.hanging.Hanging')} {EXACT}"
     line = f"{line.replace('shapes:32', 'shapes:64')} --epochs 3 --checkpoint-steps 5 --devices 2 --out {run}"
     command = [sys.executable, "-m", "hardviews.cli", *line.split()]
     found = subprocess.run(

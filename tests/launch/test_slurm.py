@@ -19,7 +19,7 @@ from tests.runs.test_pretrain import VIT, rows, state
 # On top of the script's recipe for DINO.
 LINE = (
     f"{VIT.replace('shapes:32', 'shapes:320')} {EXACT} --epochs 2 --warmup-epochs 0 --telemetry 320 --tensorboard true "
-    "--method tests.commands.slow_log.SlowLog"
+    "--method tests.launch.slow_log.SlowLog"
 )
 
 

@@ -18,7 +18,7 @@ from hardviews.analysis.pictures import gallery
 from hardviews.cli import main
 from hardviews.telemetry.reading import load
 from tests.analysis.reading import Page, check
-from tests.commands.conftest import STRANGE_CLASS, STRANGE_DATA, STRANGE_RUN, TINY
+from tests.runs.conftest import STRANGE_CLASS, STRANGE_DATA, STRANGE_RUN, TINY
 
 Reported = Callable[..., Page]
 

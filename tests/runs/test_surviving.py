@@ -249,7 +249,7 @@ def test_a_run_that_can_not_be_saved_at_its_end_says_so(tmp_path: Path) -> None:
 @pytest.mark.fault("steps in a row that are not finite", "back once, at a lower rate; then a clear line")
 def test_steps_that_are_not_finite(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    spoilt = SIMSIAM.replace("simsiam", "tests.commands.spoilt.Spoilt")
+    spoilt = SIMSIAM.replace("simsiam", "tests.runs.spoilt.Spoilt")
     line = f"--data shapes:64 {spoilt} --epochs 4 --knn-epochs 0 --log-steps 1 --max-nonfinite-steps 3"
     found = process(f"{line} --out {run}")
     assert found.returncode == 1

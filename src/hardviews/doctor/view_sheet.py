@@ -32,7 +32,7 @@ class DrawnViews(NamedTuple):
 
 
 class FirstViews:
-    """Is shown what steps draw and choose (``Observe``), and keeps of the first that has enough pictures a few."""
+    """Observes steps (``Observe``), and keeps a few images and their views of the first step that has enough."""
 
     def __init__(self) -> None:
         self.chosen: DrawnViews | None = None

@@ -16,8 +16,8 @@ GLANCE = 0.5  # seconds between two looks at whether the parent still lives
 
 
 def end_with_parent() -> None:
-    """Ends this process soon after the launcher or agent that started it, which can't end it itself when it is killed.
-    Slurm does that for its tasks."""
+    """Starts a thread that kills this process when its parent has gone: a launcher that is killed can't end its processes.
+    Slurm ends its tasks itself."""
     if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     parent = os.getppid()

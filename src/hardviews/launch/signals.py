@@ -35,8 +35,8 @@ class StopRequest:
         self._before = {}
 
     def ignore_sigterm(self) -> None:
-        """Leaves SIGTERM without effect: whoever started several processes sends it as soon as one has left, and all
-        are to leave with the exit code that they have agreed on, which a scheduler goes by."""
+        """Ignores SIGTERM from now on. A launcher sends it as soon as one process has left, and all must leave with the
+        exit code that they agreed on, which a scheduler reads."""
         if threading.current_thread() is threading.main_thread():
             self._before.pop(signal.SIGTERM, None)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

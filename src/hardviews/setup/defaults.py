@@ -1,4 +1,4 @@
-"""Settles what a run leaves open: every default of its options, and the method on its backbone."""
+"""Resolves what the user left open: every default of the options, and the method on its backbone."""
 
 import importlib.util
 import inspect
@@ -39,12 +39,12 @@ FAST_FROM = 64  # pixels
 def resolve_defaults(
     options: PretrainOptions, source: ImageSource | Stream, on_init: Callable[[Match], None] | None = None
 ) -> tuple[PretrainOptions, Method[Any]]:
-    """The method on its backbone, and the options with every default settled.
+    """Builds the method on its backbone, and gives every option that was left open its value.
 
     Args:
         options: as parsed.
         source: of the images, whose size settles that of the views.
-        on_init: told what became of the weights that ``--init`` names.
+        on_init: gets the match of the weights that ``--init`` names.
     """
     check(options)
     method_class = methods.find(options.method["name"])

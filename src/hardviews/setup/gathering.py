@@ -1,4 +1,4 @@
-"""Features of which every process has made a part, brought together in the first."""
+"""Gathers features, of which every process computed a part, in the first process."""
 
 from itertools import accumulate
 

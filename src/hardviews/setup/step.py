@@ -60,7 +60,7 @@ def scoring_of(options: PretrainOptions) -> Scoring:
 
 
 def synchronised(method: Method[Any], device_type: str, processes: int) -> Method[Any]:
-    """Gives every BN the statistics of all processes' images, so that a run does not depend on how many share them.
+    """Converts BN to synchronised BN, so that a run does not depend on the number of processes.
 
     By timm's conversion: torch's turns a layer that norms and activates into one that only norms. On the CPU torch has
     no such BN, and every process keeps its own statistics.

@@ -1,4 +1,4 @@
-"""What of a checkpoint lies shared out among processes: every one of them writes its own part, and takes it back."""
+"""The sharded part of a checkpoint: every process writes its own shard and reads it back."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -96,7 +96,7 @@ def _put_back(flat: Tensor, tensors: list[Tensor]) -> None:
 
 
 class UnshardedCopy:
-    """Makes whole copies of a network that is about to be shared out, one in every process.
+    """Makes unsharded copies of a network that is about to be sharded, one in every process.
 
     A measurement calls the copy. To call the network itself, all processes would have to do so equally often, and one
     that lacks memory in the middle of it would leave the others waiting. Until it is asked for, a copy takes no memory.

@@ -1,4 +1,4 @@
-"""What other commands take of a run: its configuration and the weights of its backbone."""
+"""Reads back what others need of a run: its configuration and the weights of its backbone."""
 
 from pathlib import Path
 from typing import Any
