@@ -16,7 +16,7 @@ GLANCE = 0.5  # seconds between two looks at whether the parent still lives
 
 
 def end_with_parent() -> None:
-    """Starts a thread that kills this process when its parent has gone: a launcher that is killed can't end its processes.
+    """Starts a thread that kills this process when its parent has gone, since a launcher that is killed ends nothing.
     Slurm ends its tasks itself."""
     if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
