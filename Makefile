@@ -40,7 +40,7 @@ dist: $(VENV)/.installed-test
 endure: $(VENV)/.installed-test
 	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure \
 		tests/training/test_distributed.py tests/training/test_sharding.py tests/training/test_measuring.py \
-		tests/commands/test_slurm.py tests/test_gpu_script.py
+		tests/launch/test_slurm.py tests/test_gpu_script.py
 
 # Puts every fault into real runs, and writes down what came of it.
 faults: $(VENV)/.installed-test

@@ -21,15 +21,16 @@ from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from side_by_side import arguments, table, write
 from torch import nn
 
-from hardviews.commands.monitoring import create_evaluate
-from hardviews.commands.settling import settle
-from hardviews.commands.sources import open_sources
-from hardviews.commands.training_run import create_fabric, create_loader, pretrain
 from hardviews.networks.backbones import feature_dim
+from hardviews.options.pretraining import PretrainOptions
 from hardviews.recipes import find
-from hardviews.training.meeting import Meeting
+from hardviews.runs.pretrain import pretrain
+from hardviews.setup.data import create_loader, open_sources
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.monitoring import create_evaluate
+from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.optimizers import create_rates
-from hardviews.training.options import PretrainOptions
 from hardviews.views.draw import draw
 from hardviews.views.render import render
 from hardviews.views.streams import stream
@@ -38,7 +39,7 @@ from hardviews.views.streams import stream
 def lightlys(options: PretrainOptions) -> dict[str, float]:
     """kNN accuracy and seconds of lightly's SimSiam, trained without hard views."""
     source, test = open_sources(options)
-    options, method = settle(options, source)
+    options, method = resolve_defaults(options, source)
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
     plan = method.plan.without_selection()

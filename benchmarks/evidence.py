@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from hardviews.analysis import statistics, telemetry
+from hardviews.analysis import statistics
 from hardviews.cli import main as hardviews
+from hardviews.telemetry import reading
 
 STOPPED = 128  # exit codes from here on: by a signal
 HERE = Path(__file__).parent
@@ -102,7 +103,7 @@ def kept_views(folder: Path) -> list[dict[str, Any]]:
         found = []
         for run in sorted(folder.glob(f"runs/{arm}-*/summary.json")):
             if json.loads(run.read_text())["epochs"] == json.loads((folder / "plan.json").read_text())["epochs"]:
-                table = statistics.by_epoch(telemetry.load(run.parent))
+                table = statistics.by_epoch(reading.load(run.parent))
                 names = ("iou_kept", "iou_random", "lowest_iou_kept", "lowest_iou_random")
                 found.append([float(np.mean(table[name])) for name in names])
         if found:

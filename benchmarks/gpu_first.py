@@ -29,11 +29,12 @@ from typing import Any
 import torch
 from step import pictures
 
-from hardviews.commands.settling import settle
-from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.shapes import Shapes
-from hardviews.training.options import BackboneOptions, Precision, PretrainOptions
-from hardviews.training.run_folder import RunFolder
+from hardviews.options.pretraining import BackboneOptions, Precision, PretrainOptions
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.step import create_step
+from hardviews.training.output.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 LIMITS = {"demo": 110, "tests": 90, "losses": 60, "resume": 100, "throughput": 90}  # seconds
@@ -100,7 +101,7 @@ def steps(name: str, device: torch.device, precision: Precision, count: int) -> 
     )  # fmt: skip
     if vit:
         options = replace(options, method={"name": name, "prototypes": 1024})
-    options, method = settle(options, Shapes(count=10))
+    options, method = resolve_defaults(options, Shapes(count=10))
     step = create_step(options, method, create_fabric(options), steps_per_epoch=count)
     images = pictures(32, device)
     losses = []

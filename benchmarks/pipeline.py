@@ -28,13 +28,14 @@ from side_by_side import arguments, ratios, table, write
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hardviews.commands.settling import settle
-from hardviews.commands.sources import open_sources
-from hardviews.commands.training_run import create_fabric, create_loader, create_step
 from hardviews.data.loader import moved
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from hardviews.networks.backbones import create_backbone
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.setup.data import create_loader, open_sources
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.step import create_step
 
 WARM, DIM, PREDICTOR = 2, 512, 128
 
@@ -106,7 +107,7 @@ def ours(folder: Path, args: Any, views: int, scoring: str) -> Callable[[], floa
         epochs=1000, workers=args.workers, accelerator=args.device.type, precision="bf16-mixed",
     )  # fmt: skip
     source, _ = open_sources(options)
-    options, method = settle(options, source)
+    options, method = resolve_defaults(options, source)
     fabric = create_fabric(options)
     loader = create_loader(options, source, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch)

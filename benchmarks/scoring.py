@@ -22,19 +22,20 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor
 from ways import WAYS
 
-from hardviews.commands.settling import settle
-from hardviews.commands.sources import open_sources
-from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.decode import Bounds
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, Progress
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import hardest_ids, mean_total
-from hardviews.training.options import BackboneOptions, PretrainOptions
-from hardviews.training.run_folder import RunFolder
+from hardviews.setup.data import open_sources
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.step import create_step
+from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
@@ -50,7 +51,7 @@ def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, Image
         raise SystemExit(f"{folder}: no checkpoint yet")
     options = PretrainOptions(**{**config, "backbone": BackboneOptions(**config["backbone"])})
     source, _ = open_sources(options)
-    options, method = settle(replace(options, accelerator=device.type, precision="auto"), source)
+    options, method = resolve_defaults(replace(options, accelerator=device.type, precision="auto"), source)
     method.load_state_dict(state["method"])
     steps_per_epoch = len(source) // options.images_per_step
     method.progress = Progress(int(state["step"]), options.epochs * steps_per_epoch, steps_per_epoch)

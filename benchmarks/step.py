@@ -25,15 +25,16 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor, nn
 from ways import WAYS
 
-from hardviews.commands.settling import settle
-from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.methods.dino import DINO
 from hardviews.methods.simsiam import SimSiam
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.step import create_step
 from hardviews.training.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
@@ -54,7 +55,7 @@ def created(name: str, device: torch.device, batch: int, plain: bool) -> tuple[S
         backbone=BackboneOptions("vit_small_patch16_224" if vit else "resnet18", stem="imagenet"),
         accelerator=device.type, scoring="exact",
     )  # fmt: skip
-    options, method = settle(options, Shapes(count=10))
+    options, method = resolve_defaults(options, Shapes(count=10))
     if plain:
         method.plan = method.plan.without_selection()
     return create_step(options, method, create_fabric(options), steps_per_epoch=1000), method

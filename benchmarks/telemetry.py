@@ -16,14 +16,14 @@ import torch
 from side_by_side import arguments, ratios, side_by_side, table, write
 from step import BATCH, created, pictures
 
-from hardviews.training.step import look_away
-from hardviews.training.telemetry import Followed, Telemetry
+from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.training.step import observe_nothing
 
 
 def measured(name: str, device: torch.device, batch: int, steps: int, repeats: int, folder: Path) -> dict[str, Any]:
     step, method = created(name, device, batch, plain=False)
     images, spent = pictures(batch, device), [0.0]
-    telemetry = Telemetry(folder, method.plan, Followed(batch, batch, 16, 0, "hardest", 1, steps))
+    telemetry = Recorder(folder, method.plan, Followed(batch, batch, 16, 0, "hardest", 1, steps))
 
     def timed(work: Callable[..., None]) -> Callable[..., None]:
         def run(*arguments: Any, **keywords: Any) -> None:
@@ -34,7 +34,7 @@ def measured(name: str, device: torch.device, batch: int, steps: int, repeats: i
         return run
 
     def epoch(observed: bool) -> None:
-        step.observe = timed(telemetry.note) if observed else look_away
+        step.observe = timed(telemetry.note) if observed else observe_nothing
         for index in range(steps):
             step.watch.start()
             step(images, index)

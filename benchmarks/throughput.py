@@ -20,12 +20,13 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from step import pictures
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardviews.commands.settling import settle
-from hardviews.commands.training_run import create_fabric, create_step
 from hardviews.data.shapes import Shapes
 from hardviews.networks.backbones import compile_backbones
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.fabric import create_fabric
+from hardviews.setup.step import create_step
 from hardviews.training.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.training.stopwatch import Stopwatch
@@ -42,7 +43,7 @@ def created(args: argparse.Namespace, scoring: Scoring | None) -> Step:
         lr=1e-4, warmup_epochs=0, epochs=1, backbone=BackboneOptions(args.backbone), accelerator=args.device.type,
         scoring="exact", precision="bf16-mixed",
     )  # fmt: skip
-    options, method = settle(options, Shapes(count=args.batch))
+    options, method = resolve_defaults(options, Shapes(count=args.batch))
     if scoring is None:
         method.plan = method.plan.without_selection()
     fabric = create_fabric(options)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hardviews import HardViews, ImageBatch, draw, render
 from hardviews.commands.pretrain import parse
-from hardviews.commands.settling import settle
 from hardviews.data.sources import open_source
-from hardviews.training.run_folder import RunFolder
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.streams import stream
 
 IMAGES, SIDE, GAP, FRAME = 5, 96, 8, 4
@@ -31,7 +31,7 @@ def main(run: str, out: str) -> None:
     folder = RunFolder(Path(run))
     options, _ = parse(["--config", str(folder.config_file)])
     source = open_source(str(options.data))
-    _, method = settle(options, source)
+    _, method = resolve_defaults(options, source)
     state, _ = folder.checkpoints.newest()
     assert state is not None, f"{run} has no checkpoint yet"
     method.load_state_dict(state["method"])

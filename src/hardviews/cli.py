@@ -5,8 +5,9 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from hardviews.commands import processes
 from hardviews.errors import InputError, RunError, StoppedError, unknown
+from hardviews.launch.environment import is_started, rank
+from hardviews.launch.processes import should_report
 
 VERBS = {
     "pretrain": "pretrain a backbone without labels, on hard views",
@@ -51,27 +52,27 @@ def main(argv: list[str] | None = None) -> int:
             raise unknown("verb", verb, VERBS)
         import_module(f"hardviews.commands.{verb}").run(rest)
     except (InputError, RunError) as error:
-        if processes.may_speak(error):
-            who = f"process {processes.number()}: " if processes.number() else ""
+        if should_report(error):
+            who = f"process {rank()}: " if rank() else ""
             print(f"hardviews: error: {who}{' '.join(str(error).split())}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
     except StoppedError as stopped:
-        if processes.may_speak(stopped):
+        if should_report(stopped):
             print(f"hardviews: {stopped}", file=sys.stderr)
         code = 128 + stopped.signal
     except KeyboardInterrupt as interrupt:
-        if processes.number() == 0:
+        if rank() == 0:
             print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if not processes.is_started():
+        if not is_started():
             raise
-        if processes.may_speak(error):
+        if should_report(error):
             sys.excepthook(type(error), error, error.__traceback__)  # torch's, which names the process
         code = 1
-    if code and processes.is_started():
+    if code and is_started():
         # At once: the others are ended when this one is gone, and what they still share might hang on the way out.
         sys.stdout.flush()
         sys.stderr.flush()

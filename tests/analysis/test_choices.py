@@ -11,7 +11,7 @@ from hardviews.analysis.choices import _effects, chances, chosen, colours, iou_p
 from hardviews.analysis.figure import Line, merged, number
 from hardviews.analysis.run import Run
 from hardviews.analysis.statistics import of_pairs, quantities
-from hardviews.analysis.telemetry import Telemetry
+from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import ViewPlan
 from tests.analysis.test_statistics import synthetic
 from tests.selection.brute_force import every_combination, plan_of

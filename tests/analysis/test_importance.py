@@ -8,8 +8,8 @@ import torch
 
 from hardviews.analysis.importance import importance, table
 from hardviews.analysis.statistics import of_pairs
-from hardviews.analysis.telemetry import Telemetry
 from hardviews.errors import InputError
+from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import ViewPlan
 from tests.analysis.test_statistics import synthetic
 from tests.selection.brute_force import plan_of

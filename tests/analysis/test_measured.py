@@ -4,22 +4,22 @@ import csv
 from pathlib import Path
 
 from hardviews.analysis import measured
-from hardviews.analysis.measured import images_in_words, left_out
+from hardviews.analysis.measured import describe_images, left_out
 from hardviews.analysis.run import read
 
 SIZES = {"knn_k": 1, "knn_train_images": 1, "knn_test_images": 1}
 
 
 def test_one_image_is_singular() -> None:
-    assert images_in_words(SIZES, "val") == "1 test image (val), kNN by the 1 nearest of 1 training image"
-    assert images_in_words(SIZES | {"knn_test_images_of": 9}, "val").startswith("1 of 9 test images (val)")
+    assert describe_images(SIZES, "val") == "1 test image (val), kNN by the 1 nearest of 1 training image"
+    assert describe_images(SIZES | {"knn_test_images_of": 9}, "val").startswith("1 of 9 test images (val)")
 
 
 def test_images_that_could_not_be_read_are_counted_beside_those_that_were() -> None:
     assert left_out() == left_out(test=0, training=0) == ""
     both = {"knn_train_images_unreadable": 1, "knn_test_images_unreadable": 2}
     said = "2 test images and 1 training image could not be read and were left out"
-    assert images_in_words(SIZES | both, "val").endswith(f"; {said}")
+    assert describe_images(SIZES | both, "val").endswith(f"; {said}")
     result = {"data": "set", "test_data": "val", "test_images": 50_000, "test_unreadable": 1}
     said = "1 test image could not be read and was left out"
     assert measured.test_set(result, "knn_top1") == f"val (50,000 images; {said})"

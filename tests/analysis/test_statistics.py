@@ -9,8 +9,8 @@ import torch
 from torchvision.ops import box_iou
 
 from hardviews.analysis.statistics import by_epoch, by_image, is_lowest_iou, of_pairs, quantities
-from hardviews.analysis.telemetry import Telemetry
 from hardviews.selection.search import target_combinations
+from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import Slot, ViewPlan
 from tests.selection.brute_force import every_combination, plan_of
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hardviews.commands.embed import EmbedOptions
-from hardviews.commands.evaluate import EvaluateOptions
-from hardviews.commands.export import ExportOptions
 from hardviews.commands.parsing import descriptions
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.embedding import EmbedOptions
+from hardviews.options.evaluation import EvaluateOptions
+from hardviews.options.export import ExportOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def test_nothing_is_the_demonstration() -> None:
@@ -49,9 +49,9 @@ def test_every_spelling() -> None:
 
 
 def test_a_method_of_ones_own_may_inherit_its_constructor() -> None:
-    options, _ = parse(["--data", "shapes", "--method", "tests.commands.spoilt.Spoilt", "--method.dim", "8"])
+    options, _ = parse(["--data", "shapes", "--method", "tests.runs.spoilt.Spoilt", "--method.dim", "8"])
     assert options.method == {
-        "name": "tests.commands.spoilt.Spoilt", "dim": 8, "predictor_dim": 512, "projector_layers": 3
+        "name": "tests.runs.spoilt.Spoilt", "dim": 8, "predictor_dim": 512, "projector_layers": 3
     }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_another_method_drops_the_recipes_arguments() -> None:
 
 def test_options_of_a_run_come_back_from_its_file(tmp_path: Path) -> None:
     options, _ = parse(["--recipe", "simclr_cifar10", "--views", "6", "--mean", ".5,.5,.5"])
-    from hardviews.training.run_folder import plain
+    from hardviews.training.output.run_folder import plain
 
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(plain(dataclasses.asdict(options))))

@@ -13,9 +13,9 @@ from hardviews.evaluation.features import Preprocessing
 from hardviews.networks.backbones import create_backbone, patch_size
 from hardviews.selection.policies import named
 from hardviews.selection.scoring import Scoring
+from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Report, Step
-from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.images import ImageBatch
 from tests.device.fake_cuda import CUDA, Fabric, FakeCuda, onto_cuda
 
@@ -59,11 +59,11 @@ def create_step(
     """A run's step, of a method that is moved to the fake device."""
     usual = method.training_defaults
     method = onto_cuda(method)
-    groups = parameter_groups(method, usual.weight_decay, usual.decay_1d, method.constant_rate)
+    groups = parameter_groups(method, usual.weight_decay, usual.decay_bias_and_norm, method.constant_rate)
     step = Step(
         Fabric(precision), method, create_optimizer(optimizer or usual.optimizer, groups, usual.momentum),  # type: ignore[arg-type]
         Rates(0.1, 0.0, 100, 10, 0.04, usual.weight_decay_end), named(policy), 0, steps=100, steps_per_epoch=NUMBER,
-        clip=usual.clip, clip_by=usual.clip_by, parts=parts, scoring=scoring or Scoring(), **options,
+        clip=usual.clip, clip_mode=usual.clip_mode, parts=parts, scoring=scoring or Scoring(), **options,
     )  # fmt: skip
     step.watch._cuda = False
     return step
@@ -80,8 +80,8 @@ def take(step: Step, mode: FakeCuda, images: ImageBatch | None = None, number: i
     return report
 
 
-def telemetry(folder: Path, plan: Any) -> Telemetry:
-    return Telemetry(folder, plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
+def telemetry(folder: Path, plan: Any) -> Recorder:
+    return Recorder(folder, plan, Followed(8, 4, 2, 0, "hardest", 1, NUMBER))
 
 
 def bench(name: str = "resnet10t", data: str = "shapes:24") -> Bench:

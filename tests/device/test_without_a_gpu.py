@@ -15,7 +15,6 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 import hardviews.views.render as rendering
 from hardviews import methods
-from hardviews.commands.subjects import Subject, preprocessing
 from hardviews.data.decode import UNBOUNDED
 from hardviews.data.held import held
 from hardviews.data.semantic import open_segmented
@@ -25,6 +24,7 @@ from hardviews.evaluation.detector import detector
 from hardviews.evaluation.features import Preprocessing, extract
 from hardviews.evaluation.protocols import finetune, segmentation
 from hardviews.evaluation.pyramid import Pyramid
+from hardviews.models.load import LoadedModel, preprocessing
 from hardviews.networks.backbones import build_backbone
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
@@ -183,7 +183,7 @@ def test_an_image_size_of_ones_own_is_tried_where_the_backbone_is() -> None:
     ready = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
     with pretending() as mode, mode:
         options: Any = SimpleNamespace(image_size=48, mean=None, std=None, crop=None)
-        assert preprocessing(Subject("RUN", built, ready), options).image_size == 48
+        assert preprocessing(LoadedModel("RUN", built, ready), options).image_size == 48
 
 
 def test_images_held_on_the_device_are_gathered_there() -> None:

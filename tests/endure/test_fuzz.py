@@ -17,8 +17,8 @@ from PIL import Image
 from hardviews.commands.pretrain import parse
 from hardviews.data.decode import Bounds, UnreadableImage, decode
 from hardviews.errors import InputError, RunError
-from hardviews.training import checkpoint
-from hardviews.training.run_folder import RunFolder
+from hardviews.training.output import checkpoint
+from hardviews.training.output.run_folder import RunFolder
 
 COUNT = 10_000 if os.environ.get("ENDURE") else 300
 

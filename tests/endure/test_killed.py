@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_pretrain import SIMSIAM, VIT, assert_equal, rows, state
+from tests.runs.test_pretrain import SIMSIAM, VIT, assert_equal, rows, state
 
 KILLS = 20 if os.environ.get("ENDURE") else 2
 COMMON = (

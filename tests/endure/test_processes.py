@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.slurm import installed
-from tests.commands.test_pretrain import VIT, rows, state
-from tests.commands.test_processes import EXACT, LIMIT, alive, assert_same_run, wait_for
+from tests.launch.slurm import installed
+from tests.launch.test_processes import EXACT, LIMIT, alive, assert_same_run, wait_for
+from tests.runs.test_pretrain import VIT, rows, state
 
 pytestmark = pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 

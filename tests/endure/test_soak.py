@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from tests.commands.test_pretrain import SIMSIAM, rows
+from tests.runs.test_pretrain import SIMSIAM, rows
 
 FULL = bool(os.environ.get("ENDURE"))
 IMAGES, BATCH = 128, 8

@@ -145,7 +145,7 @@ def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
     plain = PlainDINO(method, steps, per_epoch)
     for network in (method.backbone, method.teacher.backbone):  # float64, so that differences are not rounding
         network.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
-    groups = parameter_groups(method, 0.04, decay_1d=False)
+    groups = parameter_groups(method, 0.04, decay_bias_and_norm=False)
     step = Step(
         Fabric(accelerator="cpu", devices=1), method, create_optimizer("adamw", groups, 0.0),
         Rates(0.01, 1e-6, steps, 0, 0.04, 0.4), policies.named("hardest"), 3,

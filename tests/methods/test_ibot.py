@@ -89,7 +89,7 @@ def test_the_whole_of_training_steps_equals_a_plain_implementation() -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     step = Step(
         Fabric(accelerator="cpu", devices=1), method,
-        create_optimizer("adamw", parameter_groups(method, 0.04, decay_1d=False), 0.0),
+        create_optimizer("adamw", parameter_groups(method, 0.04, decay_bias_and_norm=False), 0.0),
         Rates(0.001, 0.0, steps, 0, 0.04, 0.4), policies.named("hardest"), 3, steps=steps, steps_per_epoch=1,
     )  # fmt: skip
 

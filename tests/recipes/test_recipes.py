@@ -9,8 +9,6 @@ import pytest
 from torch import nn
 
 from hardviews.cli import main
-from hardviews.commands.settling import settle
-from hardviews.commands.training_run import scoring_of
 from hardviews.data.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
@@ -20,6 +18,8 @@ from hardviews.methods.simsiam import SimSiam
 from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.selection.scoring import EXACT
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.step import scoring_of
 from hardviews.training.optimizers import create_rates
 from hardviews.views.plan import Slot
 
@@ -39,7 +39,7 @@ def one_each(slots: Iterable[Slot], write: Callable[[Slot], object]) -> str:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
     # shapes stands for the data, whose size at most depends on it
-    options, method = settle(recipes()[name](), Shapes(count=10))
+    options, method = resolve_defaults(recipes()[name](), Shapes(count=10))
     steps = IMAGES[name.rpartition("_")[2]] // options.images_per_step
     rates = create_rates(options, steps)
     warmup, last = round((options.warmup_epochs or 0) * steps), options.epochs * steps - 1
@@ -72,7 +72,7 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         del resolved["momentum"]
         resolved |= {
             "weight decay": f"{rates.decay_at(0):.4g} -> {rates.decay_at(last + 1):.4g}",
-            "clip": f"{options.clip} by {options.clip_by}",
+            "clip": f"{options.clip} by {options.clip_mode}",
             "teacher momentum": method.teacher_momentum,
             "drop path": options.backbone.keywords.get("drop_path_rate", 0.0),
         }

@@ -17,20 +17,21 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from hardviews.commands import monitoring
-from hardviews.commands.processes import part_ways
-from hardviews.commands.training_run import answer_within, create_evaluated
 from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
 from hardviews.data.shapes import Shapes
 from hardviews.errors import InputError, PeerError
+from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.simsiam import SimSiam
-from hardviews.training import meeting
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.setup import monitoring
+from hardviews.setup.fabric import answer_within
+from hardviews.setup.monitoring import create_evaluated
+from hardviews.training.distributed import meeting
+from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.distributed.sharding import UnshardedCopy
 from hardviews.training.loop import Loop
-from hardviews.training.meeting import Meeting
 from hardviews.training.monitor import Monitor
-from hardviews.training.options import PretrainOptions
-from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import Whole
+from hardviews.training.output.run_folder import RunFolder
 from tests.methods.tiny import TinyBackbone
 from tests.training.distributed_steps import create_fabric
 
@@ -90,7 +91,7 @@ def interrupted(
     of a network that is shared out."""
     evaluate = monitoring.create_evaluate(OPTIONS, source, TEST, SimSiam.default_plan(32), fabric)
     said: list[str] = []
-    evaluated = partial(Whole(copied).of, copied) if copied is not None else lambda _: network(fabric)
+    evaluated = partial(UnshardedCopy(copied).of, copied) if copied is not None else lambda _: network(fabric)
     monitor = Monitor(
         fabric, RunFolder(folder), evaluated, evaluate, str, said.append, every=1, epochs=1,
         steps_per_epoch=1,
@@ -160,7 +161,7 @@ def main(out: str) -> None:
     Path(f"{out}-{fabric.global_rank}.json").write_text(json.dumps(found))
     fabric.barrier()
     if fabric.world_size > 1:
-        part_ways()
+        destroy_process_group()
 
 
 if __name__ == "__main__":

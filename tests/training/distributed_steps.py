@@ -10,7 +10,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hardviews import methods
-from hardviews.commands.processes import part_ways, started
+from hardviews.launch.environment import started
+from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.base import Method
 from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
@@ -113,7 +114,7 @@ def main(out: str, *names: str) -> None:
     if fabric.is_global_zero:
         torch.save(found, Path(out))
     fabric.barrier()
-    part_ways()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hardviews.errors import InputError, RunError
-from hardviews.training import checkpoint
-from hardviews.training.checkpoint import Checkpoints
-from hardviews.training.saving import Saver
+from hardviews.training.output import checkpoint
+from hardviews.training.output.checkpoint import Checkpoints
+from hardviews.training.output.saving import Saver
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

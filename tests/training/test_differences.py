@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hardviews.training.differences import NAMED, differences, in_words
+from hardviews.training.output.differences import NAMED, differences, differences_text
 
 CONFIG: dict[str, Any] = {
     "data": "pictures",
@@ -13,7 +13,7 @@ CONFIG: dict[str, Any] = {
     "backbone": {"name": "resnet18", "stem": "auto", "keywords": {"channels": [8, 8], "act_layer": "relu"}},
     "image_size": 32,
     "mean": [0.1, 0.2, 0.3],
-    "decay_1d": True,
+    "decay_bias_and_norm": True,
     "clip": None,
     "workers": 2,
 }
@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     [
         ({"image_size": 64}, "--image-size is 32 there and 64 here"),
         ({"mean": [0.1, 0.2, 0.4]}, "--mean is 0.1,0.2,0.3 there and 0.1,0.2,0.4 here"),
-        ({"decay_1d": False}, "--decay-1d is true there and false here"),
+        ({"decay_bias_and_norm": False}, "--decay-bias-and-norm is true there and false here"),
         ({"clip": 3.0}, "--clip is not given there and 3.0 here"),
         (
             {"method": {"name": "simsiam", "dim": 16, "predictor_dim": 4}},
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     ],
 )
 def test_settings_are_named_as_they_are_typed(change: dict[str, Any], said: str) -> None:
-    assert in_words(differences(CONFIG, CONFIG | change, free={"workers"})) == said
+    assert differences_text(differences(CONFIG, CONFIG | change, free={"workers"})) == said
     halves = [(found.there, found.here) for found in differences(CONFIG, CONFIG | change)]
     assert all(there != here for there, here in halves)
 
@@ -56,11 +56,11 @@ def test_what_the_user_sets_comes_first_and_the_rest_is_counted() -> None:
     first = dict.fromkeys("data method lr a b c d e".split(), 0)  # noqa: SIM905
     found = differences(first, dict.fromkeys(first, 1))
     assert [one.option for one in found[:3]] == ["--data", "--method", "--lr"]
-    assert in_words(found).count("there") == NAMED
-    assert in_words(found).endswith("--b is 0 there and 1 here, and 3 more")
+    assert differences_text(found).count("there") == NAMED
+    assert differences_text(found).endswith("--b is 0 there and 1 here, and 3 more")
 
 
 def test_older_configurations_lack_what_is_new() -> None:
     older = {key: value for key, value in CONFIG.items() if key != "image_size"}
-    assert in_words(differences(older, CONFIG)) == "--image-size is not given there and 32 here"
+    assert differences_text(differences(older, CONFIG)) == "--image-size is not given there and 32 here"
     assert not differences({key: value for key, value in CONFIG.items() if key not in ("plan", "clip")}, CONFIG)

@@ -3,7 +3,7 @@
 import pytest
 
 from hardviews.training.diverging import HALVINGS, DivergenceWatch
-from hardviews.training.saving import DivergedError
+from hardviews.training.output.saving import DivergedError
 
 GOOD, BAD, OVERFLOW = {"skipped": 0.0}, {"skipped": 1.0}, {"skipped": 1.0, "overflowed": 1.0}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hardviews.training.logbook import Logbook
-from hardviews.training.run_folder import METRICS, RunFolder
+from hardviews.training.output.logbook import Logbook
+from hardviews.training.output.run_folder import METRICS, RunFolder
 
 
 def row(step: int) -> Mapping[str, float]:

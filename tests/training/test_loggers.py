@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hardviews.errors import InputError
-from hardviews.training.loggers import TensorBoard, WeightsAndBiases
+from hardviews.training.output.loggers import TensorBoard, WeightsAndBiases
 
 
 def test_tensorboard_holds_every_step_once_after_going_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hardviews.errors import InputError
-from hardviews.training.run_folder import RunFolder
+from hardviews.training.output.run_folder import RunFolder
 
 CONFIG = {"epochs": 3, "mean": (0.1, 0.2, 0.3), "backbone": {"name": "resnet18"}, "workers": 2}
 

@@ -35,12 +35,12 @@ def network() -> nn.Module:
 
 def test_groups_hold_every_trainable_parameter_once() -> None:
     module = network()
-    groups = parameter_groups(module, 0.1, decay_1d=False, constant_rate=("predictor",))
+    groups = parameter_groups(module, 0.1, decay_bias_and_norm=False, constant_rate=("predictor",))
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(p) for p in module.parameters() if p.requires_grad)
     by_kind = {(g["constant"], g["weight_decay"]): [p.ndim for p in g["params"]] for g in groups}
     assert by_kind == {(False, 0.1): [2], (False, 0.0): [1, 1], (True, 0.1): [2], (True, 0.0): [1]}
-    assert {g["weight_decay"] for g in parameter_groups(module, 0.1, decay_1d=True)} == {0.1}
+    assert {g["weight_decay"] for g in parameter_groups(module, 0.1, decay_bias_and_norm=True)} == {0.1}
 
 
 def test_rates_leave_constant_groups_at_their_peak() -> None:
@@ -52,13 +52,13 @@ def test_rates_leave_constant_groups_at_their_peak() -> None:
 
 def test_weight_decay_follows_its_cosine_in_decayed_groups_alone() -> None:
     module = network()
-    optimizer = create_optimizer("adamw", parameter_groups(module, 0.04, decay_1d=False), 0.0)
+    optimizer = create_optimizer("adamw", parameter_groups(module, 0.04, decay_bias_and_norm=False), 0.0)
     rates = Rates(1.0, 0.0, 100, 10, 0.04, 0.4)
     for step, decay in ((0, 0.04), (50, 0.22), (100, 0.4)):
         rates.set(optimizer, step)
         assert all(g["weight_decay"] == pytest.approx(decay) for g in optimizer.param_groups if g["decayed"])
         assert {g["weight_decay"] for g in optimizer.param_groups if not g["decayed"]} == {0.0}
-    constant = create_optimizer("adamw", parameter_groups(module, 0.04, decay_1d=False), 0.0)
+    constant = create_optimizer("adamw", parameter_groups(module, 0.04, decay_bias_and_norm=False), 0.0)
     Rates(1.0, 0.0, 100, 10, 0.04).set(constant, 50)
     assert {g["weight_decay"] for g in constant.param_groups if g["decayed"]} == {0.04}
 
@@ -66,7 +66,7 @@ def test_weight_decay_follows_its_cosine_in_decayed_groups_alone() -> None:
 def test_lars_leaves_undecayed_parameters_unadapted() -> None:
     weight, bias = nn.Parameter(torch.full((2, 2), 3.0)), nn.Parameter(torch.full((2,), 3.0))
     module = nn.ParameterDict({"weight": weight, "bias": bias})
-    optimizer = create_optimizer("lars", parameter_groups(module, 0.1, decay_1d=False), 0.9)
+    optimizer = create_optimizer("lars", parameter_groups(module, 0.1, decay_bias_and_norm=False), 0.9)
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     Rates(1.0, 0.0, 10, 0).set(optimizer, 0)
     weight.grad, bias.grad = torch.full((2, 2), 0.5), torch.full((2,), 0.5)

@@ -17,21 +17,22 @@ from torch import nn
 
 from hardviews.cli import main
 from hardviews.errors import InputError
-from hardviews.training import checkpoint
-from hardviews.training.meeting import Meeting
-from hardviews.training.parts import whole
-from hardviews.training.run_folder import RunFolder
-from hardviews.training.sharding import Whole, check_blocks
-from tests.commands.test_pretrain import assert_equal, rows
+from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.distributed.sharded_state import unsharded
+from hardviews.training.distributed.sharding import UnshardedCopy, check_blocks
+from hardviews.training.output import checkpoint
+from hardviews.training.output.run_folder import RunFolder
 from tests.methods.multi_crop import dino
+from tests.runs.test_pretrain import assert_equal, rows
 
 REPOSITORY = Path(__file__).parents[2]
 # Clipped, decayed on a schedule, of two parts each, with a step that is skipped.
 LINE = (
     "pretrain --method tests.training.spoilt.SpoiltDINO --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 "
     "--method.freeze_last_layer 0 --backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 "
-    "--backbone.num_heads 2 --backbone.depth 2 --image-size 32 --batch-size 16 --accumulate 2 --lr 0.01 --clip 0.3 "
-    "--data shapes:64 --epochs 2 --checkpoint-steps 3 --keep-epochs 1 --knn-epochs 2 --workers 0 --tensorboard false "
+    "--backbone.num_heads 2 --backbone.depth 2 --image-size 32 --batch-size 16 --grad-accumulation 2 --lr 0.01 "
+    "--clip 0.3 --data shapes:64 --epochs 2 --checkpoint-steps 3 --keep-epochs 1 --knn-epochs 2 --workers 0 "
+    "--tensorboard false "
     "--telemetry 0 --accelerator cpu --precision 32-true"
 )
 
@@ -61,9 +62,9 @@ def fsdp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(run: Path, name: str = "last.pt") -> dict[str, Any]:
     """A checkpoint, its parts put together."""
     found = checkpoint.load(run / "checkpoints" / name)
-    found["method"] = {key: whole(value) for key, value in found["method"].items()}
+    found["method"] = {key: unsharded(value) for key, value in found["method"].items()}
     found["optimizer"] = {
-        name: {key: whole(value) for key, value in kept.items()} for name, kept in found["optimizer"].items()
+        name: {key: unsharded(value) for key, value in kept.items()} for name, kept in found["optimizer"].items()
     }
     return {key: value for key, value in found.items() if key != "parts"}
 
@@ -157,7 +158,7 @@ class Shifted(nn.Linear):
 
 def test_a_whole_copy_has_the_weights_of_now_and_takes_no_memory_before() -> None:
     network = Shifted()
-    whole_copies = Whole(network)
+    whole_copies = UnshardedCopy(network)
     assert all(parameter.is_meta for parameter in whole_copies._empty.parameters())
     with torch.no_grad():
         network.weight.add_(1)

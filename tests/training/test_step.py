@@ -15,9 +15,9 @@ from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
+from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.optimizers import Rates, clip, create_optimizer, parameter_groups
 from hardviews.training.step import Step
-from hardviews.training.telemetry import Followed, Telemetry
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -105,19 +105,19 @@ def test_parts_and_chunks_keep_centres_teachers_and_masks(name: str) -> None:
 
 def test_clipping_by_parameter_and_by_all() -> None:
     """The first step of plain SGD from rest moves a parameter by rate times its clipped gradient."""
-    for clip_by in ("parameter", "all"):
+    for clip_mode in ("parameter", "all"):
         before = simsiam(bn=False).state_dict()
         method = simsiam(bn=False)
         groups = parameter_groups(method, 0.0, True, method.constant_rate)
         step = Step(
             Fabric(accelerator="cpu", devices=1), method, create_optimizer("sgd", groups, 0.0), Rates(1.0, 0.0, 1, 0),
-            policies.named("hardest"), 3, steps=1, clip=1e-3, clip_by=clip_by,
+            policies.named("hardest"), 3, steps=1, clip=1e-3, clip_mode=clip_mode,
         )  # fmt: skip
         step.watch.start()
         step(images(0), 0)
         moved = [(value - before[name]).norm() for name, value in method.state_dict().items()]
         assert max(moved) <= 1e-3 + 1e-6
-        if clip_by == "all":
+        if clip_mode == "all":
             assert torch.stack(moved).norm() == pytest.approx(1e-3, rel=1e-3)
         else:
             assert sum(norm > 0.99e-3 for norm in moved) > 1
@@ -182,7 +182,7 @@ def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring, tmp_path
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     optimizer = create_optimizer("adamw", parameter_groups(method, 1e-4, True, method.constant_rate), 0.9, fused=True)
     count = 8 * STEPS  # every image is followed, and has its picture kept
-    telemetry = Telemetry(tmp_path, method.plan, Followed(count, count, count, 0, "hardest", scoring.every, STEPS))
+    telemetry = Recorder(tmp_path, method.plan, Followed(count, count, count, 0, "hardest", scoring.every, STEPS))
     step = Step(
         fabric, method, optimizer, Rates(1e-4, 0.0, STEPS, 0), policies.named("hardest"), 3, steps=STEPS,
         scoring=scoring, clip=1.0, parts=2, observe=telemetry.note,

@@ -12,7 +12,7 @@ from hardviews.analysis.drawing import bars, histogram, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number, signed
 from hardviews.analysis.run import Run
 from hardviews.analysis.statistics import by_epoch, of_pairs, of_views, quantities
-from hardviews.analysis.telemetry import Array, Telemetry
+from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.plan import ViewPlan
 
 MOST_EPOCHS = 24  # of a long run, so many are looked at: the first, the last, and others evenly between

@@ -1,4 +1,4 @@
-"""Key figures, facts and results of runs, as tables whose numbers can be read back."""
+"""Key figures, properties and results of runs, as tables whose numbers can be read back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hardviews.analysis.measured import SIZES, test_set
 from hardviews.analysis.run import Run, measured_on
 from hardviews.wording import several
 
-# Settings found by a protocol and facts of a measurement, which are no results.
+# Settings found by a protocol and properties of a measurement, which are no results.
 NO_RESULTS = ("_rate", "_c", "_images")
 FACTS = {
     "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "train_unreadable",
@@ -104,7 +104,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
+def properties(run: Run) -> list[tuple[str, str]]:
     """What was run, on what, how long: (title, text)."""
     config = run.config
     backbone = config.get("backbone") or {}
@@ -121,11 +121,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Method", config["method"].get("name")),
         ("Backbone", backbone.get("name") if isinstance(backbone, dict) else backbone),
         ("Data", config.get("data")),
-        ("Pictures", pictures_in_words(images, followed)),
+        ("Pictures", describe_pictures(images, followed)),
         ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
-        ("Views", views_in_words(run)),
+        ("Views", describe_views(run)),
         ("Policy", config.get("policy")),
-        ("Scored", scored_in_words(config) if was_scored(run) else None),
+        ("Scored", describe_scored(config) if was_scored(run) else None),
         ("Epochs", f"{done} ({several(run.steps, 'step')} of {pictures})"),
         ("State", state),
         ("Time in steps", duration(run.seconds) if run.seconds else None),
@@ -139,14 +139,14 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return [(title, str(text)) for title, text in rows if text not in (None, "")]
 
 
-def facts_of_all(runs: Sequence[Run]) -> list[list[str]]:
-    """A row of every fact of any run: its title, and the text of every run."""
-    found = [dict(facts(run)) for run in runs]
+def properties_of_all(runs: Sequence[Run]) -> list[list[str]]:
+    """A row of every property of any run: its title, and the text of every run."""
+    found = [dict(properties(run)) for run in runs]
     titles = list(dict.fromkeys(title for one in found for title in one))
     return [[title, *(one.get(title, "–") for one in found)] for title in titles]
 
 
-def views_in_words(run: Run) -> str | None:
+def describe_views(run: Run) -> str | None:
     """How many are drawn and kept: ``2+2+8 drawn, 1+1+4 kept``."""
     views = run.config.get("views")
     if run.slots:
@@ -156,7 +156,7 @@ def views_in_words(run: Run) -> str | None:
     return f"{'+'.join(map(str, listed))} drawn" if listed else None
 
 
-def pictures_in_words(images: int | None, followed: int) -> str | None:
+def describe_pictures(images: int | None, followed: int) -> str | None:
     """How many there are, and how many telemetry followed."""
     if images is None:
         return None
@@ -173,7 +173,7 @@ def was_scored(run: Run) -> bool:
     return noted or bool(np.isfinite(run.mean("cost_mean")))
 
 
-def scored_in_words(config: dict[str, Any]) -> str | None:
+def describe_scored(config: dict[str, Any]) -> str | None:
     """How candidates are scored: ``at full size``, ``at 50% of the size, by teacher, at one step of 2``."""
     resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
@@ -225,10 +225,10 @@ def _row(name: str, values: dict[int, float], count: int) -> Row:
         if place and value is not None and base is not None:
             change = f"{100 * (value - base):+.1f} points" if part else f"{value - base:+.3g}"
         cells.append(Value(number(np.nan if value is None else value, part), value, change.replace("-", "−")))
-    return Row(in_words(name), cells)
+    return Row(label_of(name), cells)
 
 
-def in_words(name: str) -> str:
+def label_of(name: str) -> str:
     """``knn_top1_k200`` is ``kNN, top 1, k 200``."""
     words = {"knn": "kNN", "top1": "top 1", "map": "mAP", "nmi": "NMI", "ari": "ARI", "miou": "mean IoU", "ap": "AP"}
     parts = [words.get(part, part) for part in name.split("_")]

@@ -7,7 +7,7 @@ import numpy as np
 from hardviews.analysis.drawing import bars, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number
 from hardviews.analysis.run import PARTS, Run, mean, measured_on
-from hardviews.analysis.telemetry import Array
+from hardviews.telemetry.reading import Array
 
 POINTS = 60  # of a curve of steps: means of stretches
 MOST_SAID = 6  # of more runs, captions leave the numbers to tables

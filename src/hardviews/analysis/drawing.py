@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hardviews.analysis.figure import MARKERS, RUNS, Bars, Figure, Key, Line, Table, merged, number
-from hardviews.analysis.telemetry import Array
+from hardviews.analysis.figure import MARKERS, RUNS, Bars, Figure, FigureTable, Key, Line, merged, number
+from hardviews.telemetry.reading import Array
 
 SIZE = (380, 228)  # of a plot, in CSS pixels where the page has room
 LETTER = 6.6  # as wide as a letter of a plot is taken to be, a little more than it is in most fonts
@@ -149,7 +149,7 @@ def bars(
         svg = _svg(canvas, name, title, caption)
     keys = [Key(group.label, f"run-{group.run % RUNS}", marker="■") for group in groups] if len(groups) > 1 else []
     rows = [[label, *(group.written[row] for group in groups)] for row, label in enumerate(labels)]
-    return Figure(name, title, caption, svg, keys, Table([head, *(group.label for group in groups)], rows))
+    return Figure(name, title, caption, svg, keys, FigureTable([head, *(group.label for group in groups)], rows))
 
 
 def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]:
@@ -192,14 +192,14 @@ def _unit(axes: Axes, unit: str) -> None:
     axes.set_title(unit, loc="left", fontsize=11.5, color=COLOURS["muted"], pad=7)
 
 
-def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -> Table | None:
+def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -> FigureTable | None:
     """A row for every x of any line."""
     every = np.unique(np.concatenate([line.x for line in drawn])) if drawn else np.zeros(0)
     if not 0 < len(every) <= most:
         return None
     columns = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in drawn]
     rows = [[f"{x:.4g}", *(number(column.get(x, np.nan), percent) for column in columns)] for x in every.tolist()]
-    return Table([x_label, *(line.label for line in drawn)], rows)
+    return FigureTable([x_label, *(line.label for line in drawn)], rows)
 
 
 def _svg(canvas: Canvas, name: str, title: str, caption: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hardviews.analysis.telemetry import Array
+from hardviews.telemetry.reading import Array
 
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
 RUNS = len(MARKERS)  # colours there are
@@ -29,7 +29,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """Numbers behind a plot: a head, and rows whose first cell heads them."""
 
     head: list[str]
@@ -54,7 +54,7 @@ class Figure:
     caption: str
     svg: str
     legend: list[Key] = field(default_factory=list)
-    table: Table | None = None
+    table: FigureTable | None = None
 
 
 @dataclass(frozen=True, eq=False)

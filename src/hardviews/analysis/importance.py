@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hardviews.analysis.statistics import of_pairs, of_views
-from hardviews.analysis.telemetry import Array, Telemetry
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
+from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.draw import Views
 
 # What is permuted together, since it is of one drawn parameter: (name, quantities of two views, of single views).

@@ -53,7 +53,7 @@ def left_out(images: int = 0, *, test: int = 0, training: int = 0) -> str:
     return f"{' and '.join(parts)} could not be read and {were} left out" if parts else ""
 
 
-def images_in_words(values: Mapping[str, float], test: str, asked: int | None = None) -> str:
+def describe_images(values: Mapping[str, float], test: str, asked: int | None = None) -> str:
     """``60 test images (a held-out tenth of photos), kNN by the 20 nearest of 540 training images``.
 
     Args:
@@ -76,7 +76,7 @@ def images_in_words(values: Mapping[str, float], test: str, asked: int | None = 
     return f"{tested} ({test}), kNN by {voted}{drawn}{'; ' if without else ''}{without}"
 
 
-def figures_in_words(values: Mapping[str, float]) -> str:
+def describe_figures(values: Mapping[str, float]) -> str:
     """``knn_top1 31.7%, embedding_rank 9.2``, without the numbers of images."""
     return ", ".join(
         f"{name} {value:.1%}" if name.startswith("knn") else f"{name} {value:.1f}"

@@ -57,7 +57,7 @@ class Album:
     """Pictures of a run: the gallery, the hardest and the easiest, and what is to be said of them."""
 
     run: Run
-    gallery: list[pictures.Shown]
+    gallery: list[pictures.GalleryImage]
     hardest: list[pictures.Extreme]
     easiest: list[pictures.Extreme]
     notes: list[str]
@@ -83,7 +83,7 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
         title=" and ".join(run.name for run in runs) if len(runs) < 3 else f"{runs[0].name} and {len(runs) - 1} more",
         runs=runs,
         key_figures=figures,
-        facts=comparison.facts_of_all(runs),
+        properties=comparison.properties_of_all(runs),
         settings=[comparison.settings(run.config) for run in runs],
         differences=[[name, *values] for name, values in comparison.differences(runs)],
         results=results,

@@ -11,8 +11,8 @@ from PIL import Image
 
 from hardviews.analysis.figure import number
 from hardviews.analysis.statistics import by_image
-from hardviews.analysis.telemetry import Telemetry
 from hardviews.selection.search import combinations_of
+from hardviews.telemetry.reading import Telemetry
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -66,7 +66,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryImage:
     """One picture of the gallery through training; ``width`` and ``height`` in pixels, ``data`` its address."""
 
     index: int
@@ -87,7 +87,7 @@ class Extreme:
     data: str | None
 
 
-def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[Shown]:
+def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
     """Followed pictures with their candidates, rendered from the small pictures that the run kept.
 
     Args:
@@ -95,7 +95,7 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[Shown]:
         most: candidates in all; fewer pictures are shown where each has many.
     """
     count = min(max(most // (telemetry.plan.draw * MOMENTS), 2), PICTURES)
-    shown: list[Shown] = []
+    shown: list[GalleryImage] = []
     for index, file in telemetry.gallery.items():
         rows = np.flatnonzero(telemetry["image"] == index)
         if len(shown) < count and len(rows):
@@ -106,7 +106,7 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[Shown]:
             except Exception:  # a damaged file, of which Pillow raises anything, is a picture less
                 continue
             moments = _moments(telemetry.where(some), picture)
-            shown.append(Shown(index, picture.width, picture.height, address(picture), moments))
+            shown.append(GalleryImage(index, picture.width, picture.height, address(picture), moments))
     return shown
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hardviews.analysis.measured import SIZES, images_in_words
-from hardviews.analysis.telemetry import Array, Telemetry, load
+from hardviews.analysis.measured import SIZES, describe_images
 from hardviews.errors import InputError
+from hardviews.options.old_names import with_new_names
+from hardviews.telemetry.reading import Array, Telemetry, load
 
 PARTS = ("data", "render", "score", "train")  # of a step, in the order they are done
 
@@ -109,7 +110,7 @@ class Run:
         # Not every measurement has all of them: later ones may be of other images.
         of = {name: dict(self.evaluations.get(name, [])) for name in SIZES}
         sizes = {name: values[wanted] for name, values in of.items() if wanted in values}
-        return "" if wanted is None else images_in_words(sizes, self.tested_on)
+        return "" if wanted is None else describe_images(sizes, self.tested_on)
 
     def last(self, name: str) -> float | None:
         """What was measured last on the way; a method's only measurement before the first step does not count."""
@@ -193,7 +194,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())[:160]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("method"), dict):
         raise InputError(f"{file} is damaged: it holds no settings of a run")
-    return config
+    return with_new_names(config)
 
 
 def _rows(file: Path) -> tuple[list[str], list[list[str]]]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.telemetry import Array, Telemetry
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.selection.search import hardest_ids, mean_total
+from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.boxes import iou, overlap, relative_distance
 from hardviews.views.draw import Views
 

@@ -1,91 +1,77 @@
 """``hardviews compare``: whether hard views pay, on the user's own data."""
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from hardviews.commands import pretrain
-from hardviews.commands.evaluate import listed
+from hardviews.commands import evaluate, pretrain
 from hardviews.commands.parsing import Parser, descriptions, summary
-from hardviews.errors import InputError, unknown
+from hardviews.comparison.request import Arm, Request, evaluation_argv
+from hardviews.console import printer, say
+from hardviews.errors import InputError, RunError, unknown
 from hardviews.evaluation import protocols
-from hardviews.training.options import PretrainOptions
+from hardviews.options.comparison import CompareOptions
+from hardviews.options.evaluation import split_names
+from hardviews.options.old_names import rename_options
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.wording import several
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hardviews.comparison.compare import Comparison
 
 # What all arms have in common, so that they can be compared.
 SHARED = ("data", "test_data", "epochs", "batch_size", "seed", "out")
 OWN = {"--seed": "--seeds", "--policy": "--policies"}
 
 
-@dataclass
-class CompareOptions:
-    """Trains with several policies on the same images in the same order, measures all alike, and says whether they
-    differ by more than noise.
-
-    Args:
-        out: the folder of the comparison; one that is there goes on where it stopped, and more seeds or arms may be
-            asked for. By default runs/compare-METHOD-DATA.
-        policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64).
-        arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
-            may be given again.
-        baseline: the arm that the others are compared with; by default random where that is an arm, else the first.
-        seeds: how many (5 is 0 to 4), or which (0,1,7).
-        protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
-        labelled: data the runs are measured on, by default --data; for unlabelled --data.
-        labelled_test: its test data, by default --test-data where --labelled is not given.
-        equal_time: besides, train arms that are slower or faster than the baseline for as many epochs as take its time.
-        timed_steps: steps of every arm that are timed, side by side, to plan with.
-    """
-
-    out: str | None = None
-    policies: str = "random,hardest"
-    arm: list[str] = field(default_factory=list)
-    baseline: str | None = None
-    seeds: int | list[int] = 3
-    protocol: str = "knn,linear"
-    labelled: str | None = None
-    labelled_test: str | None = None
-    equal_time: bool = True
-    timed_steps: int = 8
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A name, the options of pretrain as given for it, and what they come to."""
-
-    name: str
-    argv: tuple[str, ...]
-    options: PretrainOptions
-
-
-@dataclass(frozen=True)
-class Request:
-    """A command line, understood.
-
-    Args:
-        options: of the comparison.
-        common: the options of pretrain that all arms have, as given.
-        arms: each once.
-        baseline: an arm's name.
-        seeds: ascending.
-        settings: options of protocols, as given.
-    """
-
-    options: CompareOptions
-    common: tuple[str, ...]
-    arms: tuple[Arm, ...]
-    baseline: str
-    seeds: tuple[int, ...]
-    settings: tuple[str, ...]
-
-
 def run(argv: list[str]) -> None:
     """Parses a command line and compares."""
     request, dry, as_json = parse(argv)
     # Only here, so that help and wrong options need not wait.
-    from hardviews.commands.comparing import compare
+    from rich.console import Console
 
-    compare(request, dry, as_json)
+    from hardviews.comparison.compare import compare, dry_run
+
+    console = Console(stderr=as_json)
+    if dry:
+        plan = dry_run(request, printer(console))
+        if as_json:
+            print(json.dumps(plan, indent=2))
+        return
+    made = compare(request, printer(console))
+    if as_json:
+        print(json.dumps(made.as_dict(), indent=2))
+    else:
+        show(made, console)
+    failed = made.failed
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {several(made.jobs, 'run')} failed, the same command tries them again; {failed[0]}"
+        )
+
+
+def show(made: "Comparison", console: "Console") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hardviews.comparison.compare import FIGURES, TEXT
+
+    show_line = printer(console)
+    head, cells = made.cells()
+    table = Table(*head)
+    for line in cells:
+        table.add_row(*line)
+    # A pipe has no width that the table would have to be squeezed into.
+    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    for sentence in made.sentences:
+        show_line(sentence)
+    folder = made.folder
+    show_line(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
 
 
 def parse(argv: list[str]) -> tuple[Request, bool, bool]:
@@ -104,11 +90,14 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     parser.add_options(CompareOptions, skip={"arm"})
     # Taken out of the command line before it comes here, since it may be given again.
     parser.add_argument("--arm", type=str, metavar="'NAME: OPTIONS'", help=descriptions(CompareOptions)["arm"])
+    argv, renamed = rename_options(argv)  # once, not for every arm
+    for line in renamed:
+        say(line)
     own, extra_arms, settings, common = _split(argv)
     given = parser.parse(own).as_dict()
     dry, as_json = given.pop("dry_run"), given.pop("json")
     options = CompareOptions(**given | {"arm": extra_arms})
-    for name in listed(options.protocol):
+    for name in split_names(options.protocol):
         protocols.find(name)
     written = _written(options)
     arms = tuple(Arm(name, argv, _options(name, common, argv)) for name, argv in written.items())
@@ -122,7 +111,11 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     for name, least in (("seeds", len(seeds)), ("timed-steps", options.timed_steps)):
         if least < 1:
             raise InputError(f"{name}: must be at least 1")
-    request = Request(options, tuple(common), arms, baseline, tuple(sorted(set(seeds))), tuple(settings))
+    measuring = evaluation_argv(options, arms[0].options, settings)
+    _, evaluation, given_settings, _ = evaluate.parse(["RUN", *measuring])
+    request = Request(
+        options, tuple(common), arms, baseline, tuple(sorted(set(seeds))), tuple(measuring), evaluation, given_settings
+    )
     return request, dry, as_json
 
 
@@ -152,7 +145,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str], list[str], list[str]]
 def _written(options: CompareOptions) -> dict[str, tuple[str, ...]]:
     """The arms as given: name to options of pretrain."""
     written: dict[str, tuple[str, ...]] = {}
-    policies = [(name, f"--policy {name}") for name in listed(options.policies)]
+    policies = [(name, f"--policy {name}") for name in split_names(options.policies)]
     for name, given in policies + [(arm.partition(":")[0].strip(), arm.partition(":")[2]) for arm in options.arm]:
         if not re.fullmatch(r"[\w.()+-]+", name) or not given.strip():
             raise InputError(f"arm: {name or '(none)'}: give NAME: OPTIONS, such as 'cheap: --score-resolution 0.75'")

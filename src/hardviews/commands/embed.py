@@ -1,56 +1,15 @@
 """``hardviews embed``: the features of every image, in a Parquet file."""
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping
+from typing import Any
 
+from hardviews.analysis.measured import left_out
 from hardviews.commands.parsing import Parser, summary
+from hardviews.console import Say, printer
 from hardviews.errors import InputError
-
-
-@dataclass
-class EmbedOptions:
-    """Writes the features of every image of a data set to a Parquet file with columns path, label and embedding.
-
-    Args:
-        data: a folder of images, a Parquet table, WebDataset shards, hf:NAME, a torchvision data set's name, or shapes;
-            its labels, where it has any, go into the file.
-        out: the Parquet file; one that is there is replaced once the new one is whole.
-        split: train or test, of a named set or of a folder with train-*.parquet and test-*.parquet.
-        data_root: where torchvision's data sets lie.
-        download: let torchvision fetch a data set that is not there.
-        image_column: the table's column of encoded images.
-        label_column: the table's column of labels.
-        checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
-        pretrained: for a timm model: false takes random weights.
-        image_size: in pixels; by default the run's, or the size the timm model was trained for.
-        mean: per channel, of pixels in 0..1; by default the run's or the timm model's.
-        std: per channel, as mean.
-        crop: side of the central crop as a part of the shorter side; by default 1 for small images, else the model's or
-            0.875.
-        batch_size: images encoded at once, by each process.
-        workers: processes that decode images, per process that encodes.
-        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
-        precision: 32-true, the default, gives the very features that an exported model gives; auto is bf16 where the
-            device is fast at it, and good to two or three digits.
-    """
-
-    data: str
-    out: str
-    split: Literal["train", "test"] = "train"
-    data_root: str = "data"
-    download: bool = False
-    image_column: str = "image"
-    label_column: str = "label"
-    checkpoint: str | None = None
-    pretrained: bool = True
-    image_size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    crop: float | None = None
-    batch_size: int = 256
-    workers: int = 2
-    accelerator: str = "auto"
-    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "32-true"
+from hardviews.options.embedding import EmbedOptions
+from hardviews.wording import several
 
 
 def run(argv: list[str]) -> None:
@@ -71,6 +30,22 @@ def run(argv: list[str]) -> None:
     if given["out"] is None:
         raise InputError("out: give --out, the Parquet file to write")
     # Only here, so that help and wrong options need not wait for torch.
-    from hardviews.commands.embedding import embed
+    from rich.console import Console
 
-    embed(target, EmbedOptions(**given), as_json)
+    from hardviews.models.embed import embed
+
+    written = embed(target, EmbedOptions(**given))
+    if written and as_json:
+        print(json.dumps(written, indent=2))
+    elif written:
+        show(written, printer(Console()))
+
+
+def show(written: Mapping[str, Any], say: Say) -> None:
+    features = several(written["dimension"], "feature")
+    lines = [f"{written['target']}: {several(written['rows'], 'image')} of {written['data']}, {features} each"]
+    if written["unreadable"]:
+        lines.append(f"  {left_out(written['unreadable'])}")
+    lines.append(f"  in {written['out']}")
+    for line in lines:
+        say(line)

@@ -1,84 +1,41 @@
 """``hardviews evaluate``: what a backbone is worth on labelled data."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from hardviews.analysis.measured import left_out_of
 from hardviews.commands.parsing import Parser, summary, value_before_parsing
+from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
+from hardviews.options.evaluation import EvaluateOptions, split_names
+from hardviews.wording import several
 
-
-@dataclass
-class EvaluateOptions:
-    """Measures what a run's backbone, or any timm model's, is worth on labelled data.
-
-    Args:
-        protocol: what is measured, one or several (knn,linear). Options of a protocol, such as --linear.epochs, are
-            shown by hardviews evaluate --protocol linear --help.
-        data: what is trained on, or votes: a folder with class folders, a Parquet table, WebDataset shards, hf:NAME, a
-            torchvision data set's name, or shapes. Detection takes a folder laid out as COCO
-            (annotations/instances_train2017.json, train2017, and the same of val2017), segmentation one of
-            train/images, train/masks, val/images and val/masks.
-        test_data: what is classified; by default the test split of a named set, else a held-out tenth of --data (held
-            out from the measurement only). Detection and segmentation have theirs in --data.
-        on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); those that are
-            not under --data-root are named and left out.
-        data_root: where torchvision's data sets lie.
-        download: let torchvision fetch a data set that is not there.
-        image_column: the table's column of encoded images.
-        label_column: the table's column of labels.
-        checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
-        pretrained: for a timm model: false measures it with random weights.
-        image_size: in pixels; by default the run's, or the size the timm model was trained for.
-        mean: per channel, of pixels in 0..1; by default the run's or the timm model's.
-        std: per channel, as mean.
-        crop: side of the central crop as a part of the shorter side; by default 1 for small images, else the model's or
-            0.875.
-        batch_size: images encoded at once.
-        workers: processes that decode images.
-        blocks: of a ViT, the last blocks whose class tokens, with the mean of the patches, linear classifiers are
-            given; 0 gives them what the backbone yields.
-        cache: folder where features are kept for the next time, or off; by default that of a run, RUN/features, and
-            off for other models.
-        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
-        precision: auto is bf16 where the device is fast at it, else fp32.
-        seed: of the held-out tenth and all else that is random; by default the run's, else 0.
-    """
-
-    protocol: str = "knn"
-    data: str | None = None
-    test_data: str | None = None
-    on: str | None = None
-    data_root: str = "data"
-    download: bool = False
-    image_column: str = "image"
-    label_column: str = "label"
-    checkpoint: str | None = None
-    pretrained: bool = True
-    image_size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    crop: float | None = None
-    batch_size: int = 256
-    workers: int = 2
-    blocks: int = 4
-    cache: str | None = None
-    accelerator: str = "auto"
-    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "auto"
-    seed: int | None = None
-
-
-def listed(names: str) -> list[str]:
-    """Names between commas, each once."""
-    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run(argv: list[str]) -> None:
     """Parses a command line and measures."""
     target, options, settings, as_json = parse(argv)
-    from hardviews.commands.measuring import evaluate
+    # Only here, so that help and wrong options need not wait for torch.
+    from rich.console import Console
 
-    evaluate(target, options, settings, as_json)
+    from hardviews.models.evaluate import evaluate
+
+    console = Console(stderr=as_json)
+    say = printer(console)
+
+    def on_result(figures: Mapping[str, float], result: Mapping[str, Any]) -> None:
+        if not as_json and options.on is None:
+            show(figures, result, say)
+
+    results = evaluate(target, options, settings, say, on_result)
+    if as_json:
+        print(json.dumps(results[0] if options.on is None else results, indent=2))
+    elif options.on is not None:
+        show_table(results, console)
 
 
 def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, Any]], bool]:
@@ -97,7 +54,7 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
     parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     # Protocols import torch, which a general help need not wait for.
-    names = [] if helps and not wanted else listed(wanted or EvaluateOptions.protocol)
+    names = [] if helps and not wanted else split_names(wanted or EvaluateOptions.protocol)
     for name in names:
         parser.add_signature(protocols.find(name), name, skip={"bench"})
     parser.add_options(EvaluateOptions)
@@ -107,3 +64,46 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
     if (given["data"] is None) == (given["on"] is None):
         raise InputError("data: give --data, labelled images to measure on, or --on, names of torchvision's data sets")
     return target, EvaluateOptions(**given), settings, as_json
+
+
+def show(figures: Mapping[str, float], result: Mapping[str, Any], say: Say) -> None:
+    of = f"{result['target']} on {result['data']}"
+    if "test_images" in result:
+        of += f": {both_sizes(result['train_images'], result['test_images'])} ({result['test_data']})"
+    width = max(map(len, figures))
+    say(of)
+    for name in ("detection", "segmentation"):  # whose data has its own test split
+        if f"{name}_test_images" in result:
+            train, test, test_data = (result[f"{name}_{key}"] for key in ("train_images", "test_images", "test_data"))
+            say(f"  {name}: {both_sizes(train, test)} ({test_data})")
+    for name, value in figures.items():
+        say(f"  {name:{width}}  {protocols.as_text(name, value)}")
+    if without := left_out_of(result):
+        say(f"  {without}")
+
+
+def both_sizes(train: int, test: int) -> str:
+    """How many images there are to train on, and how many to test by."""
+    return f"{train:,} training and {several(test, 'test image')}"
+
+
+def show_table(results: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    """One row for every data set, one column for every figure but those that were chosen on the way."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [{key.replace(f"_{row['metric']}", ""): value for key, value in row.items()} for row in results]
+    figures = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float))
+    columns = [key for key in figures if not key.endswith(protocols.CHOSEN) and key != "crop"]
+    title = f"{results[0]['target']}, each measured on its test split"
+    table = Table("data", "train images", "test images", "metric", *columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(
+            row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}", row["metric"].replace("_", " "),
+            *(protocols.as_text(key, row[key]) if key in row else "" for key in columns),
+        )  # fmt: skip
+    # A pipe has no width that the table would have to be squeezed into.
+    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    for result in results:
+        if without := left_out_of(result):
+            printer(console)(f"  {result['data']}: {without}")

@@ -1,35 +1,14 @@
 """``hardviews export``: a backbone for those who have timm, torchvision or ONNX, and not this package."""
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from hardviews.commands.parsing import Parser, summary
+from hardviews.console import Say, printer
 from hardviews.errors import InputError
-
-
-@dataclass
-class ExportOptions:
-    """Writes a run's backbone (of a method with a teacher, the teacher's) to a folder that loads without hardviews.
-
-    Args:
-        out: the folder, new or empty. It gets the weights, config.json, and README.md, a model card that says how to
-            load them.
-        format: timm and safetensors take any timm backbone, timm in the layout of the Hugging Face Hub; torchvision
-            takes the ResNets and Vision Transformers that it has too; onnx needs the export extra. Each is loaded again
-            and its features are compared before the folder is there.
-        checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
-        pretrained: for a timm model: false takes random weights.
-        image_size: in pixels; by default the run's, or the size the timm model was trained for.
-        crop: side of the central crop as a part of the shorter side, for config.json; by default 1 for runs on images
-            of 96 pixels or less, else the model's or 0.875.
-    """
-
-    out: str
-    format: Literal["timm", "torchvision", "safetensors", "onnx"]
-    checkpoint: str | None = None
-    pretrained: bool = True
-    image_size: int | None = None
-    crop: float | None = None
+from hardviews.options.export import ExportOptions
+from hardviews.wording import several
 
 
 def run(argv: list[str]) -> None:
@@ -49,6 +28,24 @@ def run(argv: list[str]) -> None:
     if given["format"] is None:
         raise InputError("format: give --format timm, torchvision, safetensors or onnx")
     # Only here, so that help and wrong options need not wait for torch.
-    from hardviews.commands.exporting import export
+    from rich.console import Console
 
-    export(target, ExportOptions(**given), as_json)
+    from hardviews.models.export import export
+
+    written = export(target, ExportOptions(**given))
+    if as_json:
+        print(json.dumps(written, indent=2))
+    else:
+        show(written, printer(Console()))
+
+
+def show(written: Mapping[str, Any], say: Say) -> None:
+    files = f"{', '.join(written['files'])} ({sum(written['files'].values()) / 1e6:.1f} MB)"
+    lines = [
+        f"{written['target']}: {written['architecture']}, {several(written['dimension'], 'feature')}, as "
+        f"{written['format']} in {written['out']}: {files}",
+        f"  loaded again, its features differ by at most {written['difference']:.1g} of the largest",
+        *([f"  {written['note']}"] if written["note"] else []),
+    ]
+    for line in lines:
+        say(line)

@@ -48,7 +48,7 @@ class Parser(ArgumentParser):
     def _add(self, name: str, hint: Any, default: Any, help: str | None) -> None:
         keywords: dict[str, Any] = {} if default is None else {"default": default}
         self.add_argument(self.spelt(name), dest=name, type=hint, help=help or "", **keywords)
-        self._wanted[name] = _in_words(hint)
+        self._wanted[name] = _type_text(hint)
 
     def parse(self, argv: list[str], given: dict[str, Any] | None = None) -> Namespace:
         """Parses a command line on top of given settings.
@@ -110,7 +110,7 @@ def _normal(argument: str) -> str:
     return name + equals + value
 
 
-def _in_words(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     """A type as a user would say it: ``a whole number``, ``one of auto, on, off``."""
     simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if hint in simple:
@@ -122,7 +122,7 @@ def _in_words(hint: Any) -> str:
         return f"{len(arguments)} numbers such as 0.1,0.2,0.3" if origin is tuple else "numbers such as 2,2,16"
     if origin is dict:
         return "settings such as '{key: value}'"
-    return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None))
+    return " or ".join(_type_text(argument) for argument in arguments if argument is not type(None))
 
 
 def descriptions(documented: Any) -> dict[str, str]:

@@ -1,36 +1,106 @@
 """``hardviews pretrain``: from a command line to a run folder."""
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from hardviews import methods
-from hardviews.commands.parsing import Parser, read_yaml, summary, value_before_parsing
-from hardviews.commands.processes import check_shares, end_with_parent, is_started, number
-from hardviews.errors import InputError
+from hardviews.analysis.measured import SIZES, describe_images
+from hardviews.commands.parsing import Parser, read_yaml, value_before_parsing
+from hardviews.commands.parsing import summary as first_paragraph
+from hardviews.console import Say, printer, say
+from hardviews.errors import InputError, RunError
+from hardviews.launch.environment import is_started, rank
+from hardviews.launch.processes import end_with_parent
+from hardviews.options.old_names import RENAMED, rename_options, with_new_names
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import find, recipes
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.wording import several
+
+STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the doctor's verdicts
 
 
 def run(argv: list[str]) -> None:
-    """Parses a command line and trains, or looks whether that would go well."""
+    """Parses a command line and trains, or checks whether that would go well."""
     options, as_json = parse(argv)
+    # Only here, so that help and wrong options need not wait for torch.
     if "--doctor" in argv:
-        from hardviews.commands.doctor import diagnose
-
-        if number() == 0:  # of several that were started, one looks
+        if rank() == 0:  # of several that were started, one checks
             diagnose(options, as_json)
         return
     if options.devices * options.nodes > 1 and not is_started():
-        from hardviews.commands.launching import launch
+        from hardviews.launch.launcher import launch
+        from hardviews.setup.fabric import check_shares
 
         check_shares(options, options.devices, options.nodes)
-        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes, options.out))
+        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes, lambda: going_on(options.out)))
     end_with_parent()
-    # Only here, so that help and wrong options need not wait for torch.
-    from hardviews.commands.training_run import pretrain
+    from rich.console import Console
 
-    pretrain(options, as_json=as_json)
+    from hardviews.runs.pretrain import pretrain
+
+    console = Console(stderr=as_json)
+    summary = pretrain(options, console)
+    if summary and as_json:
+        print(json.dumps(summary, indent=2))
+    elif summary:
+        show(summary, printer(console))
+
+
+def going_on(out: str | None) -> str:
+    """How a run goes on that had no time to say so itself, which chose its folder if ``out`` is None."""
+    if out is None:
+        return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
+    # Only here: it takes seconds, and no run that goes well needs it.
+    from hardviews.training.output.run_folder import RunFolder
+
+    return RunFolder(Path(out)).checkpoints.going_on()
+
+
+def diagnose(options: PretrainOptions, as_json: bool) -> None:
+    """Prints every check as it is done; raises RunError if one failed."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from hardviews.doctor.examine import examine
+
+    console = Console(stderr=as_json)
+    found = []
+    for check in examine(options):
+        found.append(check)
+        line = Text.assemble(f"{check.name:10}", (f"{check.verdict:8}", STYLES[check.verdict]), check.says)
+        if check.remedy:
+            line.append(f"\n{'':18}try: {check.remedy}")
+        console.print(line, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps({"checks": [asdict(check) for check in found]}, indent=2))
+    failed = [check.name for check in found if check.verdict == "failed"]
+    if failed:
+        raise RunError(f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}")
+
+
+def show(summary: Mapping[str, Any], write: Say) -> None:
+    """What a run ends with in the terminal."""
+    if "knn_top1" in summary:
+        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
+        others = any(f"{name}_untrained" in summary for name in SIZES)
+        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
+        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        of = describe_images(summary, summary["knn_test_data"])
+        of += "; before training, other images were measured (evaluation.csv)" if others else ""
+        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
+    if summary["unreadable"]:
+        write(
+            f"{several(summary['unreadable'], 'image')} could not be read; {summary['run']}/unreadable*.csv lists them"
+        )
+    if summary["cut_short"]:
+        lacking = several(summary["cut_short"], "image lacks its end", "images lack their end")
+        write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")
+    minutes, seconds = divmod(round(summary["seconds"]), 60)
+    write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
 
 
 def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
@@ -39,7 +109,9 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     Raises:
         InputError: an option, or a setting of the file, is unknown or does not fit.
     """
-    argv = _expand(argv)
+    argv, renamed = rename_options(_expand(argv))
+    for line in renamed:
+        say(line)
     given = _given(argv)
     named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
@@ -59,7 +131,7 @@ def _parser(method: str | None) -> Parser:
     parser = Parser(
         prog="hardviews pretrain",
         usage="hardviews pretrain [--data DATA] [--method NAME] [--out RUN] [options]",
-        description=f"{summary(PretrainOptions)} Options of a method and its views, --method.X and --plan.X, "
+        description=f"{first_paragraph(PretrainOptions)} Options of a method and its views, --method.X and --plan.X, "
         "are shown by hardviews pretrain --method NAME --help.",
     )
     parser.add_argument("--config", type=str, help="a YAML file of these settings, such as a run's config.yaml")
@@ -101,6 +173,10 @@ def _given(argv: list[str]) -> dict[str, Any]:
     """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
     file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
+    old = [f"{name} is now {RENAMED[name]}" for name in settings if name in RENAMED]
+    if old:
+        say(f"config: {', '.join(old)}; the old names will go in the next version")
+    settings = with_new_names(settings)
     if settings.pop("allow_pipe", False):
         raise InputError("config: allow_pipe lets the data run a shell; give it on the command line")
     for group in ("method", "backbone", "plan"):

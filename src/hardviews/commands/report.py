@@ -1,20 +1,11 @@
 """``hardviews report``: what runs did, as one page."""
 
-from dataclasses import dataclass
+import json
 
 from hardviews.commands.parsing import Parser, summary
+from hardviews.options.report import ReportOptions
 
-
-@dataclass
-class ReportOptions:
-    """Writes one self-contained page of what one or several runs did: learning curves, time, and which views were kept.
-
-    Args:
-        out: the page, an HTML file; by default report.html in the first run's folder. A report that is there is
-            replaced, another file is not.
-    """
-
-    out: str | None = None
+SHOWN = ("knn_top1", "iou_kept", "seconds")  # figures printed with the page's path
 
 
 def run(argv: list[str]) -> None:
@@ -31,6 +22,14 @@ def run(argv: list[str]) -> None:
     given = parser.parse(argv).as_dict()
     runs, as_json = given.pop("runs"), given.pop("json")
     # Only here, so that help and wrong options need not wait for torch.
-    from hardviews.commands.reporting import report
+    from hardviews.data.decode import printable
+    from hardviews.runs.report import report
 
-    report(runs, ReportOptions(**given), as_json)
+    made = report(runs, ReportOptions(**given))
+    if as_json:
+        print(json.dumps(made.as_dict(), indent=2))
+        return
+    print(printable(str(made.page)))
+    for figure in made.figures:
+        if figure.name in SHOWN:
+            print(f"{figure.title}: {' | '.join(value.text for value in figure.values)}; {figure.note}")

@@ -103,7 +103,7 @@ SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class ShapeScene:
     """One drawn image and what is on it, n objects in the order of painting.
 
     Args:
@@ -117,7 +117,7 @@ class Scene:
     label: int
 
 
-def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 32) -> Scene:
+def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 32) -> ShapeScene:
     """Draws image ``index`` of a split: the same for the same arguments, whatever was drawn before.
 
     The scene does not depend on ``size`` (but for faint pixel noise), which only says how finely it is drawn.
@@ -152,7 +152,7 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
     solid = cover > 0.5
     for n in range(copies - 1):
         solid[n] &= ~solid[n + 1 :].any(0)
-    return Scene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), solid, label)
+    return ShapeScene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), solid, label)
 
 
 def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:

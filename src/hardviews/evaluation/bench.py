@@ -18,7 +18,7 @@ from hardviews.evaluation.splits import held_out
 from hardviews.views.streams import stream
 
 # Of a task's name and length, what is to be told of every part done.
-Progress = Callable[[str, int], Callable[[int], None]]
+StartProgress = Callable[[str, int], Callable[[int], None]]
 
 
 def silent(_name: str, _length: int) -> Callable[[int], None]:
@@ -58,7 +58,7 @@ class Bench:
     whole_if_small: bool = True
     blocks: int = 0
     cache: FeatureCache | None = None
-    progress: Progress = silent
+    progress: StartProgress = silent
     scenes: dict[str, tuple[str, int, int]] = field(default_factory=dict, init=False)
     left_out: dict[str, int] = field(default_factory=dict, init=False)
 

@@ -13,18 +13,18 @@ from torch import Tensor
 GROUP_BYTES = 32 << 20
 
 
-def schema_of(dimension: int, labelled: bool, facts: Mapping[str, Any]) -> Any:
+def schema_of(dimension: int, labelled: bool, metadata: Mapping[str, Any]) -> Any:
     """Columns ``path``, ``label`` where there are labels, and ``embedding``, a list of ``dimension`` float32.
 
     Args:
         dimension: D.
         labelled: whether the data has labels.
-        facts: what the file says of itself: texts as they are, anything else as JSON.
+        metadata: what the file says of itself: texts as they are, anything else as JSON.
     """
     columns = [pa.field("path", pa.string(), nullable=False)]
     columns += [pa.field("label", pa.int64(), nullable=False)] if labelled else []
     columns += [pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False)]
-    texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     return pa.schema(columns, metadata=texts)
 
 

@@ -70,7 +70,7 @@ class Preprocessing:
     crop_mode: CropMode = "center"
 
 
-class Encoded(NamedTuple):
+class EncodedBatch(NamedTuple):
     """A batch: numbers of its images int64 ``[B]`` and their features float32 ``[B, D]`` on the CPU, tokens where asked
     for, and the network's input ``[B, 3, S, S]`` where that is."""
 
@@ -90,7 +90,7 @@ def encoded(
     blocks: int = 0,
     process: int = 0,
     processes: int = 1,
-) -> Iterator[Encoded]:
+) -> Iterator[EncodedBatch]:
     """Features of every readable image in order, batch by batch, by ``backbone`` in eval mode, which is left as it was.
 
     Args:
@@ -115,7 +115,9 @@ def encoded(
             with torch.no_grad():
                 batch = normalised(images.to(device), mean, std)
                 vectors, tokens = encode(backbone, batch, blocks)
-            yield Encoded(images.index, vectors.float().cpu(), None if tokens is None else tokens.float().cpu(), batch)
+            yield EncodedBatch(
+                images.index, vectors.float().cpu(), None if tokens is None else tokens.float().cpu(), batch
+            )
 
 
 def normalised(images: ImageBatch, mean: Tensor, std: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from hardviews.views.plan import ViewPlan
 # along B.
 E = TypeVar("E", bound=NamedTuple)
 
-ClipBy = Literal["parameter", "all"]
+ClipMode = Literal["parameter", "all"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Training:
     momentum: float = 0.9
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
-    decay_1d: bool = True  # whether biases and norms are decayed too
+    decay_bias_and_norm: bool = True  # whether biases and norms are decayed too
     weight_decay_end: float | None = None  # None: weight decay does not change
     clip: float = 0.0  # norm that gradients are clipped to, 0 for none
-    clip_by: ClipBy = "parameter"
+    clip_mode: ClipMode = "parameter"
 
 
 class Progress(NamedTuple):

@@ -35,7 +35,9 @@ class BYOL(Method[BYOLEncoding]):
         teacher_momentum: at the start; it grows to 1 by half a cosine (0.99 for 300 epochs, 0.996 for 1000).
     """
 
-    training_defaults = Training(optimizer="lars", lr=0.3, weight_decay=1e-6, warmup_epochs=10.0, decay_1d=False)
+    training_defaults = Training(
+        optimizer="lars", lr=0.3, weight_decay=1e-6, warmup_epochs=10.0, decay_bias_and_norm=False
+    )
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class DINO(Method[DINOEncoding]):
 
     training_defaults = Training(
         optimizer="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, min_lr=1e-6, warmup_epochs=10.0,
-        decay_1d=False, clip=3.0,
+        decay_bias_and_norm=False, clip=3.0,
     )  # fmt: skip
     evaluated = "teacher.backbone"
 

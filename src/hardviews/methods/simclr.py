@@ -32,7 +32,9 @@ class SimCLR(Method[SimCLREncoding]):
         temperature: of the softmax (0.1 in the paper).
     """
 
-    training_defaults = Training(optimizer="lars", lr=0.3, weight_decay=1e-4, warmup_epochs=10.0, decay_1d=False)
+    training_defaults = Training(
+        optimizer="lars", lr=0.3, weight_decay=1e-4, warmup_epochs=10.0, decay_bias_and_norm=False
+    )
     needs_whole_batch = True
 
     def __init__(

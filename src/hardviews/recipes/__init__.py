@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from hardviews.errors import unknown
-from hardviews.training.options import PretrainOptions
+from hardviews.options.pretraining import PretrainOptions
 
 Recipe = Callable[[], PretrainOptions]
 

@@ -1,7 +1,7 @@
 """A run of BYOL with hard views. Settings follow Grill et al. (NeurIPS 2020); 2+2 -> 1+1 views are this library's
 choice."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def byol_resnet50_imagenet() -> PretrainOptions:

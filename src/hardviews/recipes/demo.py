@@ -1,6 +1,6 @@
 """What runs when nothing is asked for."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def demo() -> PretrainOptions:
@@ -25,6 +25,6 @@ def demo() -> PretrainOptions:
         optimizer="adamw",
         lr=0.004,
         warmup_epochs=0,
-        decay_1d=True,
+        decay_bias_and_norm=True,
         knn_epochs=5,
     )

@@ -2,7 +2,7 @@
 as many candidates of every kind is this library's way (Ferreira et al., ICLR 2025, choose among one view of kind A and
 three of kind B, and take local views as they come)."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def dino_vits16_imagenet() -> PretrainOptions:

@@ -1,7 +1,7 @@
 """Runs of iBOT with hard views. Settings follow Zhou et al. (ICLR 2022); 2+2 -> 1+1 views are this library's choice, as
 for DINO."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def ibot_vits16_imagenet() -> PretrainOptions:

@@ -1,7 +1,7 @@
 """Runs of SimCLR with hard views. Settings follow Chen et al. (ICML 2020); 4 -> 2 views follow Ferreira et al.
 (ICLR 2025)."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def simclr_cifar10() -> PretrainOptions:

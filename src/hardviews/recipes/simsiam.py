@@ -1,7 +1,7 @@
 """Runs of SimSiam with hard views. Settings follow Chen and He (CVPR 2021); 4 -> 2 views follow Ferreira et al.
 (ICLR 2025)."""
 
-from hardviews.training.options import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def simsiam_cifar10() -> PretrainOptions:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from hardviews.training.saving import DivergedError
+from hardviews.training.output.saving import DivergedError
 from hardviews.wording import several
 
 HALVINGS = 16  # The gradient scaler halves its scale from 2^16 to 1: so many overflows in a row are harmless.

@@ -15,20 +15,20 @@ from hardviews.data.loader import Loader, moved
 from hardviews.data.sources import fingerprint
 from hardviews.data.streaming import Stream
 from hardviews.errors import RunError, StoppedError
+from hardviews.launch.signals import StopRequest
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.collapse import CollapseWatch
+from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.diverging import DivergenceWatch
-from hardviews.training.logbook import Logbook
-from hardviews.training.loggers import Logger
-from hardviews.training.meeting import Meeting
 from hardviews.training.memory import is_out_of_memory
 from hardviews.training.monitor import Monitor
+from hardviews.training.output.logbook import Logbook
+from hardviews.training.output.loggers import Logger
+from hardviews.training.output.run_folder import RunFolder
+from hardviews.training.output.saving import DivergedError, Saver
 from hardviews.training.progress import ProgressReport
-from hardviews.training.run_folder import RunFolder
-from hardviews.training.saving import DivergedError, Saver
 from hardviews.training.step import Report, Step
-from hardviews.training.stopping import StopRequest
 from hardviews.training.stopwatch import Stopwatch
-from hardviews.training.telemetry import Telemetry
 from hardviews.views.images import ImageBatch
 from hardviews.wording import several
 
@@ -49,7 +49,7 @@ class Loop:
         monitor: measures the backbone, and says when a gallery is shown.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
         keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
-        max_skipped: steps in a row that may be skipped before the run goes back to its last checkpoint.
+        max_nonfinite_steps: steps in a row that may be skipped before the run goes back to its last checkpoint.
         log_steps: metrics are fetched from the device and written every so many steps.
         open_loggers: TensorBoard and the like, of the first process, for a run that begins or goes on at a step.
         telemetry: what the step shows it is written at the end of epochs and before checkpoints.
@@ -64,17 +64,17 @@ class Loop:
     monitor: Monitor
     checkpoint_steps: int
     keep_epochs: int
-    max_skipped: int
+    max_nonfinite_steps: int
     log_steps: int
     open_loggers: Callable[[int], list[Logger]]
-    telemetry: Telemetry
+    telemetry: Recorder
     console: Console
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
         self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
-        self.diverging = DivergenceWatch(self.max_skipped, self._say)
+        self.diverging = DivergenceWatch(self.max_nonfinite_steps, self._say)
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks it to stop.
@@ -195,7 +195,7 @@ class Loop:
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
         if self.fabric.world_size > 1:
-            stop.heed_no_more()
+            stop.ignore_sigterm()
         name = signal.Signals(number).name
         saved = f", saved after step {done - 1}" if done else " before the first step"
         if self.saver.failure:
@@ -284,6 +284,6 @@ class Loop:
             scoring = self.step.scorer.scoring
             raise RunError(
                 f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
-                f"accumulate (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
+                f"grad-accumulation (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
                 f"or score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
             ) from error

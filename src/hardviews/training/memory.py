@@ -29,7 +29,7 @@ def available(device: torch.device, processes: int = 1) -> int:
     return resident() + min([_free(), *_left_in_groups()]) // processes
 
 
-def in_words(number: int) -> str:
+def format_bytes(number: int) -> str:
     """Bytes in the unit that people would use."""
     return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 

@@ -7,8 +7,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from hardviews.errors import PeerError
-from hardviews.training.meeting import FailedError, Meeting, StopAskedError
-from hardviews.training.run_folder import RunFolder
+from hardviews.training.distributed.meeting import FailedError, Meeting, StopAskedError
+from hardviews.training.output.run_folder import RunFolder
 from hardviews.wording import several
 
 # A backbone, whether raw pixels are to be measured too, and where the processes that share the work meet; the first

@@ -10,32 +10,32 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from hardviews.errors import unknown
-from hardviews.methods.base import ClipBy
-from hardviews.training.options import PretrainOptions
+from hardviews.methods.base import ClipMode
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.training.distributed.sharding import is_sharded, local
 from hardviews.training.schedules import warmup_cosine
-from hardviews.training.sharding import is_sharded, local
 
 OPTIMIZERS = ("adamw", "lars", "sgd")
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, decay_1d: bool, constant_rate: tuple[str, ...] = ()
+    network: nn.Module, weight_decay: float, decay_bias_and_norm: bool, constant_rate: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """Trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), and by
     whether they are shared out among processes, which optimizers can't take together.
 
     Args:
         network: whose parameters.
-        weight_decay: of parameters with two or more dimensions; of the rest too where ``decay_1d``.
-        decay_1d: whether biases and norms are decayed. LARS does not adapt the rate of groups without decay, which is
-            what the SimCLR paper asks for.
+        weight_decay: of parameters with two or more dimensions; of the rest too where ``decay_bias_and_norm``.
+        decay_bias_and_norm: whether biases and norms are decayed. LARS does not adapt the rate of groups without decay,
+            which is what the SimCLR paper asks for.
         constant_rate: prefixes of parameters whose rate stays at its peak.
     """
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             constant = any(name.startswith(f"{prefix}.") for prefix in constant_rate)
-            decayed = decay_1d or parameter.ndim > 1
+            decayed = decay_bias_and_norm or parameter.ndim > 1
             groups.setdefault((constant, decayed, is_sharded(parameter)), []).append(parameter)
     return [
         {
@@ -129,7 +129,7 @@ def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
     return Rates(peak, options.min_lr or 0.0, steps, warmup, options.weight_decay or 0.0, options.weight_decay_end)
 
 
-def clip(gradients: list[Tensor], limit: float, by: ClipBy) -> None:
+def clip(gradients: list[Tensor], limit: float, by: ClipMode) -> None:
     """Scales gradients down to a norm, in place.
 
     Args:

@@ -5,7 +5,7 @@ import os
 import torch
 
 from hardviews.errors import InputError, unknown
-from hardviews.training.options import Precision
+from hardviews.options.pretraining import Precision
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 

@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
-from hardviews.methods.base import ClipBy, E, Method, Progress
+from hardviews.methods.base import ClipMode, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather
 from hardviews.selection.policies import Policy
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
+from hardviews.training.distributed.sharding import is_sharded, synchronise
+from hardviews.training.nonfinite import NonFiniteSteps
 from hardviews.training.optimizers import Rates, clip
 from hardviews.training.scorer import Scorer, joined
-from hardviews.training.sharding import is_sharded, synchronise
-from hardviews.training.skipping import Skipping
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views, draw
@@ -34,7 +34,7 @@ class Report:
     """What one step says of itself; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
-    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, what Skipping says, the method's own
+    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, what NonFiniteSteps says, the method's own
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
@@ -43,7 +43,7 @@ class Report:
 Observe = Callable[[int, ImageBatch, Views, Choice], None]
 
 
-def look_away(step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
+def observe_nothing(step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
     pass
 
 
@@ -60,7 +60,7 @@ class Step:
         steps: of the whole run.
         steps_per_epoch: for schedules in epochs.
         clip: norm that gradients are clipped to, 0 for none.
-        clip_by: the norm of every parameter by itself, or of all together.
+        clip_mode: the norm of every parameter by itself, or of all together.
         parts: micro-batches a process's images are taken in.
         scoring: how candidates are scored.
         observe: is shown what was drawn and chosen.
@@ -81,25 +81,25 @@ class Step:
         steps: int,
         steps_per_epoch: int = 1,
         clip: float = 0.0,
-        clip_by: ClipBy = "parameter",
+        clip_mode: ClipMode = "parameter",
         parts: int = 1,
         scoring: Scoring = EXACT,
-        observe: Observe = look_away,
+        observe: Observe = observe_nothing,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
             raise InputError(
-                f"accumulate: {name} takes its negatives from the batch, and {parts} parts would leave it fewer; "
-                "give accumulate 1 and a smaller batch-size, or more devices"
+                f"grad-accumulation: {name} takes its negatives from the batch, and {parts} parts would leave it "
+                "fewer; give grad-accumulation 1 and a smaller batch-size, or more devices"
             )
         self.fabric, self.method, self.rates = fabric, method, rates
-        self.steps, self.steps_per_epoch, self.clip, self.clip_by = steps, steps_per_epoch, clip, clip_by
+        self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         self.scorer = Scorer(fabric, method, scoring)
         self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
         self.network, self.optimizer = fabric.setup(method, optimizer)
-        self.skipping = Skipping(fabric, method, self.optimizer)
+        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer)
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> Report:
@@ -110,7 +110,7 @@ class Step:
         numbers = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
         drawn = numbers.to(images.device, non_blocking=True)
         encodings, reports = [], []
-        self.skipping.begin()
+        self.nonfinite.begin()
         for part in range(self.parts):
             rows = self._slice(len(images), part)
             batch, candidates = images[rows], drawn[rows]
@@ -134,14 +134,14 @@ class Step:
             synchronise(method)
         method.after_backward()
         losses, values = zip(*reports, strict=True)
-        verdict = self.skipping.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
+        verdict = self.nonfinite.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])
         self.clip_gradients()
-        self.skipping.update(verdict["skipped"])
+        self.nonfinite.update(verdict["skipped"])
         self.optimizer.zero_grad(set_to_none=True)
         encoding = joined(encodings)
         statistics = method.statistics(encoding)
         method.after_step(encoding)
-        self.skipping.end(verdict["skipped"])
+        self.nonfinite.end(verdict["skipped"])
         lap("train")
         means = {key: _mean([v[key] for v in values]) for key in values[0]}
         return Report(_mean(losses), means | statistics | verdict, self.watch.marks())
@@ -175,7 +175,7 @@ class Step:
 
     def clip_gradients(self) -> None:
         if self.clip:
-            clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_by)
+            clip([p.grad for p in self.method.parameters() if p.grad is not None], self.clip, self.clip_mode)
 
     def _values(self, choice: Choice, views: Views) -> dict[str, Tensor]:
         iou = Costs(pairwise_iou(views.box)[: self.plan.targets])

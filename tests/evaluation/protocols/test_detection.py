@@ -25,7 +25,7 @@ from hardviews.evaluation.features import Preprocessing
 from hardviews.evaluation.protocols import detection as module
 from hardviews.evaluation.protocols.detection import average_precision, detection, results
 from hardviews.evaluation.pyramid import Pyramid
-from hardviews.evaluation.seeded import seeded
+from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.short_training import decay_rate, shuffled
 from hardviews.networks.backbones import create_backbone
 from tests.data.test_scenes import PACK, annotation, crowd, needs_pack, write
@@ -325,7 +325,7 @@ def test_order_and_rates() -> None:
 
 
 def test_what_does_not_decay() -> None:
-    training = module.Training(1, 1, "sgd", 0.1, 0.5, False)
+    training = module.DetectorTraining(1, 1, "sgd", 0.1, 0.5, False)
     network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     network[0].weight.requires_grad_(False)
     weights, others = module.optimizer_of(network, training).param_groups

@@ -24,7 +24,7 @@ from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.detector import detector, target
 from hardviews.evaluation.features import evaluating
 from hardviews.evaluation.pyramid import Pyramid
-from hardviews.evaluation.seeded import seeded
+from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.short_training import decay_rate, shuffled
 
 MIN_SIZE = 800  # pixels of the shorter side of photographs
@@ -34,7 +34,7 @@ DECAYS = {"sgd": 1e-4, "adamw": 0.1}
 
 
 @dataclass(frozen=True)
-class Training:
+class DetectorTraining:
     """How a detector is trained: settings of ``detection``, all of them settled."""
 
     steps: int
@@ -100,7 +100,7 @@ def detection(
     with seeded(bench.seed, bench.device):
         pyramid = Pyramid(deepcopy(bench.backbone), width, frozen)
         kind = optimizer if optimizer != "auto" else "adamw" if pyramid.stages.plain else "sgd"
-        training = Training(
+        training = DetectorTraining(
             steps=math.ceil(epochs * len(train) / batch_size) if steps is None else steps,
             batch_size=batch_size,
             optimizer=kind,
@@ -133,7 +133,7 @@ def check(train: Scenes, test: Scenes, masks: bool | None) -> None:
             raise InputError(f"{scenes.name}: not all objects have masks; give --detection.masks false")
 
 
-def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) -> None:
+def fit(network: nn.Module, scenes: Scenes, training: DetectorTraining, bench: Bench) -> None:
     """Trains a detector, with random mirroring, and nothing else that is random about the pictures.
 
     Raises:
@@ -162,7 +162,7 @@ def fit(network: nn.Module, scenes: Scenes, training: Training, bench: Bench) ->
         advance(1)
 
 
-def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, training: DetectorTraining) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW; what has one axis, scales and biases, does not decay."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -175,7 +175,7 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def detections(
-    network: nn.Module, scenes: Scenes, category_ids: Sequence[int], training: Training, bench: Bench
+    network: nn.Module, scenes: Scenes, category_ids: Sequence[int], training: DetectorTraining, bench: Bench
 ) -> list[dict[str, Any]]:
     """What a detector finds on every scene, as COCO's result files have it."""
     found: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from hardviews.data.decode import Bounds, UnreadableImage
 from hardviews.data.subset import Subset
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.seeded import seeded
+from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
 

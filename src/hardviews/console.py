@@ -1,0 +1,55 @@
+"""What is printed: lines, progress bars, numbers with their nouns. Results are printed by the verbs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hardviews.launch.environment import rank
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error, since standard output may be JSON; of several processes, only rank 0 prints."""
+    if rank() == 0:
+        print(line, file=sys.stderr)
+
+
+def printer(console: "Console") -> Say:
+    """Prints lines on a console as they are: paths and names in them are no markup."""
+    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would use: ``90 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def progress_bars(show: bool = True) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Yields a function that starts a bar of a name and a length, and returns what advances it by a number of parts.
+
+    Bars are shown on standard error if it is a terminal, and nowhere else: a pipe gets results only.
+    """
+    # Only here, as help needs none of it.
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        yield lambda _name, _length: lambda _done: None
+        return
+    with Progress(console=console, transient=True) as bars:
+
+        def start(name: str, length: int) -> Callable[[int], None]:
+            task = bars.add_task(name, total=length)
+            return lambda done: bars.advance(task, done)
+
+        yield start

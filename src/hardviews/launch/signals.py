@@ -1,0 +1,57 @@
+"""Signals that ask a run to save and leave: Ctrl-C, a scheduler's SIGTERM, Slurm's SIGUSR1 before it preempts, the
+SIGHUP of a terminal that is closed (but for nohup's runs, which ignore it)."""
+
+import os
+import signal
+import stat
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class StopRequest:
+    """While entered, notes the first signal instead of obeying it; the next one is obeyed as ever.
+
+    Only the main thread of a process gets signals; elsewhere nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            noted = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in noted}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def ignore_sigterm(self) -> None:
+        """Ignores SIGTERM from now on. A launcher sends it as soon as one process has left, and all must leave with the
+        exit code that they agreed on, which a scheduler reads."""
+        if threading.current_thread() is threading.main_thread():
+            self._before.pop(signal.SIGTERM, None)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        self.__exit__(None, None, None)
+
+
+def _leave_terminal() -> None:
+    """To say anything to a terminal that is gone is an error, and would keep a run from saving."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode):  # isatty denies it by then
+            os.dup2(nowhere, number)
+    os.close(nowhere)

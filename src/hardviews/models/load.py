@@ -1,0 +1,165 @@
+"""Backbones that are measured, embedded with and exported: of a run, of timm, or of a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import timm
+from torch import nn
+
+from hardviews.console import say
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError
+from hardviews.evaluation.features import Preprocessing
+from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
+from hardviews.networks.weights import load_weights, read_weights
+from hardviews.training.output.run_weights import run_weights
+from hardviews.views.centre import CROP_MODES, CropMode
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A backbone, and how its images are made ready unless the user says otherwise."""
+
+    name: str
+    built: Built
+    preprocessing: Preprocessing
+    config: Mapping[str, Any] = field(default_factory=dict)  # of a run
+    step: int = 0  # that it has come to
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.built.backbone
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+
+def load_model(
+    target: str, checkpoint: str | None = None, pretrained: bool = True, image_size: int | None = None
+) -> LoadedModel:
+    """The backbone of a run, or a timm model; an existing folder wins.
+
+    Args:
+        target: a run folder or a timm model's name.
+        checkpoint: for a timm model: its weights from this file instead of the hub.
+        pretrained: for a timm model: false leaves its weights random.
+        image_size: for a timm model: the size it is made for; by default that it was trained for.
+
+    Raises:
+        InputError: there is no such backbone, or its weights do not fit.
+    """
+    if not Path(target).is_dir():
+        return timm_subject(target, checkpoint, pretrained, image_size)
+    if checkpoint is not None:
+        raise InputError(f"checkpoint: {target} is a run, which has its own; leave the option out")
+    return run_subject(Path(target))
+
+
+def run_subject(folder: Path) -> LoadedModel:
+    """The backbone of a run, from its last checkpoint."""
+    config, weights, step = run_weights(folder)
+    network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
+    # Its weights are in the checkpoint: nothing is asked of timm's hub.
+    stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
+    built = build_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
+    try:
+        built.backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
+    ready = Preprocessing(
+        config["image_size"], tuple(config["mean"]), tuple(config["std"]), config.get("crop") or 0.875
+    )
+    return LoadedModel(str(folder), built, ready, config, step)
+
+
+def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> LoadedModel:
+    """A timm model, with its pretrained weights, those of a file, or random ones."""
+    weights = None if checkpoint is None else read_weights(Path(checkpoint), "checkpoint")
+    if is_local(name):
+        trained = read_config(name)[0].get("input_size")
+    else:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
+        trained = config.input_size if config else None
+        if config is None and ("/" in name or "." in name):
+            raise InputError(f"{name} is neither a run folder nor a timm model")
+    size = image_size or (trained[-1] if trained else 224)
+    built = build_backbone(name, size, stem="imagenet", pretrained=pretrained and weights is None)
+    if weights is not None:
+        name = f"checkpoint: {checkpoint}"
+        match = load_weights(built.backbone, weights, name)
+        if match.missing:  # half a network would give a figure that means nothing
+            raise InputError(f"{name} does not fit: {match}")
+    return LoadedModel(name, built, timm_preprocessing(name, size, getattr(built.backbone, "pretrained_cfg", {})))
+
+
+def timm_preprocessing(name: str, size: int, found: Mapping[str, Any]) -> Preprocessing:
+    """What timm's own transform does for a model, at ``size`` pixels.
+
+    Args:
+        name: of the model, for messages.
+        size: in pixels.
+        found: the model's ``pretrained_cfg``.
+    """
+    mode = found.get("crop_mode") or "center"
+    if mode not in CROP_MODES:
+        say(f"{name}: timm's crop mode {mode!r} is not supported; the central square is cut out instead")
+        mode = "center"
+    return Preprocessing(
+        size,
+        tuple(found.get("mean", IMAGENET_MEAN)),
+        tuple(found.get("std", IMAGENET_STD)),
+        float(found.get("crop_pct") or 0.875),
+        found.get("interpolation") or "bicubic",
+        cast(CropMode, mode),
+    )
+
+
+class EncodeOptions(Protocol):
+    """What verbs have that encode images by a backbone."""
+
+    @property
+    def image_size(self) -> int | None: ...
+    @property
+    def mean(self) -> tuple[float, float, float] | None: ...
+    @property
+    def std(self) -> tuple[float, float, float] | None: ...
+    @property
+    def crop(self) -> float | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+
+
+def check(options: EncodeOptions) -> None:
+    """Raises InputError where no backbone could encode with such options."""
+    if options.batch_size < 1 or options.workers < 0:
+        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
+    if options.crop is not None and not 0 < options.crop <= 1:
+        raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"image-size: {options.image_size} must be at least 1")
+    if options.std is not None and min(options.std) <= 0:
+        raise InputError(f"std: {list(options.std)} must be above 0")
+
+
+def preprocessing(subject: LoadedModel, options: EncodeOptions, source: ImageSource | None = None) -> Preprocessing:
+    """The subject's, but for what the user says; images of a source of small ones are not cropped.
+
+    Raises:
+        InputError: the backbone does not take images of the size that the user asked for.
+    """
+    ready = subject.preprocessing
+    if options.image_size is not None:
+        check_features(subject.name, subject.backbone, options.image_size)
+    return replace(
+        ready,
+        image_size=options.image_size or ready.image_size,
+        mean=options.mean or ready.mean,
+        std=options.std or ready.std,
+        crop=options.crop or (1.0 if source and source.native_size else ready.crop),
+    )

@@ -1,0 +1,35 @@
+"""The settings of ``hardviews compare``."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class CompareOptions:
+    """Trains with several policies on the same images in the same order, measures all alike, and says whether they
+    differ by more than noise.
+
+    Args:
+        out: the folder of the comparison; one that is there goes on where it stopped, and more seeds or arms may be
+            asked for. By default runs/compare-METHOD-DATA.
+        policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64).
+        arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
+            may be given again.
+        baseline: the arm that the others are compared with; by default random where that is an arm, else the first.
+        seeds: how many (5 is 0 to 4), or which (0,1,7).
+        protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
+        labelled: data the runs are measured on, by default --data; for unlabelled --data.
+        labelled_test: its test data, by default --test-data where --labelled is not given.
+        equal_time: besides, train arms that are slower or faster than the baseline for as many epochs as take its time.
+        timed_steps: steps of every arm that are timed, side by side, to plan with.
+    """
+
+    out: str | None = None
+    policies: str = "random,hardest"
+    arm: list[str] = field(default_factory=list)
+    baseline: str | None = None
+    seeds: int | list[int] = 3
+    protocol: str = "knn,linear"
+    labelled: str | None = None
+    labelled_test: str | None = None
+    equal_time: bool = True
+    timed_steps: int = 8

@@ -1,0 +1,69 @@
+"""The settings of ``hardviews evaluate``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class EvaluateOptions:
+    """Measures what a run's backbone, or any timm model's, is worth on labelled data.
+
+    Args:
+        protocol: what is measured, one or several (knn,linear). Options of a protocol, such as --linear.epochs, are
+            shown by hardviews evaluate --protocol linear --help.
+        data: what is trained on, or votes: a folder with class folders, a Parquet table, WebDataset shards, hf:NAME, a
+            torchvision data set's name, or shapes. Detection takes a folder laid out as COCO
+            (annotations/instances_train2017.json, train2017, and the same of val2017), segmentation one of
+            train/images, train/masks, val/images and val/masks.
+        test_data: what is classified; by default the test split of a named set, else a held-out tenth of --data (held
+            out from the measurement only). Detection and segmentation have theirs in --data.
+        on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); those that are
+            not under --data-root are named and left out.
+        data_root: where torchvision's data sets lie.
+        download: let torchvision fetch a data set that is not there.
+        image_column: the table's column of encoded images.
+        label_column: the table's column of labels.
+        checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
+        pretrained: for a timm model: false measures it with random weights.
+        image_size: in pixels; by default the run's, or the size the timm model was trained for.
+        mean: per channel, of pixels in 0..1; by default the run's or the timm model's.
+        std: per channel, as mean.
+        crop: side of the central crop as a part of the shorter side; by default 1 for small images, else the model's or
+            0.875.
+        batch_size: images encoded at once.
+        workers: processes that decode images.
+        blocks: of a ViT, the last blocks whose class tokens, with the mean of the patches, linear classifiers are
+            given; 0 gives them what the backbone yields.
+        cache: folder where features are kept for the next time, or off; by default that of a run, RUN/features, and
+            off for other models.
+        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
+        precision: auto is bf16 where the device is fast at it, else fp32.
+        seed: of the held-out tenth and all else that is random; by default the run's, else 0.
+    """
+
+    protocol: str = "knn"
+    data: str | None = None
+    test_data: str | None = None
+    on: str | None = None
+    data_root: str = "data"
+    download: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    checkpoint: str | None = None
+    pretrained: bool = True
+    image_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    crop: float | None = None
+    batch_size: int = 256
+    workers: int = 2
+    blocks: int = 4
+    cache: str | None = None
+    accelerator: str = "auto"
+    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "auto"
+    seed: int | None = None
+
+
+def split_names(names: str) -> list[str]:
+    """Names between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))

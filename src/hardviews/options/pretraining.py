@@ -1,0 +1,198 @@
+"""Every setting of a pretraining run, as typed dataclasses without torch, so that ``--help`` is quick."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["auto", "bf16-mixed", "16-mixed", "32-true"]
+
+
+@dataclass
+class BackboneOptions:
+    """The network to train.
+
+    Args:
+        name: any timm model that yields features, such as resnet18 or vit_small_patch16_224.
+        stem: for ResNets: cifar is a 3x3 stem without max-pool, imagenet leaves the model as it is, auto takes
+            cifar for images below 64 pixels.
+        pretrained: start from timm's weights.
+        keywords: further arguments of timm.create_model; --backbone.channels [16,32,64,128] is short for
+            --backbone.keywords.channels.
+    """
+
+    name: str = "resnet18"
+    stem: Literal["auto", "imagenet", "cifar"] = "auto"
+    pretrained: bool = False
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PretrainOptions:
+    """Pretrains a backbone without labels on the hardest of several random views of every image.
+
+    Args:
+        data: a folder of images, a Parquet table, WebDataset shards ('shards/{000..099}.tar'), a data set of Hugging
+            Face's library (hf:USER/NAME), a torchvision data set's name, or shapes (built in). What comes as a stream:
+            https://HOST/{000..099}.tar, pipe:COMMAND, hf-stream:USER/NAME (docs/large-data.md). Without it the
+            built-in demonstration runs.
+        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
+            tenth of --data where that has labels (held out from the vote only).
+        data_root: where torchvision's data sets lie.
+        download: let torchvision fetch a data set that is not there.
+        image_column: the table's column of encoded images.
+        label_column: the table's column of labels, used for the kNN accuracy only.
+        epoch_images: images of an epoch, for streams that do not tell how many they are.
+        shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
+        allow_pipe: let --data pipe:COMMAND run a shell; heeded on the command line only, not in a file of settings.
+        out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
+        method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
+        plan: arguments of the method's view plan.
+        backbone: the network to train.
+        init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, an official DINO or
+            iBOT checkpoint), or a timm model with pretrained weights. What fits by name and shape is loaded, and what
+            was and was not is told.
+        views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
+            plan draws. As many as are kept is the method without hard views.
+        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
+        scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
+            (others), for less time and a choice a little less hard; exact at full size, as published. The options
+            score-... change parts of either.
+        score_resolution: candidates are scored at this part of their size.
+        score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
+            networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
+        score_every: choose at every so-many-th step, and take plain views in between.
+        score_token_keep: a ViT scores on this part of its patches, drawn at random.
+        score_reuse: use encodings of targets again in training, where that is exact.
+        score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
+        colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
+        image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
+        mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
+        std: per channel, as mean.
+        batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
+            before the run: processes x grad-accumulation x a power of two, at most 4096; config.yaml records it.
+        grad_accumulation: parts in which a process takes its images of a step, for less memory.
+        epochs: passes over the data.
+        seed: of weights, order, views and choices.
+        optimizer: sgd, lars or adamw; by default the method's.
+        lr: learning rate per 256 images; by default the method's.
+        min_lr: rate at the end of the cosine schedule, whatever the batch.
+        weight_decay: by default the method's.
+        weight_decay_end: what weight decay has become at the end of the run, by half a cosine; by default the method's,
+            or no change.
+        clip: norm that gradients are clipped to, 0 for none; by default the method's.
+        clip_mode: each parameter's gradient by its own norm (parameter), or by the norm of all.
+        momentum: for sgd and lars.
+        warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
+        decay_bias_and_norm: whether biases and norms are decayed too; by default as the method does.
+        accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
+        devices: processes on this machine; torchrun and Slurm know better.
+        nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
+            environment.
+        strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
+            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for
+            that; --doctor and --batch-size auto take their probe steps with all weights in one process, though.
+        precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
+        channels_last: memory layout of images; auto is on.
+        compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
+            was measured).
+        deterministic: on a GPU, take deterministic kernels alone, so that a run repeats and resumes bit for bit on the
+            same machine and versions; slower. On a CPU it does so anyway.
+        workers: processes that decode images, per training process.
+        decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
+            twice the image size.
+        max_batch_bytes: limit on the decoded pixels of one batch of a process.
+        max_unreadable: the run ends when more than this part of the data can't be read.
+        in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
+        checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
+        keep_epochs: keep the checkpoint of every so-many-th epoch for good, besides the last two; 0 keeps none.
+        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite, before the
+            run goes back to its last checkpoint, once, at a tenth of the learning rate.
+        knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
+        knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
+            and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
+            with its whole validation set, or what a run that goes on began with; 0 takes all.
+        crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
+            images, else 0.875.
+        knn_k: neighbours that vote.
+        knn_temperature: of the votes.
+        log_steps: write metrics every so many steps (each step has its row).
+        tensorboard: write TensorBoard events too.
+        telemetry: images that are followed through the run: of each, every time it comes by, what was drawn, what it
+            cost and what was kept (docs/telemetry.md); 0 records nothing.
+        gallery: of these, images whose small pictures are kept with the run, and shown in TensorBoard with their boxes.
+        wandb: log to Weights & Biases too, in this project (needs the wandb extra).
+    """
+
+    data: str | None = None
+    test_data: str | None = None
+    data_root: str = "data"
+    download: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    epoch_images: int | None = None
+    shuffle_bytes: int | None = None
+    allow_pipe: bool = False
+    out: str | None = None
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "simsiam"})
+    plan: dict[str, Any] = field(default_factory=dict)
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    init: str | None = None
+    views: int | list[int] | None = None
+    policy: str = "hardest"
+    scoring: Literal["fast", "exact"] = "fast"
+    score_resolution: float | None = None
+    score_network: Literal["student", "teacher", "teacher_targets"] | None = None
+    score_every: int = 1
+    score_token_keep: float | None = None
+    score_reuse: bool = True
+    score_chunk: int = 0
+    colour: Literal["matrix", "exact"] = "matrix"
+    image_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    batch_size: int | Literal["auto"] = 256
+    grad_accumulation: int = 1
+    epochs: int = 100
+    seed: int = 0
+    optimizer: str | None = None
+    lr: float | None = None
+    min_lr: float | None = None
+    weight_decay: float | None = None
+    weight_decay_end: float | None = None
+    clip: float | None = None
+    clip_mode: Literal["parameter", "all"] | None = None
+    momentum: float | None = None
+    warmup_epochs: float | None = None
+    decay_bias_and_norm: bool | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Precision = "auto"
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
+    deterministic: bool = False
+    workers: int = 2
+    decode_size: int | None = None
+    max_batch_bytes: int = 1 << 30
+    max_unreadable: float = 0.01
+    in_memory: Literal["auto", "on", "off"] = "auto"
+    checkpoint_steps: int = 0
+    keep_epochs: int = 0
+    max_nonfinite_steps: int = 10
+    knn_epochs: int = 10
+    knn_bank: int | None = None
+    crop: float | None = None
+    knn_k: int = 20
+    knn_temperature: float = 0.07
+    log_steps: int = 10
+    tensorboard: bool = True
+    telemetry: int = 2048
+    gallery: int = 16
+    wandb: str | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        """``batch_size``, which is a number once it is settled."""
+        if self.batch_size == "auto":
+            raise TypeError("batch_size is not settled")
+        return int(self.batch_size)

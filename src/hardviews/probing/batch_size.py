@@ -1,0 +1,149 @@
+"""``--batch-size auto``: the largest batch that fits in memory, found by steps that learn nothing."""
+
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr
+from dataclasses import replace
+from io import StringIO
+from math import inf
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from hardviews.console import say
+from hardviews.data.decode import bounds_for
+from hardviews.data.held import RESIDENT_BYTES, is_held
+from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
+from hardviews.errors import InputError
+from hardviews.launch.environment import started
+from hardviews.methods.base import Method
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.probing.sample import DecodedSample, sampled
+from hardviews.probing.step_time import AHEAD
+from hardviews.probing.steps import ProbeSteps, grow, lone_fabric, probe_step
+from hardviews.setup.data import in_memory, open_training
+from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.step import uses_batch_statistics
+from hardviews.training.memory import available, format_bytes
+from hardviews.training.output.run_folder import RunFolder
+from hardviews.wording import several
+
+LARGEST = 4096  # images of a step; learning rates in proportion to more are not tried
+# Of the memory that is to be had, what steps may take: measurements on the way, checkpoints and fragments need some.
+PART = 0.8
+SECONDS = 10.0  # of steps on a CPU; those of larger batches are judged by them
+SAMPLE = 32  # pictures
+
+
+def resolve_batch_size(options: PretrainOptions) -> PretrainOptions:
+    """The options with a number: of a run that goes on its own, else the largest that fits here.
+
+    It is looked for by a process of its own, which gives its memory back.
+
+    Args:
+        options: settled, all but this.
+
+    Raises:
+        InputError: nothing fits, or there is no telling.
+    """
+    if options.batch_size != "auto":
+        return options
+    run = RunFolder(Path(options.out)) if options.out else None
+    recorded = run.config().get("batch_size") if run and run.config_file.exists() else None
+    if isinstance(recorded, int):
+        return replace(options, batch_size=recorded)
+    say("batch-size: looking for the largest that fits")
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            found, why = pool.submit(largest_that_fits, options).result()
+    except BrokenProcessPool as error:
+        raise InputError("batch-size: the process that looked for it was killed; give a number") from error
+    say(f"batch-size: {found}: {why}")
+    return replace(options, batch_size=found)
+
+
+def agree_on_batch_size(fabric: Fabric, options: PretrainOptions) -> PretrainOptions:
+    """The smallest of what the processes of a run found, each on its own device."""
+    own = torch.tensor(options.images_per_step, device=fabric.device)
+    smallest: torch.Tensor = fabric.all_reduce(own, reduce_op="min")  # type: ignore[assignment]
+    return replace(options, batch_size=int(smallest))
+
+
+def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
+    """Images of a step, and why not more.
+
+    Raises:
+        InputError: not even the smallest batch fits.
+    """
+    devices, nodes = started(options.devices, options.nodes)
+    with redirect_stderr(StringIO()):  # what it would say is said where the run is built
+        source, _ = open_training(options)
+        settled, method = resolve_defaults(options, source)
+    bounds = bounds_for(SAMPLE, settled.decode_size or 0, settled.max_batch_bytes)
+    sample = sampled(source, bounds, SAMPLE, options.seed, SECONDS)
+    fabric = lone_fabric(settled)
+    on_cpu = fabric.device.type == "cpu"
+    if not sample.pictures:
+        raise InputError(f"batch-size: auto needs pictures, and none of {len(sample)} could be read; see --doctor")
+    least = 2 if uses_batch_statistics(method) else 1
+    shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.grad_accumulation, least)
+    there = available(fabric.device, devices)
+    most = round(PART * there) - kept_besides(settled, source, method, sample, fabric.device, devices * nodes)
+    step = probe_step(replace(settled, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)
+    probes = grow(step, sample, shares, SECONDS if on_cpu else inf, most)
+    share = largest(shares, probes, most, AHEAD * options.workers * sample.mean_bytes() if on_cpu else 0)
+    need = probes.memory(share)
+    why = f"a process's step then holds about {format_bytes(need)} of the {format_bytes(there)} that are free"
+    return share * devices * nodes, why
+
+
+def shares_of(images: int, processes: int, parts: int, least: int) -> list[int]:
+    """What may be a process's share of a batch of at most so many images: doubling, no part of it below ``least``."""
+    shares = [least * parts]
+    while 2 * shares[-1] * processes <= images:
+        shares.append(2 * shares[-1])
+    return shares
+
+
+def kept_besides(
+    options: PretrainOptions,
+    source: ImageSource | Stream,
+    method: Method[Any],
+    sample: DecodedSample,
+    device: torch.device,
+    processes: int,
+) -> int:
+    """Bytes that a run holds whatever its batch, and probe steps don't."""
+    kept = 0
+    if processes > 1:  # the buckets in which gradients are exchanged
+        kept += 4 * sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+    if not isinstance(source, Stream) and is_held(source, in_memory(options)):
+        whole = len(source) * sample.mean_bytes()
+        kept += whole if device.type == "cpu" or whole <= RESIDENT_BYTES else 0
+    return kept
+
+
+def largest(shares: list[int], probes: ProbeSteps, most: int, waiting: int = 0) -> int:
+    """The largest share whose step is known, or predicted, to take at most so many bytes.
+
+    Args:
+        shares: ascending.
+        probes: of some of them.
+        most: bytes.
+        waiting: bytes of every image of a batch besides, in the batches that workers hold ready.
+
+    Raises:
+        InputError: none is.
+    """
+    end = probes.too_large or inf
+    fitting = [s for s in shares if s < end and probes.taken and probes.memory(s) + waiting * s <= most]
+    if not fitting:
+        raise InputError(
+            f"batch-size: there is no room for {several(shares[0], 'image')} in {format_bytes(most)}; give a smaller "
+            "image-size or backbone, fewer views or a smaller score-resolution"
+        )
+    return fitting[-1]

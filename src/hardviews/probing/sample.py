@@ -1,0 +1,91 @@
+"""A sample of the data, spread through all of it: what decodes, and what does not."""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardviews.data.decode import Bounds, UnreadableImage, decode
+from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
+from hardviews.views.images import ImageBatch
+from hardviews.views.streams import stream
+
+
+@dataclass
+class DecodedSample:
+    """Pictures as training decodes them.
+
+    Args:
+        pictures: uint8 ``[h, w, 3]`` each.
+        unreadable: path → why, of those that don't decode.
+        seconds: of reading and decoding all of them in one process.
+    """
+
+    pictures: list[Tensor] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.pictures) + len(self.unreadable)
+
+    def mean_bytes(self) -> int:
+        """Of a decoded picture."""
+        return sum(picture.numel() for picture in self.pictures) // max(len(self.pictures), 1)
+
+    def batch(self, images: int) -> ImageBatch:
+        """As many images as wanted, the same ones again where the sample is smaller."""
+        return ImageBatch.pack([self.pictures[row % len(self.pictures)] for row in range(images)])
+
+
+def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int, seconds: float) -> DecodedSample:
+    """Decodes some pictures: of numbered ones at equal distances, of a stream the first.
+
+    Args:
+        source: of the images.
+        bounds: what they are shrunk to.
+        count: how many.
+        seed: of the order of a stream's shards.
+        seconds: after which no further one is begun.
+
+    Raises:
+        RunError: a stream can't be read.
+    """
+    sample, begun = DecodedSample(), time.perf_counter()
+    with closing(_read(source, bounds, count, seed)) as found:
+        for picture in found:
+            if isinstance(picture, UnreadableImage):
+                sample.unreadable[picture.path] = picture.reason
+            else:
+                sample.pictures.append(picture)
+            sample.seconds = time.perf_counter() - begun
+            if sample.seconds > seconds:
+                break
+    return sample
+
+
+def _read(
+    source: ImageSource | Stream, bounds: Bounds, count: int, seed: int
+) -> Generator[Tensor | UnreadableImage, None, None]:
+    if isinstance(source, Stream):
+        with closing(source.part(seed, 0, 0, 1)) as images:
+            for image in islice(images, count):
+                path = source.path(image.number)
+                yield UnreadableImage(path, image.fault) if image.fault else _tried(decode, image.data, bounds, path)
+        return
+    spread = torch.linspace(0, len(source) - 1, min(count, len(source)), dtype=torch.float64).round().long()
+    # In any order, so that those that there is time for are spread too.
+    for index in spread[torch.randperm(len(spread), generator=stream(seed, "sample"))].tolist():
+        yield _tried(source.read, index, bounds)
+
+
+def _tried(read: Callable[..., Tensor], *arguments: Any) -> Tensor | UnreadableImage:
+    try:
+        return read(*arguments)
+    except UnreadableImage as error:
+        return error

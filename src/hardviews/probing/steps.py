@@ -1,0 +1,152 @@
+"""ProbeStep steps of growing batches, on one process and without learning: the memory and the time that they take."""
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from hardviews.methods.base import Method
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.probing.sample import DecodedSample
+from hardviews.setup.step import create_step
+from hardviews.training.memory import is_out_of_memory, peak, start_peak
+from hardviews.training.step import Observe, Step, observe_nothing
+from hardviews.training.stopwatch import Stopwatch
+
+QUICK = 2.0  # seconds of a step that is taken a second time, since the first chooses kernels and takes memory
+
+
+@dataclass(frozen=True)
+class ProbeStep:
+    """What a step took.
+
+    Args:
+        images: of the step.
+        memory: bytes that the process held at most (``training/memory.py``).
+        seconds: by part of the step: render, score, train.
+        finite: whether its loss, costs and gradients were.
+    """
+
+    images: int
+    memory: int
+    seconds: dict[str, float]
+    finite: bool = True
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all parts."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class ProbeSteps:
+    """Steps of ascending sizes.
+
+    Args:
+        taken: those that ended well.
+        too_large: images of the first that ran out of memory; None: none did.
+    """
+
+    taken: list[ProbeStep]
+    too_large: int | None = None
+
+    def memory(self, images: int) -> int:
+        """Bytes that a step of so many images holds at most: as measured, else by the line through the two largest
+        steps, or in proportion to the only one. First steps take some memory once, so small ones say too much rather
+        than too little. Costs of pairs of images (SimCLR's), which grow faster, are too small beside what networks hold
+        to bend the line."""
+        *before, last = [trial for trial in self.taken if trial.images <= images] or self.taken[:1]
+        slope = last.memory / last.images
+        if before:
+            slope = max((last.memory - before[-1].memory) / (last.images - before[-1].images), 0.0)
+        return round(last.memory + slope * (images - last.images))
+
+    def seconds(self, images: int) -> dict[str, float]:
+        """Seconds by part of a step of so many images, in proportion to the largest."""
+        last = self.taken[-1]
+        return {part: spent * images / last.images for part, spent in last.seconds.items()}
+
+
+def lone_fabric(options: PretrainOptions) -> Fabric:
+    """One process on the device that this one would train on, whatever others there are; nothing is launched."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    own = [int(os.environ.get("LOCAL_RANK", "0"))] if options.accelerator == "cuda" else 1
+    precision: Any = options.precision  # settled by now, never "auto"
+    return Fabric(accelerator=options.accelerator, devices=own, precision=precision)
+
+
+def probe_step(
+    options: PretrainOptions,
+    method: Method[Any],
+    fabric: Fabric,
+    steps_per_epoch: int,
+    observe: Observe = observe_nothing,
+) -> Step:
+    """A run's step, but that it learns nothing and is not compiled."""
+    still = replace(options, lr=0.0, min_lr=0.0, compile=False)
+    return create_step(still, method, fabric, steps_per_epoch, observe)
+
+
+def sizes_up_to(images: int, parts: int) -> list[int]:
+    """Sizes to try before a step of so many images in so many parts: doubling, from few, for which there is room."""
+    sizes = [images]
+    while sizes[0] > 4 * parts:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
+
+
+def grow(step: Step, sample: DecodedSample, sizes: Iterable[int], seconds: float, most: int) -> ProbeSteps:
+    """Takes a step of every size that it can.
+
+    Args:
+        step: of ``probe_step``.
+        sample: images to take.
+        sizes: ascending.
+        seconds: no step is begun that would end later; the first two are.
+        most: bytes beyond which no step is tried on a CPU, where a process that takes too much is killed.
+    """
+    device, end = step.fabric.device, time.perf_counter() + seconds
+    found = ProbeSteps([])
+    for size in sizes:
+        if len(found.taken) > 1:
+            last = found.taken[-1]
+            expected = last.whole * size / last.images * (2 if last.whole < QUICK else 1)
+            if time.perf_counter() + expected > end or (device.type == "cpu" and found.memory(size) > most):
+                break
+        try:
+            found.taken.append(_tried(step, sample, size))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            found = replace(found, too_large=size)
+            break
+    if found.too_large:
+        step.optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return found
+
+
+def _tried(step: Step, sample: DecodedSample, size: int) -> ProbeStep:
+    start_peak(step.fabric.device)
+    images = sample.batch(size).to(step.fabric.device)
+    for _ in range(2):
+        kinds = [_seconds(step, images, number) for number in range(2 if step.scorer.scoring.every > 1 else 1)]
+        if sum(sum(seconds.values()) for seconds, _ in kinds) > QUICK:
+            break
+    (seconds, finite), (plain, _) = kinds[0], kinds[-1]
+    share = 1 / step.scorer.scoring.every  # of steps that choose; the rest are as the second
+    mean = {part: share * spent + (1 - share) * plain.get(part, 0.0) for part, spent in seconds.items()}
+    return ProbeStep(size, peak(step.fabric.device), mean, finite)
+
+
+def _seconds(step: Step, images: Any, number: int) -> tuple[dict[str, float], bool]:
+    step.watch.start()
+    report = step(images, number)
+    finite = not bool(report.values["skipped"])
+    return Stopwatch.seconds(report.marks), finite

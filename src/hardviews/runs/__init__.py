@@ -1,0 +1,1 @@
+"""One pretraining run: from options to a run folder, and from run folders to a report."""

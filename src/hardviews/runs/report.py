@@ -1,0 +1,146 @@
+"""The page of ``hardviews report``: reads the run folders, finds their pictures, writes it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hardviews.data.decode import Bounds, UnreadableImage
+from hardviews.data.sources import ImageSource
+from hardviews.errors import InputError
+from hardviews.options.report import ReportOptions
+from hardviews.setup.data import opened, tested_on
+from hardviews.wording import several
+
+if TYPE_CHECKING:  # these need the extra
+    from hardviews.analysis.comparison import KeyFigure
+    from hardviews.analysis.page import Reader
+    from hardviews.analysis.pictures import Original
+    from hardviews.analysis.run import Run
+
+NEEDED = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-learn"}
+
+
+class Report(NamedTuple):
+    """A page that was written, and the key figures on it."""
+
+    page: Path
+    runs: "list[Run]"
+    figures: "list[KeyFigure]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The page's path, and the key figures of every run by name."""
+        found: dict[str, Any] = {"report": str(self.page), "runs": [str(run.folder) for run in self.runs]}
+        found |= {figure.name: [value.raw for value in figure.values] for figure in self.figures}
+        return found | {"measured_on": [run.measured_on() for run in self.runs]}
+
+
+def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
+    """Writes the page, whole or not at all.
+
+    Args:
+        folders: of runs; several are compared with the first.
+        options: where to.
+
+    Returns:
+        The page's path, and the key figures of every run.
+
+    Raises:
+        InputError: packages are missing, a folder is no run's, or there is nowhere to write to.
+    """
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise InputError(f"report: {' and '.join(missing)} not installed; pip install 'hardviews[analysis]'")
+    from hardviews.analysis.page import MARK
+    from hardviews.analysis.page import report as made
+    from hardviews.analysis.run import read_all
+
+    runs = [
+        replace(run, tested_on=tested_on(run.config.get("data"), run.config.get("test_data")))
+        for run in read_all([Path(folder) for folder in folders])
+    ]
+    out = check_out(Path(options.out) if options.out else runs[0].folder / "report.html", MARK)
+    page, figures = made(runs, [reader(run) for run in runs])
+    write(out, page)
+    return Report(out, runs, figures)
+
+
+def check_out(out: Path, mark: str) -> Path:
+    """Where to write.
+
+    Args:
+        out: the file.
+        mark: by which a report of ours is known.
+
+    Raises:
+        InputError: it is a folder, or in none, or a file that is no report.
+    """
+    if out.is_dir():
+        raise InputError(f"out: {out} is a folder; give a file, such as {out / 'report.html'}")
+    if not out.parent.is_dir():
+        raise InputError(f"out: there is no folder {out.parent}; make it first")
+    if out.exists():
+        with suppress(OSError), out.open("rb") as file:
+            if mark.encode() in file.read(4096):
+                return out
+        raise InputError(f"out: {out} is there and is no report of hardviews; give another file")
+    return out
+
+
+def write(out: Path, page: str) -> None:
+    """Beside, and then renamed."""
+    beside = out.with_name(f"{out.name}.part")
+    try:
+        # A path's bytes that are no UTF-8 have no place in a page.
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+        beside.replace(out)
+    except OSError as error:
+        raise InputError(f"out: {out} can't be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def reader(run: "Run") -> "Reader | str":
+    """What gives pictures of the run's data set, as it was trained on; or why there is nothing that does."""
+    from hardviews.analysis.pictures import LARGER, Original
+
+    data, config = run.config.get("data"), run.config
+    if run.telemetry is None or not data:
+        return "there is nothing to show of it"
+    options = SimpleNamespace(
+        data_root=config.get("data_root", "data"),
+        download=False,
+        image_column=config.get("image_column", "image"),
+        label_column=config.get("label_column", "label"),
+    )
+    try:
+        source = opened(options, str(data), "train")
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # a table or a set that was damaged since; pictures are an ornament here
+        return f"{data}: {' '.join(str(error).split())[:160]}"
+    if len(source) != run.images:
+        return f"{data} holds {several(len(source), 'picture')} now, and the run had {run.images:,}"
+
+    def read(index: int) -> "Original | None":
+        from PIL import Image
+
+        try:
+            pixels = Image.fromarray(source.read(index, Bounds(side=LARGER)).numpy())
+        except (UnreadableImage, OSError):
+            return None
+        return Original(index, Path(source.path(index)).name, class_of(source, index), pixels)
+
+    return read
+
+
+def class_of(source: ImageSource, index: int) -> str | None:
+    """The class of a picture, by name where it has one."""
+    if source.labels is None:
+        return None
+    label = int(source.labels[index])
+    return source.class_names[label] if source.class_names else f"class {label}"

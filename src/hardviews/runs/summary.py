@@ -1,0 +1,60 @@
+"""The line that a run starts with, and the summary that it ends with."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from hardviews.analysis.measured import SIZES
+from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.setup.data import tested_on
+from hardviews.training.output.run_folder import RunFolder, provenance
+from hardviews.training.step import Step
+from hardviews.wording import several
+
+
+def headline(
+    options: PretrainOptions, source: ImageSource | Stream, step: Step, fabric: Fabric, folder: RunFolder
+) -> str:
+    plan = step.plan
+    drawn, kept = "+".join(str(s.draw) for s in plan.slots), "+".join(str(s.keep) for s in plan.slots)
+    chosen = f"{drawn} views drawn, {kept} kept ({options.policy})" if plan.selects else f"{kept} views, none chosen"
+    where = fabric.device.type
+    if fabric.world_size > 1:
+        where = f"{fabric.world_size} x {where} ({options.strategy})"
+    images, epochs = several(len(source), "image"), several(options.epochs, "epoch")
+    return (
+        f"{options.method['name']} on {source.name}: {images}, {chosen}, {options.backbone.name} "
+        f"at {options.image_size} px, batch {options.batch_size}, {epochs}, "
+        f"{options.precision} on {where}; run folder {folder.path}"
+    )
+
+
+def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``summary.json``, of all parts of a run that was interrupted, with further figures of its data."""
+    summary: dict[str, Any] = dict(folder.summary())
+    for name in SIZES:  # which are the same before and after training, unless the run went on with others
+        before = f"{name}_untrained"
+        summary |= {key: int(summary[key]) for key in (name, before) if key in summary}
+        if summary.get(before) == summary.get(name):
+            summary.pop(before, None)
+    if "knn_top1" in summary:
+        summary["knn_test_data"] = tested_on(options.data, options.test_data)
+    summary |= {
+        "unreadable": folder.listed("unreadable"),
+        "cut_short": folder.listed("cut_short"),
+        "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "method": options.method["name"],
+        "backbone": options.backbone.name,
+        "data": options.data,
+        **of_data,
+        **provenance(),
+    }
+    with suppress(OSError):  # of a full disk, which ends no run
+        folder.write_summary(summary)
+    return summary

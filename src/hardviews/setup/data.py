@@ -1,0 +1,158 @@
+"""The data that a command line names."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from lightning_fabric import Fabric
+
+from hardviews.data.decode import printable
+from hardviews.data.hub import STREAM_PREFIX, hub_stream
+from hardviews.data.loader import Loader
+from hardviews.data.sources import ImageSource, is_named, open_source, why_unlabelled
+from hardviews.data.streaming import SHUFFLE_BYTES, Stream, is_stream, tar_stream
+from hardviews.data.table import IMAGE_COLUMN
+from hardviews.errors import InputError
+from hardviews.options.pretraining import PretrainOptions
+
+
+class ReadOptions(Protocol):
+    """How every verb that reads images is told to read them."""
+
+    @property
+    def data_root(self) -> str: ...
+    @property
+    def download(self) -> bool: ...
+    @property
+    def image_column(self) -> str: ...
+    @property
+    def label_column(self) -> str: ...
+
+
+class DataOptions(ReadOptions, Protocol):
+    """What verbs have that need labels to test on."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def test_data(self) -> str | None: ...
+
+
+class TrainingOptions(DataOptions, Protocol):
+    """What pretraining has besides."""
+
+    @property
+    def epoch_images(self) -> int | None: ...
+    @property
+    def allow_pipe(self) -> bool: ...
+
+
+def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
+    """One split of the data.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    return open_source(
+        data,
+        split=split,
+        root=options.data_root,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        download=options.download,
+    )
+
+
+def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[ImageSource, ImageSource | None]:
+    """The training data, and the test data where there is any besides, its labels numbered alike.
+
+    Raises:
+        InputError: either can't be opened, or test data was named and the labels don't go together.
+    """
+    if options.data is None:
+        raise InputError("data: none given")
+    source = opened(options, options.data, "train")
+    if options.test_data is None:
+        return source, opened(options, options.data, "test") if is_named(options.data) else None
+    test = opened(options, options.test_data, "test")
+    for option, data, images in (("test-data", options.test_data, test), ("data", options.data, source)):
+        if images.labels is None and must_be_labelled:
+            raise InputError(
+                f"{option}: {printable(data)} has no labels, and kNN needs them on both sides: "
+                f"{why_unlabelled(images)}; or leave test-data out"
+            )
+    match_classes(source, test)
+    return source, test
+
+
+def tested_on(data: str | None, test_data: str | None) -> str:
+    """The test set that ``open_sources`` finds, in words; of paths the last part, since where data lies is its owner's
+    business."""
+    if test_data is not None:
+        return printable(Path(test_data).name or test_data)
+    if data is not None and is_named(data):
+        return f"the test split of {data}"
+    return f"a held-out tenth of {printable(Path(str(data)).name or str(data))}"
+
+
+def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, ImageSource | None]:
+    """The training data, which may be a stream, and the test data where there is any.
+
+    Raises:
+        InputError: as ``open_sources``, or of a stream the number of images is not known, or its commands not allowed.
+    """
+    if options.data is None or not is_stream(options.data):
+        if options.epoch_images is not None:
+            raise InputError("epoch-images: only streams take it; of other data an epoch is all images")
+        return open_sources(options)
+    if options.test_data is not None:
+        raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
+    if options.data.startswith(STREAM_PREFIX):
+        return hub_stream(options.data, options.epoch_images, options.image_column), None
+    image = None if options.image_column == IMAGE_COLUMN else options.image_column
+    return tar_stream(options.data, options.epoch_images, options.allow_pipe, image), None
+
+
+def match_classes(source: ImageSource, test: ImageSource) -> None:
+    """Numbers the labels of ``test`` as those of ``source``: every source numbers its own classes from 0.
+
+    Raises:
+        InputError: a class of the test data is not one of the training data's, or only one of them names its classes.
+    """
+    if source.class_names == test.class_names or source.labels is None or test.labels is None:
+        return
+    if source.class_names is None or test.class_names is None:
+        named, bare = (source, test) if test.class_names is None else (test, source)
+        raise InputError(
+            f"test-data: {named.name} names its classes and {bare.name} numbers them, so nobody knows which is which; "
+            "give both names, or neither"
+        )
+    numbers = {name: number for number, name in enumerate(source.class_names)}
+    strange = sorted(set(test.class_names) - numbers.keys())
+    if strange:
+        raise InputError(f"test-data: {test.name} has a class {strange[0]!r} that {source.name} has not")
+    test.labels = torch.tensor([numbers[name] for name in test.class_names])[test.labels]
+    test.class_names = source.class_names
+
+
+def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric: Fabric) -> Loader:
+    return Loader(
+        source,
+        batch_size=options.images_per_step // fabric.world_size,
+        seed=options.seed,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+        workers=options.workers,
+        decode_size=options.decode_size or 0,
+        max_batch_bytes=options.max_batch_bytes,
+        tolerance=options.max_unreadable,
+        pin_memory=fabric.device.type == "cuda",
+        device=fabric.device,
+        in_memory=in_memory(options),
+        shuffle_bytes=SHUFFLE_BYTES if options.shuffle_bytes is None else options.shuffle_bytes,
+    )
+
+
+def in_memory(options: PretrainOptions) -> bool | Literal["auto"]:
+    """As a loader is told."""
+    return "auto" if options.in_memory == "auto" else options.in_memory == "on"

@@ -1,0 +1,219 @@
+"""Resolves what the user left open: every default of the options, and the method on its backbone."""
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hardviews import methods
+from hardviews.console import say
+from hardviews.data.sources import ImageSource
+from hardviews.data.streaming import Stream
+from hardviews.errors import InputError, unknown
+from hardviews.methods.base import Method
+from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
+from hardviews.networks.weights import Match, load_weights
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.selection import policies
+from hardviews.selection.scoring import EXACT, Scoring
+from hardviews.setup.initial_weights import start_of
+from hardviews.training.distributed.sharding import check_blocks
+from hardviews.training.optimizers import OPTIMIZERS
+from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
+from hardviews.views.streams import stream
+from hardviews.wording import several
+
+# The resolution of fast scoring, which is to keep most of the hardness: networks of patches heed less than convolutions
+# how large things are, and small pictures have nothing to spare (docs/cost.md has what was measured).
+FAST_WITH_PATCHES, FAST_WITH_CONVOLUTIONS = 0.5, 0.75
+FAST_FROM = 64  # pixels
+
+
+def resolve_defaults(
+    options: PretrainOptions, source: ImageSource | Stream, on_init: Callable[[Match], None] | None = None
+) -> tuple[PretrainOptions, Method[Any]]:
+    """Builds the method on its backbone, and gives every option that was left open its value.
+
+    Args:
+        options: as parsed.
+        source: of the images, whose size settles that of the views.
+        on_init: gets the match of the weights that ``--init`` names.
+    """
+    check(options)
+    method_class = methods.find(options.method["name"])
+    defaults = method_class.training_defaults
+    image_size = options.image_size or source.native_size or 224
+    torch.manual_seed(stream(options.seed, "weights").initial_seed())
+    start = start_of(options, image_size)
+    network = options.backbone if start is None else replace(options.backbone, stem=start.stem)
+    backbone = create_backbone(
+        network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
+    )
+    wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+    if start is not None:
+        wanted = start.known
+        if start.weights is not None:
+            match = load_weights(backbone, start.weights, f"init: {options.init}")
+            say(f"init: {options.init}: {match}")
+            if on_init:
+                on_init(match)
+    mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
+    if min(std) <= 0:
+        raise InputError(f"std: {list(std)} must be above 0")
+    asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
+    plan = _call("plan", method_class.default_plan, image_size, **options.plan)
+    plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
+    if options.views is not None:
+        plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
+    settings = {key: value for key, value in options.method.items() if key != "name"}
+    method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
+    accelerator = device_type(options.accelerator)
+    precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
+    if accelerator == "cpu" and precision == "16-mixed":
+        raise InputError("precision: 16-mixed is for GPUs; give bf16-mixed or 32-true")
+    if options.strategy == "fsdp":
+        check_blocks(method)
+        if precision == "16-mixed":  # whose scaler fabric has not for it
+            precision = "32-true"
+    if accelerator == "cpu" and precision == "bf16-mixed":
+        check_gradients(backbone, plan)
+    channels_last = options.channels_last != "off"
+    if channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    settled = {
+        name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
+        for name in (
+            "optimizer",
+            "lr",
+            "min_lr",
+            "momentum",
+            "warmup_epochs",
+            "decay_bias_and_norm",
+            "clip",
+            "clip_mode",
+        )
+    }
+    # A weight decay of the user's own does not change unless they say so.
+    changes = options.weight_decay is None and options.weight_decay_end is None
+    settled["weight_decay"] = defaults.weight_decay if options.weight_decay is None else options.weight_decay
+    settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
+    if options.warmup_epochs is None:
+        settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
+    settled |= resolve_scoring(options, backbone, plan, image_size)
+    if settled["optimizer"] not in OPTIMIZERS:
+        raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
+    return replace(
+        options, **settled, backbone=network, image_size=image_size, mean=plan.mean, std=plan.std,
+        accelerator=accelerator, precision=precision, channels_last="on" if channels_last else "off",
+        crop=options.crop or (1.0 if source.native_size else 0.875),
+        views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
+    ), method  # fmt: skip
+
+
+def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPlan, image_size: int) -> dict[str, Any]:
+    """The ``score_...`` options that may be left open.
+
+    Raises:
+        InputError: the backbone takes no views as small as was asked for.
+    """
+    fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
+    usual = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
+    settled = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
+    if 0 < settled["resolution"] < 1:  # what is out of range is refused where Scoring is made
+        try:
+            for size in {size_at(plan, slot, settled["resolution"]) for slot in plan.slots}:
+                check_features(type(backbone).__name__, backbone, size)
+        except InputError as error:
+            if given["resolution"] is not None:
+                raise InputError(f"score-resolution: {error}") from error
+            say(f"candidates are scored at full size: {error}")
+            settled["resolution"] = 1.0
+    return {f"score_{name}": value for name, value in settled.items()}
+
+
+def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
+    """torch's bfloat16 convolutions for CPUs give what happens to be in memory as the gradient of a strided convolution
+    that sees one pixel (found in torch 2.15; full precision and GPUs are sound)."""
+    for slot in plan.slots:
+        side = size_at(plan, slot)
+        name = strided_over_one_pixel(backbone, side)
+        if name:
+            raise InputError(
+                f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
+                "in bf16 on CPUs; give larger views, stem cifar, or precision 32-true"
+            )
+
+
+def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
+    """Names the sizes that are rendered at others."""
+    rounded = {size: rendered for size, rendered in sizes.items() if size != rendered}
+    if rounded:
+        before, after = (" and ".join(map(str, numbers)) for numbers in (rounded.keys(), rounded.values()))
+        say(f"views of {before} px are rendered at {after} px: whole patches of {patch}")
+
+
+def check(options: PretrainOptions) -> None:
+    """Numbers that no part of a run can work with."""
+    policies.named(options.policy)
+    at_least = {
+        1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
+        "max_nonfinite_steps epoch_images",
+        0: "workers checkpoint_steps keep_epochs knn_epochs knn_bank lr min_lr weight_decay weight_decay_end clip "
+        "momentum warmup_epochs max_unreadable telemetry gallery shuffle_bytes",
+    }
+    for least, names in at_least.items():
+        for name in names.split():
+            value = getattr(options, name)
+            if value is not None and value != "auto" and value < least:
+                raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
+    if options.strategy == "fsdp" and options.compile:
+        raise InputError("compile: not with strategy fsdp; leave one of them out")
+    if options.strategy == "fsdp" and options.precision == "16-mixed":
+        raise InputError("precision: 16-mixed is not to be had with strategy fsdp; give bf16-mixed or 32-true")
+    if options.knn_temperature <= 0:
+        raise InputError(f"knn-temperature: {options.knn_temperature} must be above 0")
+    if options.warmup_epochs is not None and options.warmup_epochs > options.epochs:
+        raise InputError(
+            f"warmup-epochs: {options.warmup_epochs:g} is more than the run's {several(options.epochs, 'epoch')}"
+        )
+    if options.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb: not installed; pip install 'hardviews[wandb]'")
+
+
+def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """Calls what the user's settings reach; a wrong name among them is theirs to mend."""
+    try:
+        return function(*arguments, **settings)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if wrong and wrong[1] in settings:
+            line = f"unknown setting {prefix}.{wrong[1]}"
+        elif settings:
+            usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+            given = [f"{prefix}.{name} {value}" for name, value in settings.items() if value != usual.get(name)]
+            line = f"{', '.join(given) or prefix}: {' '.join(str(error).split())[:160]}"
+        else:
+            raise
+        raise InputError(f"{line}; see hardviews pretrain --method NAME --help") from error
+
+
+def config_of(options: PretrainOptions) -> dict[str, Any]:
+    """What ``config.yaml`` holds of resolved options."""
+    return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+
+
+def run_folder_name(options: PretrainOptions, now: str) -> Path:
+    """Where a run goes that was not told: ``runs/TIME-METHOD-DATA``."""
+    data = re.sub(r"[^\w.-]+", "-", Path(str(options.data)).name) or "data"
+    return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"

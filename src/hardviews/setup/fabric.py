@@ -1,0 +1,88 @@
+"""The processes and devices of a run."""
+
+import logging
+from datetime import timedelta
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
+
+from hardviews.data import workers
+from hardviews.errors import InputError
+from hardviews.launch.environment import started
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.training.precision import choose_kernels, device_type
+from hardviews.wording import several
+
+# How long a collective waits for a process: longer than that process waits for a batch that does not come, so that it
+# can say why. What may take longer is ``Meeting.slowly``. A process that dies ends the others without it.
+PATIENCE = timedelta(seconds=workers.PATIENCE + 300)
+# How long processes wait for each other to start: some list a large folder, download a data set or start late.
+STARTING = timedelta(hours=2)
+
+
+def create_fabric(options: PretrainOptions) -> Fabric:
+    """Of this process and the others, all of which come here."""
+    devices, nodes = shared_by(options)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
+    fabric = Fabric(
+        accelerator=options.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=options.precision,  # type: ignore[arg-type]  # settled by now, never "auto"
+        strategy=create_strategy(options, devices * nodes),
+    )
+    fabric.launch()
+    choose_kernels(options.deterministic)
+    if fabric.world_size > 1:
+        answer_within(PATIENCE, fabric.strategy)
+    return fabric
+
+
+def answer_within(patience: timedelta, strategy: Strategy) -> None:
+    """How long collectives wait for a process from now on, where all have started."""
+    from torch.distributed import distributed_c10d
+
+    # torch 2.6 has it under a private name.
+    set_timeout = getattr(distributed_c10d, "set_timeout", None) or distributed_c10d._set_pg_timeout
+    groups = strategy.device_mesh.get_all_groups() if isinstance(strategy, ModelParallelStrategy) else []
+    for group in (None, *groups):  # of which the first is all processes
+        set_timeout(patience, group)
+
+
+def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
+    if processes == 1:
+        return "auto"
+    if options.strategy == "ddp":
+        return DDPStrategy(timeout=STARTING)
+    # What is shared out is known before the optimizer is made; fabric is left nothing to do.
+    return ModelParallelStrategy(
+        lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=STARTING
+    )
+
+
+def shared_by(options: PretrainOptions) -> tuple[int, int]:
+    """Processes per machine and machines, once the batch is settled; raises as ``started`` and ``check_shares`` do."""
+    devices, nodes = started(options.devices, options.nodes)
+    check_shares(options, devices, nodes)
+    return devices, nodes
+
+
+def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
+    """Raises InputError where the images of a step can't be shared evenly, or there are not so many devices."""
+    import torch
+
+    available = torch.cuda.device_count() if device_type(options.accelerator) == "cuda" else devices
+    if devices > available:
+        raise InputError(f"devices: {devices} asked for, {available} available here")
+    if min(devices, nodes, options.grad_accumulation) < 1:
+        raise InputError("devices, nodes and grad-accumulation must be at least 1")
+    shares = devices * nodes * options.grad_accumulation
+    if options.batch_size == "auto":  # it will be a number of whole shares
+        return
+    if options.images_per_step % shares:
+        raise InputError(
+            f"batch-size: {several(options.images_per_step, 'image')} can't be shared evenly by "
+            f"{devices} x {nodes} devices in {several(options.grad_accumulation, 'part')}"
+        )

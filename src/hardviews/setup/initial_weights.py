@@ -1,0 +1,53 @@
+"""Where ``--init`` takes the backbone's weights from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+from torch import Tensor
+
+from hardviews.errors import InputError
+from hardviews.networks.backbones import Stem, create_backbone
+from hardviews.networks.weights import bare_names, read_weights
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.training.output.run_folder import RunFolder
+from hardviews.training.output.run_weights import run_weights
+
+
+class Start(NamedTuple):
+    """What a backbone starts from."""
+
+    weights: Mapping[str, Tensor] | None  # None where a checkpoint will bring them
+    known: Mapping[str, Any]  # what is known of the mean and std they were trained with
+    stem: Stem  # which their ResNet has, or the one that was asked for
+
+
+def start_of(options: PretrainOptions, image_size: int) -> Start | None:
+    """What ``--init`` names; None where it names nothing. A run that goes on needs nothing loaded: its own checkpoint
+    holds all, even if the source is gone.
+
+    Raises:
+        InputError: it is nothing that weights can come from.
+    """
+    init, stem = options.init, options.backbone.stem
+    if init is None:
+        return None
+    run = RunFolder(Path(options.out)) if options.out else None
+    if run and run.checkpoints.last.exists():
+        config = run.config()
+        return Start(None, config, config["backbone"].get("stem", stem) if stem == "auto" else stem)
+    known: Mapping[str, Any] = {}
+    if Path(init).is_dir():
+        known, weights, _ = run_weights(Path(init))
+    elif Path(init).exists():
+        weights = read_weights(Path(init), "init")
+    elif timm.is_model(init):
+        source = create_backbone(init, image_size, stem="imagenet", pretrained=True)
+        known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
+    else:
+        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
+    first = bare_names(weights).get("conv1.weight")
+    if stem == "auto" and first is not None and options.backbone.name.startswith("resnet"):
+        stem = "cifar" if first.shape[-1] == 3 else "imagenet"
+    return Start(weights, known, stem)

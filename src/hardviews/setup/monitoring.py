@@ -1,0 +1,185 @@
+"""What is measured of a run on the way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from torch import Tensor, nn
+
+from hardviews.analysis.measured import describe_figures, describe_images
+from hardviews.data.sources import ImageSource
+from hardviews.data.subset import Subset
+from hardviews.errors import InputError
+from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.protocols.knn import knn_accuracy, voters
+from hardviews.evaluation.rank import effective_rank
+from hardviews.evaluation.splits import held_out, sample
+from hardviews.methods.base import Method
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.setup.data import tested_on
+from hardviews.setup.gathering import gathered
+from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.distributed.sharding import UnshardedCopy, take_first_buffers
+from hardviews.training.monitor import Evaluate
+from hardviews.training.output.run_folder import RunFolder
+from hardviews.views.plan import ViewPlan
+from hardviews.views.streams import stream
+
+# Images that vote, and images that are tested: all that CIFAR has to train on, 50 of every class of ImageNet and its
+# whole validation set. Encoding both takes 100,000 forwards, where an epoch of ImageNet takes 2.6 million or more, and
+# features of 2,048 numbers take 0.8 GB, with raw pixels 2 GB.
+BANK = 50_000
+BATCH = 256  # images encoded at once, for speed only
+
+
+def resolve_knn_bank(options: PretrainOptions) -> PretrainOptions:
+    """The options with a number for ``knn_bank``: of a run that goes on, its own, so that its figures stay comparable;
+    those of versions that had no such option took all images."""
+    if options.knn_bank is not None:
+        return options
+    run = RunFolder(Path(options.out)) if options.out else None
+    begun = run is not None and run.config_file.exists()
+    return replace(options, knn_bank=run.config().get("knn_bank", 0) if run and begun else BANK)
+
+
+def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
+    """How images are made ready to be measured, of settled options."""
+    return Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
+
+
+class Drawn(NamedTuple):
+    """The images of a measurement on the way."""
+
+    bank: Tensor  # numbers in the source of those that vote, int64 [N]
+    queries: Tensor  # of those that are tested, in the test images or, without any, in the source, int64 [M]
+    sizes: dict[str, int]  # of how many they are drawn, by the names of ``SIZES``, where they are not all
+
+
+def drawn(options: PretrainOptions, source: ImageSource, test: ImageSource | None) -> Drawn:
+    """Which images vote and which are tested; arguments as of ``create_evaluate``, labelled."""
+    labels = source.labels
+    assert labels is not None
+    rows = torch.arange(len(source))
+    if test is None:
+        rows, query_rows = held_out(len(source), stream(options.seed, "held-out"))
+        query_labels = labels[query_rows]
+    else:
+        query_rows = torch.arange(len(test))
+        query_labels = query_rows if test.labels is None else test.labels
+    limit = options.knn_bank or 0
+    bank = rows[sample(labels[rows], limit, stream(options.seed, "knn-bank"))]
+    queries = query_rows[sample(query_labels, limit, stream(options.seed, "knn-queries"))]
+    sizes = {}
+    if len(bank) < len(rows):
+        sizes["knn_train_images_of"] = len(rows)
+    if len(queries) < len(query_rows):
+        sizes["knn_test_images_of"] = len(query_rows)
+    return Drawn(bank, queries, sizes)
+
+
+def create_evaluate(
+    options: PretrainOptions, source: ImageSource, test: ImageSource | None, plan: ViewPlan, fabric: Fabric
+) -> Evaluate | None:
+    """The kNN accuracy and the rank of a backbone, and once the accuracy of raw pixels; None where nothing is
+    labelled.
+
+    Every process encodes its part of the images, and the first compares the features: figures don't depend on the
+    number of processes.
+
+    Args:
+        options: settled, ``knn_bank`` among them.
+        source: whose images vote.
+        test: whose images are tested; by default a tenth of ``source``.
+        plan: for mean and standard deviation of pixels.
+        fabric: launched.
+    """
+    if source.labels is None:
+        return None
+    preprocessing = preprocessing_of(options, plan)
+    bank_rows, query_rows, sizes = drawn(options, source, test)
+
+    def evaluate(backbone: nn.Module, pixels: bool, meeting: Meeting) -> Mapping[str, float]:
+        def features(of: ImageSource, rows: Tensor) -> Features:
+            """With numbers in the source."""
+            some = of if len(rows) == len(of) else Subset(of, rows)
+            with meeting.working(), fabric.autocast():
+                part = extract(
+                    backbone, some, preprocessing, batch_size=BATCH, pixels=pixels, workers=options.workers,
+                    on_batch=lambda _: meeting.pause(), process=fabric.global_rank, processes=fabric.world_size,
+                )  # fmt: skip
+            found = gathered(part, some, meeting)
+            return found if some is of else replace(found, rows=rows[found.rows])
+
+        if test is None:
+            bank = queries = features(source, torch.cat([bank_rows, query_rows]).sort().values)
+        else:
+            bank, queries = features(source, bank_rows), features(test, query_rows)
+        values: dict[str, float] = {}
+        with meeting.working():
+            if fabric.is_global_zero:
+                if test is None:
+                    asked = torch.isin(bank.rows, query_rows)
+                    bank, queries = bank[~asked], queries[asked]
+                values = figures(bank, queries, options, fabric.device, meeting.pause) | sizes
+                lacking = {"train": len(bank_rows) - len(bank.rows), "test": len(query_rows) - len(queries.rows)}
+                values |= {f"knn_{part}_images_unreadable": count for part, count in lacking.items() if count}
+        return values
+
+    return evaluate
+
+
+def figures(
+    bank: Features, queries: Features, options: PretrainOptions, device: torch.device, on_part: Callable[[], None]
+) -> dict[str, float]:
+    """Figures by name, and of how many images they are.
+
+    Raises:
+        InputError: no image that votes, or none that is tested, can be read.
+        RunError: features are not finite.
+    """
+    for part, name in ((bank, "training"), (queries, "test")):
+        if not len(part.rows):
+            raise InputError(
+                f"knn: none of the {name} images that were drawn can be read; a larger --knn-bank draws more"
+            )
+    values: dict[str, float] = {
+        "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, device, on_part),
+        "embedding_rank": effective_rank(queries.vectors),
+    }
+    if bank.pixels is not None and queries.pixels is not None:
+        raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
+        values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k, device=device, on_part=on_part)
+    return values | {
+        "knn_k": voters(options.knn_k, bank),
+        "knn_train_images": len(bank.rows),
+        "knn_test_images": len(queries.rows),
+    }
+
+
+def create_describe(options: PretrainOptions) -> Callable[[Mapping[str, float]], str]:
+    """Of what is measured: figures, and the images they are of."""
+    test = tested_on(options.data, options.test_data)
+
+    def describe(values: Mapping[str, float]) -> str:
+        return f"{describe_figures(values)}; on {describe_images(values, test, options.knn_k)}"
+
+    return describe
+
+
+def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[Meeting], nn.Module]:
+    """What is measured on the way: the same in every process, which measures a part of the images by it."""
+    network = method.get_submodule(method.evaluated)
+    if isinstance(fabric.strategy, ModelParallelStrategy):
+        whole = UnshardedCopy(network)
+        return lambda meeting: whole.of(network, meeting)
+
+    def evaluated(meeting: Meeting) -> nn.Module:
+        if fabric.world_size > 1:
+            take_first_buffers(network)  # as the next step would
+        return network
+
+    return evaluated

@@ -1,0 +1,79 @@
+"""The sharded part of a checkpoint: every process writes its own shard and reads it back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hardviews.training.distributed.sharding import is_sharded, local
+
+# A sharded tensor as loaded: its parts along the first dimension, in order of process.
+Parts = list[Tensor]
+
+
+def named_state(network: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    """What an optimizer remembers of every parameter, by its name: numbers would depend on how they are grouped."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    return {names[parameter]: dict(kept) for parameter, kept in optimizer.state.items()}
+
+
+def load_named_state(network: nn.Module, optimizer: Optimizer, state: Mapping[str, Mapping[str, Any]]) -> None:
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    now = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in now["param_groups"] for number in group["params"]]
+    kept: dict[int, dict[str, Any]] = {}
+    for number, parameter in zip(numbers, parameters, strict=True):
+        if names[parameter] in state:
+            kept[number] = {key: placed(value, parameter) for key, value in state[names[parameter]].items()}
+    optimizer.load_state_dict({**now, "state": kept})
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Any]) -> None:
+    """Parameters and buffers of any number of processes into a network as it is shared out here."""
+    now = network.state_dict()
+    network.load_state_dict({name: placed(value, now[name]) if name in now else value for name, value in state.items()})
+
+
+def own_part(state: Mapping[str, Tensor], all_of_it: bool) -> dict[str, Any]:
+    """Of named tensors (or numbers) what this process has to write.
+
+    Args:
+        state: of a network or a parameter.
+        all_of_it: also what every process has alike.
+    """
+    return {
+        name: local(value) if isinstance(value, Tensor) else value
+        for name, value in state.items()
+        if all_of_it or (isinstance(value, Tensor) and is_sharded(value))
+    }
+
+
+def unsharded(value: Any) -> Any:
+    """A tensor put together of its parts; anything else as it is."""
+    return torch.cat(value) if isinstance(value, list) else value
+
+
+def placed(value: Any, like: Tensor) -> Any:
+    """A loaded value; where it is as large as ``like``, it is shared out as that is, and lies in memory as that does,
+    which fused optimizers take for granted."""
+    value = unsharded(value)
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    if not is_sharded(like):
+        return _laid_out(value, like)
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(like, DTensor)
+    chunks, rank = value.chunk(like.device_mesh.size()), like.device_mesh.get_local_rank()
+    part = chunks[rank] if rank < len(chunks) else value[:0]  # fewer rows than processes
+    return DTensor.from_local(
+        _laid_out(part, local(like)), like.device_mesh, like.placements,
+        run_check=False, shape=like.shape, stride=like.stride(),
+    )  # fmt: skip
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    return torch.empty_strided(like.shape, like.stride(), dtype=value.dtype, device=like.device).copy_(value)

@@ -1,0 +1,125 @@
+"""Backbones whose weights lie shared out among processes (FSDP2), for those too large to lie whole in each."""
+
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hardviews.errors import InputError
+from hardviews.training.distributed.meeting import Meeting
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+SMALLEST = 1 / 200  # of a backbone's parameters: what has fewer is not worth gathering by itself
+
+
+def shard_backbones(method: nn.Module, mesh: "DeviceMesh") -> None:
+    """Shares the blocks of every backbone of a method out among processes, in place: student's and teacher's alike.
+
+    The rest stays whole in every process: heads and prototypes, which costs read between forwards, and what lies around
+    the blocks, which methods that read tokens call by other ways than ``forward``. Its gradients are
+    ``synchronise``'s matter.
+
+    Args:
+        method: on any device; its parameters are the same on all processes, and are others afterwards.
+        mesh: of one dimension, over all processes.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for backbone in _backbones(method):
+        backbone.to(memory_format=torch.contiguous_format)  # the only one that FSDP takes
+        for container, blocks in _blocks(backbone):
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+            if isinstance(container, nn.Sequential):  # its forward gathers the next block beside this one
+                fully_shard(container, mesh=mesh, reshard_after_forward=False)
+
+
+def check_blocks(method: nn.Module) -> None:
+    """Raises InputError where a backbone has no blocks to share out."""
+    for backbone in _backbones(method):
+        if not _blocks(backbone):
+            raise InputError(f"strategy: fsdp finds no blocks to share out in {type(backbone).__name__}; give ddp")
+
+
+def _backbones(method: nn.Module) -> list[nn.Module]:
+    return [module for name, module in method.named_modules() if name.rpartition(".")[2] == "backbone"]
+
+
+def _blocks(backbone: nn.Module) -> list[tuple[nn.Module, list[nn.Module]]]:
+    """Containers with their blocks, the inner ones first, as fully_shard wants it."""
+    least = SMALLEST * _numel(backbone)
+    containers = [m for m in backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)][::-1]
+    found = [(c, [m for m in c if next(m.children(), None) is not None and _numel(m) > least]) for c in containers]
+    return [(container, blocks) for container, blocks in found if blocks]
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")  # DTensor's; its module is slow to import
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies in this process, without gradient; all of it where it is not shared out."""
+    part: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return part
+
+
+def synchronise(network: nn.Module) -> None:
+    """Of what every process has whole: averages the gradients, and takes the first process's buffers, as DDP does."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None and not is_sharded(p)]
+    if gradients:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        _put_back(flat / dist.get_world_size(), gradients)
+    take_first_buffers(network)
+
+
+def take_first_buffers(network: nn.Module) -> None:
+    """Takes the first process's buffers, such as running means, which every process has moved by its own images."""
+    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    if buffers:
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(flat, 0)
+        _put_back(flat, buffers)
+
+
+def _put_back(flat: Tensor, tensors: list[Tensor]) -> None:
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
+
+class UnshardedCopy:
+    """Makes unsharded copies of a network that is about to be sharded, one in every process.
+
+    A measurement calls the copy. To call the network itself, all processes would have to do so equally often, and one
+    that lacks memory in the middle of it would leave the others waiting. Until it is asked for, a copy takes no memory.
+
+    Args:
+        network: not shared out yet.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._empty = deepcopy(network).to("meta")
+        saved = network.state_dict().keys()
+        self._unsaved = {name: buffer.clone() for name, buffer in network.named_buffers() if name not in saved}
+
+    def of(self, network: nn.Module, meeting: Meeting) -> nn.Module:
+        """A copy with the weights that the network has by now, on the device of the run. All processes have to ask for
+        it.
+
+        Raises:
+            FailedError: a process lacks the memory; all learn of it before any weight is sent.
+        """
+        with meeting.working():
+            copy = deepcopy(self._empty).to_empty(device=meeting.fabric.device)
+        there = copy.state_dict() | dict(copy.named_buffers())
+        for name, tensor in (network.state_dict() | self._unsaved).items():
+            there[name].copy_(tensor.full_tensor() if is_sharded(tensor) else tensor)
+        return copy

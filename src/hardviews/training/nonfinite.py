@@ -1,0 +1,136 @@
+"""A step whose loss, costs or gradients are not finite changes neither weights, nor optimizer, nor buffers."""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hardviews.training.distributed.sharding import local
+from hardviews.training.optimizers import create_missing_momenta
+
+
+class NonFiniteSteps:
+    """Judges every step, and undoes the bad ones. It alone decides, also under a gradient scaler.
+
+    An overflow in the forward has reached running statistics and centres by the time it is noticed, so buffers are
+    copied before the step and put back after a bad one. Fused optimizers are told not to act. What other optimizers
+    change is copied and put back like buffers. Nothing waits for the device.
+
+    Args:
+        fabric: of the run; its scaler, if any, is used by this class alone.
+        method: its gradients and buffers are judged.
+        optimizer: as fabric returned it.
+    """
+
+    def __init__(self, fabric: Fabric, method: nn.Module, optimizer: Optimizer) -> None:
+        self.fabric, self.method = fabric, method
+        self.optimizer: Optimizer = getattr(optimizer, "optimizer", optimizer)
+        self._scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
+        self._buffers: Copies | None = None
+
+    def begin(self) -> None:
+        self._buffers = Copies([buffer for buffer in self.method.buffers() if buffer.is_floating_point()])
+
+    def judge(self, figures: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Unscales the gradients where there is a scaler, and judges the step.
+
+        Args:
+            figures: losses, and costs of all candidates.
+
+        Returns:
+            ``skipped``, and with a scaler ``overflowed``: float 0 or 1 on the device, the same on all processes. A
+            step is skipped if anything is not finite on any process; it overflowed if only gradients are not finite,
+            as happens until the scaler has found its scale.
+        """
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+        gradients = [local(p.grad) for p in self.method.parameters() if p.grad is not None]
+        norms = torch._foreach_norm(gradients) if gradients else ()
+        sums = [figure.detach().sum().float() for figure in figures]
+        finite = torch.stack([*sums, *norms]).isfinite()
+        bad = torch.stack([finite[: len(sums)].all(), finite[len(sums) :].all()]).logical_not().float()
+        bad = self.fabric.all_reduce(bad, reduce_op="sum").clamp(max=1.0)  # type: ignore[union-attr]
+        skipped = bad.amax()
+        return {"skipped": skipped} | ({"overflowed": skipped - bad[0]} if self._scaler is not None else {})
+
+    def update(self, skipped: Tensor) -> None:
+        """The optimizer's step, which does nothing if it is skipped; then the scaler's."""
+        optimizer = self.optimizer
+        create_missing_momenta(optimizer)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = skipped  # type: ignore[attr-defined]  # heeded by fused kernels
+            optimizer.step()
+            del optimizer.found_inf  # type: ignore[attr-defined]
+        else:
+            before = self._changing()
+            copies = Copies(list(before.values()))
+            optimizer.step()
+            copies.put_back(skipped)
+            for key, new in self._changing().items():
+                if key not in before:  # made by this very step: all states start from zero
+                    new.masked_fill_(skipped.to(new.device) > 0, 0.0)
+        if self._scaler is not None:
+            self._scaler.update()
+
+    def end(self, skipped: Tensor) -> None:
+        assert self._buffers is not None
+        self._buffers.put_back(skipped)
+        self._buffers = None
+
+    def _changing(self) -> dict[tuple[Tensor, str], Tensor]:
+        """What the optimizer's step changes: parameters with gradients, and what it keeps of them."""
+        moved = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        states = {
+            (p, name): local(x) for p in moved for name, x in self.optimizer.state[p].items() if isinstance(x, Tensor)
+        }
+        return {(p, ""): local(p).detach() for p in moved} | states
+
+
+class Copies:
+    """Copies of tensors, to be put back where a flag on the device says so.
+
+    The copies of one device and dtype lie in one buffer, so the number of kernels does not grow with that of tensors.
+
+    Args:
+        tensors: in any memory format.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        kinds = dict.fromkeys((x.device, x.dtype) for x in tensors)
+        self._groups = [[x for x in tensors if (x.device, x.dtype) == kind] for kind in kinds]
+        self._copies = [_packed(group) for group in self._groups]
+
+    @torch.no_grad()
+    def put_back(self, flag: Tensor) -> None:
+        """Gives every tensor the content it had, where ``flag`` is above 0."""
+        for group, before in zip(self._groups, self._copies, strict=True):
+            now = _packed(group)
+            torch.where(flag.to(now.device) > 0, before, now, out=now)
+            torch._foreach_copy_(group, _parts(now, group))
+
+
+@torch.no_grad()
+def _packed(tensors: list[Tensor]) -> Tensor:
+    """The numbers of tensors of one device and dtype, one after the other."""
+    packed = tensors[0].new_empty(sum(x.numel() for x in tensors))
+    torch._foreach_copy_(_parts(packed, tensors), tensors)
+    return packed
+
+
+def _parts(packed: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """Views of a packed buffer, laid out as the tensors are; those of tensors with gaps are contiguous."""
+    ends = list(accumulate(x.numel() for x in tensors))
+    return [
+        packed.as_strided(x.shape, x.stride(), end - x.numel())
+        if _is_dense(x)
+        else packed[end - x.numel() : end].view(x.shape)
+        for x, end in zip(tensors, ends, strict=True)
+    ]
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the numbers of a tensor fill its stretch of memory, each once."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) == x.numel()

@@ -1,0 +1,109 @@
+"""What is measured of a run on the way: of which images, and that it is said."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning_fabric import Fabric
+
+from hardviews.data.shapes import Shapes
+from hardviews.errors import InputError
+from hardviews.evaluation.features import Features, Preprocessing, extract
+from hardviews.evaluation.protocols.knn import knn_accuracy
+from hardviews.evaluation.rank import effective_rank
+from hardviews.evaluation.splits import held_out
+from hardviews.methods.simsiam import SimSiam
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.setup.monitoring import BANK, create_evaluate, figures, resolve_knn_bank
+from hardviews.training.distributed.meeting import Meeting
+from hardviews.views.streams import stream
+from tests.methods.tiny import TinyBackbone
+from tests.runs.test_pretrain import SIMSIAM, pretrain
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_a_bank_that_is_not_cut_gives_the_figures_of_all_images(with_test: bool) -> None:
+    """Bit for bit those of versions that had no other."""
+    torch.manual_seed(0)
+    source, test, backbone = Shapes("train", 300), Shapes("test", 60) if with_test else None, TinyBackbone()
+    options = resolve_knn_bank(PretrainOptions(image_size=32, crop=1.0, workers=0, seed=3))
+    plan, fabric = SimSiam.default_plan(32), Fabric(accelerator="cpu", precision="32-true")
+    evaluate = create_evaluate(options, source, test, plan, fabric)
+    assert evaluate is not None
+    values = evaluate(backbone, True, Meeting(fabric))
+
+    ready = Preprocessing(32, plan.mean, plan.std, 1.0)
+    bank = extract(backbone, source, ready, pixels=True)
+    if test is None:
+        asked = torch.isin(bank.rows, held_out(300, stream(3, "held-out"))[1])
+        bank, queries = bank[~asked], bank[asked]
+    else:
+        queries = extract(backbone, test, ready, pixels=True)
+    raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
+    assert values == {
+        "knn_top1": knn_accuracy(bank, queries),
+        "embedding_rank": effective_rank(queries.vectors),
+        "knn_top1_pixels": knn_accuracy(raw[0], raw[1]),
+        "knn_k": 20,
+        "knn_train_images": 300 if with_test else 270,
+        "knn_test_images": 60 if with_test else 30,
+    }
+
+
+def test_a_sample_none_of_which_can_be_read_is_named() -> None:
+    some, none = (Features(torch.zeros(n, 2), *[torch.zeros(n, dtype=torch.int64)] * 2) for n in (1, 0))
+    for bank, queries, name in ((none, some, "training"), (some, none, "test")):
+        with pytest.raises(InputError, match=f"none of the {name} images that were drawn can be read"):
+            figures(bank, queries, PretrainOptions(), torch.device("cpu"), lambda: None)
+
+
+def test_a_run_keeps_the_bank_that_it_began_with(tmp_path: Path) -> None:
+    assert resolve_knn_bank(PretrainOptions(out=str(tmp_path))).knn_bank == BANK
+    for began, option, expected in (("", None, 0), ("knn_bank: 7", None, 7), ("knn_bank: 7", 9, 9)):
+        (tmp_path / "config.yaml").write_text(f"{began}\nbackbone: {{name: resnet18}}\n")
+        assert resolve_knn_bank(PretrainOptions(out=str(tmp_path), knn_bank=option)).knn_bank == expected
+
+
+def test_a_sample_is_stated_with_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"--data shapes:200 {SIMSIAM} --epochs 1 --knn-bank 3 --out {run}") == 0
+    said = "on 3 of 40 test images (the test split of shapes:200), kNN by all 3 training images, fewer than k 5, drawn "
+    untrained, trained, last = [line for line in capsys.readouterr().out.splitlines() if "test images" in line]
+    assert untrained.endswith(f"; {said}from 200")
+    assert trained.endswith(f"; {said}from 200")
+    assert last.startswith("kNN accuracy: raw pixels")
+    assert last.endswith("; on 3 of 40 test images (the test split of shapes:200), kNN by the 3 nearest of 3 training "
+                         "images, drawn from 200")  # fmt: skip
+    assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 3
+    sizes = {"knn_k": 3, "knn_train_images": 3, "knn_test_images": 3}
+    sizes |= {"knn_train_images_of": 200, "knn_test_images_of": 40}
+    summary = json.loads((run / "summary.json").read_text())
+    assert {name: value for name, value in summary.items() if name.startswith("knn") and "top1" not in name} == {
+        **sizes, "knn_test_data": "the test split of shapes:200",
+    }  # fmt: skip
+    with (run / "evaluation.csv").open() as file:
+        for step in ("0", "12"):
+            file.seek(0)
+            written = {row["name"]: row["value"] for row in csv.DictReader(file) if row["step"] == step}
+            assert {name: written[name] for name in sizes} == {name: str(size) for name, size in sizes.items()}
+    assert pretrain(f"--data shapes:200 {SIMSIAM} --epochs 1 --knn-bank -1 --out {run}") == 2
+    assert "knn-bank: -1 must be at least 0" in capsys.readouterr().err
+
+
+def test_a_run_says_where_its_figures_are_of_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, line = tmp_path / "run", f"--data shapes:64 {SIMSIAM} --epochs 1 --out"
+    assert pretrain(f"{line} {run} --knn-bank 6") == 0
+    file = run / "evaluation.csv"
+    file.write_text("".join(row for row in file.read_text().splitlines(keepends=True) if not row.startswith("4,")))
+    assert pretrain(f"{line} {run} --knn-bank 0 --workers 0") == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 0  # which the next part goes on with
+    last = capsys.readouterr().out.splitlines()[-2]
+    assert last.startswith("kNN accuracy: trained backbone ")
+    assert "on 12 test images" in last
+    assert last.endswith("; before training, other images were measured (evaluation.csv)")
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["knn_train_images"], summary["knn_train_images_untrained"]) == (64, 6)
+    assert (summary["knn_test_images"], summary["knn_test_images_untrained"]) == (12, 6)
