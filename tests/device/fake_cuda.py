@@ -110,6 +110,8 @@ class FakeCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             i is not None and i.is_cuda and i.dtype in (torch.bool, torch.uint8) for i in args[1]
         ):
             self._waits("reads a boolean index")
+        if name.startswith("index_put") and not args[2].dim() and args[0].is_cuda:
+            self._waits("copies to the device the number that is set by index")  # in C++, where it can't be seen
         if func in COPIES:
             self._judge_copy(func, args, kwargs)
 

@@ -34,6 +34,17 @@ def test_reads_and_copies_that_wait_are_seen() -> None:
         assert "reads a boolean index" in waits(mode)
 
 
+def test_numbers_that_are_set_by_index_are_seen() -> None:
+    with pretending() as mode, mode:
+        x, places = torch.zeros(4, 4, device=CUDA), torch.arange(2, device=CUDA)
+        x[places, places] = 1.0
+        assert [what for what in mode.found.waits if "set by index" in what]
+        mode.found.clear()
+        x[1:3] = 1.0
+        x[places, places] = torch.ones(2, device=CUDA)
+        assert not mode.found.waits
+
+
 def test_expanded_tensors_can_not_be_pinned() -> None:
     with pretending(), pytest.raises(RuntimeError, match="single memory location"):
         torch.zeros(1).expand(2, 3).pin_memory()

@@ -256,7 +256,7 @@ def test_on_a_gpu_the_same_is_chosen_and_nothing_waits(policy: str) -> None:
     candidates = labelled(brute.DINO, 6)
     expected = HardViews(lambda _: costs, brute.DINO, policy).choose(candidates, views).ids
     there = Costs(costs.cross.cuda(), None if costs.own is None else costs.own.cuda())
-    views = Views(**{name: value if name == "slot" else value.cuda() for name, value in vars(views).items()})
+    views = views.to("cuda")
     candidates = [view.cuda() for view in candidates]
     hard = HardViews(lambda _: there, brute.DINO, policy)
     hard.choose(candidates, views)  # caches what depends on the plan alone

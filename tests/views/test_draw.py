@@ -7,6 +7,7 @@ from scipy.stats import chisquare, ks_2samp
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
+import hardviews.views.draw as drawing
 from hardviews.views.draw import Views, draw
 from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
 from hardviews.views.streams import stream
@@ -181,3 +182,21 @@ def test_take_of_one_slot() -> None:
     kept = draw(one_slot(draw=4), sizes(3), stream(0, "views", 0)).take(torch.tensor([[0, 1, 2], [1, 3, 3]]))
     assert len(kept) == 2
     assert kept.slot.tolist() == [0, 0]
+
+
+def test_one_thread_draws_and_the_others_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), list[int]()
+
+    def fails(*_: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise RuntimeError
+
+    monkeypatch.setattr(drawing, "_boxes", fails)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError):
+            draw(MULTI_CROP, sizes(1), stream(0, "views", 0))
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -311,7 +311,10 @@ def test_slots_of_several_sizes_and_a_choice(mixed: ImageBatch, device: str) -> 
     assert [view.shape[-1] for view in every] == [48, 48, 24, 24, 24, 24]
     for k in range(3):
         for b in range(len(mixed)):
-            assert torch.equal(kept[k][b], every[int(ids[k, b])][b])
+            found, expected = kept[k][b], every[int(ids[k, b])][b]
+            # Of products of matrices on a GPU, the last bits depend on how many views are made at once.
+            products = device == "cuda" and rendering.kernels_on(found.device) is None
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if products else 0.0)
 
 
 def test_autocast_and_gradients_stay_out(mixed: ImageBatch) -> None:

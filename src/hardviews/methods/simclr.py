@@ -96,8 +96,9 @@ class SimCLR(Method[SimCLREncoding]):
         there = here + (dist.get_rank() * batch if dist.is_initialized() else 0)
         view = torch.arange(views, device=own.device)
         positive = similarity[:, here, :, there]  # [B, V, V]: s(a_i, b_i)
-        itself = torch.zeros_like(similarity, dtype=torch.bool)
-        itself[view[:, None], here, view[:, None], there] = True
+        # Compared, not set by index: CUDA would wait to copy the number that is set.
+        same_image = there[:, None] == torch.arange(everyone.shape[1], device=own.device)  # [B, G]
+        itself = (view[:, None] == view)[:, None, :, None] & same_image[:, None]  # [V, B, V, G]
         spread = similarity.masked_fill(itself, -math.inf).logsumexp(-1)  # [V, B, V]: over j, a against each view
         same = spread[view, :, view]  # [V, B]: a against a without itself
         cross = torch.logaddexp(spread, same[:, :, None]) - positive.permute(1, 0, 2)  # [a, i, b]
