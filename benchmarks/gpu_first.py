@@ -27,7 +27,7 @@ from step import pictures
 
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_fabric, create_step
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.training.options import BackboneOptions, Precision, PretrainOptions
 from hardviews.training.run_folder import RunFolder
 

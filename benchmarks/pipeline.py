@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.commands.training_run import create_fabric, create_loader, create_step
-from hardviews.data.loader import moved
+from hardviews.data.loading.loader import moved
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from hardviews.networks.backbones import create_backbone
 from hardviews.training.options import BackboneOptions, PretrainOptions

@@ -25,7 +25,7 @@ from ways import WAYS
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.commands.training_run import create_fabric, create_step
-from hardviews.data.decode import Bounds
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, Progress

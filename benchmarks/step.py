@@ -27,7 +27,7 @@ from ways import WAYS
 
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_fabric, create_step
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.methods.dino import DINO

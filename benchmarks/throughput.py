@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_fabric, create_step
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.networks.backbones import compile_backbones
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.options import BackboneOptions, PretrainOptions

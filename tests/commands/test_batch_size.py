@@ -17,7 +17,7 @@ from hardviews.commands.pretrain import parse
 from hardviews.commands.sampling import Sample
 from hardviews.commands.settling import settle
 from hardviews.commands.trials import Trial, Trials, grow, lone_fabric, sizes_up_to, trial_step
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.training import memory
 from hardviews.training.options import PretrainOptions

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hardviews.commands.contents import check_contents, contents_of
 from hardviews.commands.sampling import Sample, sampled
-from hardviews.data.decode import Bounds
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import open_source
+from hardviews.data.sources.shapes import Shapes
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL = [

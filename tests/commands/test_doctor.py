@@ -32,7 +32,7 @@ from hardviews.commands.pretrain import parse
 from hardviews.commands.sampling import Sample
 from hardviews.commands.settling import settle
 from hardviews.commands.trials import Trial, Trials, lone_fabric
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.methods.base import TargetEncoding
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from hardviews.training.gallery import KEPT

@@ -19,8 +19,8 @@ from torch.nn.functional import cosine_similarity
 from hardviews.cli import main
 from hardviews.commands.exporting import ONNX_PACKAGES
 from hardviews.commands.subjects import find_subject, timm_preprocessing
-from hardviews.data.folder import Folder
-from hardviews.data.shapes import draw_scene
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import draw_scene
 from hardviews.evaluation.features import Preprocessing, encoded
 
 PACK = Path(__file__).parents[3] / "shared" / "data"

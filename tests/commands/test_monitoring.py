@@ -10,7 +10,7 @@ import yaml
 from lightning_fabric import Fabric
 
 from hardviews.commands.monitoring import BANK, create_evaluate, figures, settle_bank
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from hardviews.cli import main
-from hardviews.data import mapped, table
+from hardviews.data.indexing import mapped
+from hardviews.data.sources import table
 from tests.commands.test_pretrain import SIMSIAM, pretrain
 
 UMASK, FILE, FOLDER = 0o027, 0o640, 0o750

@@ -17,7 +17,7 @@ import torch
 from hardviews.analysis import telemetry
 from hardviews.cli import main
 from hardviews.commands import launching, processes
-from hardviews.data.loader import epoch_order
+from hardviews.data.loading.loader import epoch_order
 from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from tests.commands.test_data_faults import good
 from tests.commands.test_pretrain import VIT, rows, state

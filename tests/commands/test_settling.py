@@ -13,7 +13,7 @@ from hardviews.commands import initialising, settling
 from hardviews.commands.pretrain import parse
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import run_folder_name, scoring_of
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.networks.backbones import create_backbone
 from hardviews.selection.scoring import EXACT, Scoring

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hardviews.data import listing, mapped
-from hardviews.data.extensions import EXTENSIONS, in_words, is_image, passed_over
-from hardviews.data.folder import Folder
-from hardviews.data.shards import Shards
+from hardviews.data.indexing import listing, mapped
+from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_image, passed_over
 from hardviews.data.sources import open_source
-from hardviews.data.streaming import tar_stream
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shards import Shards
+from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import InputError
 
 # What the pictures in a folder may be called, and what is said of the others.

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data import listing, mapped
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader
+from hardviews.data.indexing import listing, mapped
+from hardviews.data.loading.loader import Loader
+from hardviews.data.sources.folder import Folder
 
 NAMES = [
     "x/1.png", "x/10.png", "x/2.png", "x-y/a.png", "x.d/deep/er/1.JPG", "x.d/z.webp", "x y/1.png", "é/ü.png",

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from hardviews.data import overlap as comparing
-from hardviews.data.decode import UNBOUNDED, Bounds, decode
-from hardviews.data.folder import Folder
 from hardviews.data.overlap import Overlap, overlap
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, decode
 from hardviews.data.sources import ImageSource, open_source
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import Shapes
 from tests.data.test_shards import members
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 import webdataset as wds
 
-from hardviews.data import mapped
-from hardviews.data.decode import UnreadableImage, decode
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader
-from hardviews.data.shards import Shards, expand
+from hardviews.data.indexing import mapped
+from hardviews.data.loading.loader import Loader
+from hardviews.data.reading.decode import UnreadableImage, decode
 from hardviews.data.sources import open_source
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shards import Shards, expand
 from hardviews.errors import InputError
 from tests.data.tars import png, shards
 

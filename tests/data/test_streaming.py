@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardviews.data import remote, streaming
-from hardviews.data.decode import Bounds, decode
-from hardviews.data.loader import Loader
-from hardviews.data.remote import Remote
+from hardviews.data.loading import stream_batches
+from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.stream_batches import shuffled
+from hardviews.data.reading import remote
+from hardviews.data.reading.decode import Bounds, decode
+from hardviews.data.reading.remote import Remote
 from hardviews.data.sources import open_source
-from hardviews.data.streaming import Encoded, Stream, shuffled, tar_stream
+from hardviews.data.sources.streams import Encoded, Stream, tar_stream
 from hardviews.errors import InputError, RunError
 from tests.data.serving import Served, serving
 from tests.data.tars import png, shards
@@ -87,7 +89,7 @@ def test_nothing_that_is_passed_over_is_decoded(served: Served, monkeypatch: pyt
         decoded.append(name)
         return decode(data, bounds, name)
 
-    monkeypatch.setattr(streaming, "decode", noted)
+    monkeypatch.setattr(stream_batches, "decode", noted)
     next(Loader(opened(served), 8, 0).batches(4))
     assert len(decoded) == 8
 

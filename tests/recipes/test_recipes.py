@@ -11,7 +11,7 @@ from torch import nn
 from hardviews.cli import main
 from hardviews.commands.settling import settle
 from hardviews.commands.training_run import create_rates, scoring_of
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT

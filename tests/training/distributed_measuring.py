@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from hardviews.commands import monitoring
 from hardviews.commands.processes import part_ways
 from hardviews.commands.training_run import answer_within, create_evaluated
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError, PeerError
 from hardviews.methods.simsiam import SimSiam
 from hardviews.training import meeting

@@ -13,10 +13,10 @@ from hardviews.commands.sampling import Sample
 from hardviews.commands.saying import several
 from hardviews.commands.timing import Timing
 from hardviews.commands.trials import Trials
-from hardviews.data.cut_short import said_of
-from hardviews.data.decode import printable
+from hardviews.data.reading.cut_short import said_of
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, passed_over
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.training.memory import in_words
 from hardviews.training.options import PretrainOptions
 

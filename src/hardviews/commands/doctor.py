@@ -39,10 +39,10 @@ from hardviews.commands.training_run import (
 )
 from hardviews.commands.trials import grow, lone_fabric, sizes_up_to, trial_step
 from hardviews.commands.view_sheet import Onlooker, view_sheet
-from hardviews.data.held import is_held
-from hardviews.data.loader import Loader, bounds_for, moved, steps_per_epoch
+from hardviews.data.loading.in_memory import is_held
+from hardviews.data.loading.loader import Loader, bounds_for, moved, steps_per_epoch
 from hardviews.data.sources import ImageSource, why_unlabelled
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, RunError
 from hardviews.methods.base import Method
 from hardviews.training.memory import available, is_out_of_memory

@@ -21,7 +21,7 @@ from hardviews.commands.notices import tell, tell_unlabelled
 from hardviews.commands.processes import part_ways, started, together
 from hardviews.commands.sources import opened
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Progress

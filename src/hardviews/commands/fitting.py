@@ -16,10 +16,10 @@ from hardviews.commands.sources import open_training
 from hardviews.commands.timing import AHEAD
 from hardviews.commands.training_run import in_memory, uses_batch_statistics
 from hardviews.commands.trials import Trials, grow, lone_fabric, trial_step
-from hardviews.data.held import RESIDENT_BYTES, is_held
-from hardviews.data.loader import bounds_for
+from hardviews.data.loading.in_memory import RESIDENT_BYTES, is_held
+from hardviews.data.loading.loader import bounds_for
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.training.memory import available, in_words

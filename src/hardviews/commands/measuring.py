@@ -18,8 +18,8 @@ from hardviews.commands.notices import shared_figures, tell
 from hardviews.commands.sources import open_sources
 from hardviews.commands.subjects import Subject, check, find_subject, preprocessing
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
-from hardviews.data.torchvision_sets import NAMES
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.torchvision_sets import NAMES
 from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench

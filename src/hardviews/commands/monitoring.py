@@ -12,7 +12,7 @@ from hardviews.analysis.measured import figures_in_words, images_in_words
 from hardviews.commands.gathering import gathered
 from hardviews.commands.sources import tested_on
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy, voters

@@ -6,7 +6,7 @@ from hardviews.commands import processes
 from hardviews.commands.saying import say
 from hardviews.data.overlap import Overlap, overlap
 from hardviews.data.sources import ImageSource, passed_over, why_unlabelled
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 
 
 def tell(source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None) -> None:

@@ -17,7 +17,7 @@ from hardviews.commands.saying import several
 from hardviews.commands.sources import open_sources
 from hardviews.commands.timing import Besides, Timing, time_arms
 from hardviews.commands.training_run import run_folder_name
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
 from hardviews.training.differences import differences, in_words

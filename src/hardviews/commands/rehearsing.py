@@ -13,7 +13,7 @@ from hardviews.commands.evaluate import EvaluateOptions
 from hardviews.commands.monitoring import preprocessing_of, settle_bank
 from hardviews.commands.sources import open_sources
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardviews.commands.report import ReportOptions
 from hardviews.commands.sources import opened, tested_on
-from hardviews.data.decode import Bounds, UnreadableImage, printable
+from hardviews.data.reading.decode import Bounds, UnreadableImage, printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import torch
 
-from hardviews.data.decode import printable
-from hardviews.data.hub import STREAM_PREFIX, hub_stream
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, is_named, open_source, why_unlabelled
-from hardviews.data.streaming import Stream, is_stream, tar_stream
-from hardviews.data.table import IMAGE_COLUMN
+from hardviews.data.sources.hub import STREAM_PREFIX, hub_stream
+from hardviews.data.sources.streams import Stream, is_stream, tar_stream
+from hardviews.data.sources.table import IMAGE_COLUMN
 from hardviews.errors import InputError
 
 

@@ -12,7 +12,7 @@ from hardviews.analysis.measured import SIZES, images_in_words
 from hardviews.commands.saying import several
 from hardviews.commands.sources import tested_on
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.training.options import PretrainOptions
 from hardviews.training.run_folder import RunFolder, provenance
 from hardviews.training.step import Step

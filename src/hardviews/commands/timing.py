@@ -16,7 +16,7 @@ from hardviews.commands.rehearsing import rehearse, rehearse_evaluation
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_sources
 from hardviews.commands.training_run import create_fabric, create_loader, create_step
-from hardviews.data.loader import moved
+from hardviews.data.loading.loader import moved
 from hardviews.data.sources import ImageSource
 from hardviews.methods.base import Method
 from hardviews.training.options import PretrainOptions

@@ -26,10 +26,11 @@ from hardviews.commands.processes import part_ways, shared_by, together
 from hardviews.commands.settling import settle
 from hardviews.commands.sources import open_training
 from hardviews.commands.summaries import finish, headline, show
-from hardviews.data import workers
-from hardviews.data.loader import Loader
+from hardviews.data.loading import workers
+from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.stream_batches import SHUFFLE_BYTES
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import SHUFFLE_BYTES, Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, StoppedError
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import compile_backbones

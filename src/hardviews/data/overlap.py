@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import torch
 
-from hardviews.data.decode import UnreadableImage
-from hardviews.data.folder import Folder
-from hardviews.data.hub import Hub
-from hardviews.data.shapes import Shapes
-from hardviews.data.shards import Shards
-from hardviews.data.sources import ImageSource
-from hardviews.data.table import Table
+from hardviews.data.reading.decode import UnreadableImage
+from hardviews.data.sources.base import ImageSource
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.hub import Hub
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.shards import Shards
+from hardviews.data.sources.table import Table
 from hardviews.views.streams import stream
 
 TEST, TRAINING = 10_000, 100_000  # images

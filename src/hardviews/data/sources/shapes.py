@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds
+from hardviews.data.reading.decode import UNBOUNDED, Bounds
 from hardviews.errors import InputError
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout

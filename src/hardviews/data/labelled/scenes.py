@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data.coco import SPLITS, coco_tools, instances, quiet, read_coco
-from hardviews.data.decode import UnreadableImage, decode, printable
-from hardviews.data.shapes import COUNTS, SHAPES, Shapes, draw_scene
-from hardviews.data.sources import open_source
+from hardviews.data.labelled.coco import SPLITS, coco_tools, instances, quiet, read_coco
+from hardviews.data.reading.decode import UnreadableImage, decode, printable
+from hardviews.data.sources.opening import open_source
+from hardviews.data.sources.shapes import COUNTS, SHAPES, Shapes, draw_scene
 from hardviews.errors import InputError
 
 SIZE = 128  # side of the scenes that are drawn

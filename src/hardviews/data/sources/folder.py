@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
-from hardviews.data.extensions import EXTENSIONS, in_words
-from hardviews.data.listing import Listing, Paths, listing
+from hardviews.data.indexing.listing import Listing, Paths, listing
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
+from hardviews.data.reading.extensions import EXTENSIONS, in_words
 from hardviews.errors import InputError
 
 TRAINING = ("train", "training")

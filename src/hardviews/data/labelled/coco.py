@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.errors import InputError
 
 YEAR = "2017"  # taken where annotations of several years lie side by side

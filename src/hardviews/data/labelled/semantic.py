@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UnreadableImage, decode, opened, printable
-from hardviews.data.folder import Folder
-from hardviews.data.scenes import SIZE, ShapesScenes, drawn
-from hardviews.data.shapes import SHAPES
+from hardviews.data.labelled.scenes import SIZE, ShapesScenes, drawn
+from hardviews.data.reading.decode import UnreadableImage, decode, opened, printable
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import SHAPES
 from hardviews.errors import InputError
 
 IGNORED = 255

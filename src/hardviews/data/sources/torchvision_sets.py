@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
-from hardviews.data.mapped import alone
+from hardviews.data.indexing.mapped import alone
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
 from hardviews.errors import InputError
 
 # name: (torchvision's class, arguments of the training split or of its parts, of the test split, side of the images if

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
-from hardviews.data.mapped import beside_of, cache_folder
+from hardviews.data.indexing.mapped import beside_of, cache_folder
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
 from hardviews.errors import InputError
 
 HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from hardviews.data import cut_short
+from hardviews.data.reading import cut_short
 
 DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
 # Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.

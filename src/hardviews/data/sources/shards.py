@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardviews.data import mapped
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
-from hardviews.data.extensions import in_words, is_image
-from hardviews.data.listing import is_folder
-from hardviews.data.mapped import Columns, Mapped
-from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
+from hardviews.data.indexing import mapped
+from hardviews.data.indexing.listing import is_folder
+from hardviews.data.indexing.mapped import Columns, Mapped
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
+from hardviews.data.reading.extensions import in_words, is_image
+from hardviews.data.reading.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)

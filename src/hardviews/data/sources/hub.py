@@ -15,9 +15,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, encoded, printable, size_of
-from hardviews.data.streaming import Encoded, Stream
-from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, no_column, numbered
+from hardviews.data.reading.decode import (
+    UNBOUNDED,
+    Bounds,
+    UnreadableImage,
+    common_side,
+    decode,
+    encoded,
+    printable,
+    size_of,
+)
+from hardviews.data.sources.streams import Encoded, Stream
+from hardviews.data.sources.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, no_column, numbered
 from hardviews.errors import InputError, RunError
 
 PREFIX, STREAM_PREFIX = "hf:", "hf-stream:"

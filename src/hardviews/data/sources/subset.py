@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds
-from hardviews.data.sources import ImageSource, why_unlabelled
+from hardviews.data.reading.decode import UNBOUNDED, Bounds
+from hardviews.data.sources.base import ImageSource, why_unlabelled
 
 
 class Subset:

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from hardviews.data.decode import MOST_BYTES, too_large
-from hardviews.data.extensions import DOTTED, EXTENSIONS, is_image, passed_over
+from hardviews.data.reading.decode import MOST_BYTES, too_large
+from hardviews.data.reading.extensions import DOTTED, EXTENSIONS, is_image, passed_over
 
 BLOCK = 512
 MOST_NOTES = 1 << 20  # bytes of a long name or of pax records

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hardviews.data.cut_short import said_of
-from hardviews.data.decode import Bounds, Faults, UnreadableImage
-from hardviews.data.sources import ImageSource
+from hardviews.data.reading.cut_short import said_of
+from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
+from hardviews.data.sources.base import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.images import ImageBatch
 

@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.errors import InputError, RunError
 
 PIPE = "pipe:"

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data import mapped
-from hardviews.data.decode import printable
-from hardviews.data.extensions import is_image, passed_over
-from hardviews.data.mapped import Columns, Mapped
+from hardviews.data.indexing import mapped
+from hardviews.data.indexing.mapped import Columns, Mapped
+from hardviews.data.reading.decode import printable
+from hardviews.data.reading.extensions import is_image, passed_over
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
