@@ -6,14 +6,14 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hardviews.data.indexing.mapped import beside_of, cache_folder
+from hardviews.data.indexing.cache import cache_folder, written_whole
 from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
 from hardviews.errors import InputError
 
@@ -177,23 +177,18 @@ def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
     cache = cache_folder("tables")
     target = cache / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
     if not target.exists():
-        part = beside_of(target)
+        batch = next(batches, None)
+        if batch is None:
+            return []
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as sink:
-                writer = None
-                for batch in batches:
-                    record = arrow.record_batch([_encoded(batch.column(0))], names=["image"])
-                    writer = writer or arrow.ipc.new_file(sink, record.schema)
-                    writer.write_batch(record)
-                if writer is None:
-                    part.unlink()
-                    return []
-                writer.close()
-            part.replace(target)  # complete or not there, whoever else unpacks it at the same time
+            with written_whole(target) as sink:  # whoever else unpacks it at the same time
+                first = _encoded(batch.column(0))
+                schema = arrow.schema([("image", first.type)])
+                with arrow.ipc.new_file(sink, schema) as writer:
+                    writer.write_batch(arrow.record_batch([first], schema=schema))
+                    for batch in batches:
+                        writer.write_batch(arrow.record_batch([_encoded(batch.column(0))], schema=schema))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             why = error.strerror or str(error)
             raise InputError(
                 f"{printable(str(file))}: can't be unpacked to {cache}: {why}; set HARDVIEWS_CACHE to a larger disk"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from hardviews.data.indexing.mapped import alone
+from hardviews.data.indexing.cache import alone
 from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
 from hardviews.errors import InputError
 
