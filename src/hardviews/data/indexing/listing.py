@@ -1,8 +1,7 @@
 """The images in a folder of any size, in the order of their paths: a list, or an index that is built once and mapped.
 
 An index is valid while every folder below has the same time of change. Adding, removing or renaming a file changes the
-time of its folder. Building an index holds ``PART`` paths and the names of the folders in memory, however many images
-there are.
+time of its folder. Building an index holds ``PART`` paths, the names of the folders and 8 bytes per label in memory.
 """
 
 import hashlib

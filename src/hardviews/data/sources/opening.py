@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hardviews.data.reading.decode import printable
 from hardviews.data.reading.tar import LABEL
+from hardviews.data.sources import dataset
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.folder import Folder
 from hardviews.data.sources.hub import PREFIX, Hub
@@ -35,8 +36,9 @@ def open_source(
     Args:
         data: an existing path (a folder of images, a Parquet file or a folder of them, a tar or a folder of them),
             which wins over a name; tars by a pattern with braces or wildcards; ``shapes`` or ``shapes:N``, the built-in
-            set with N training and N / 5 test images; ``hf:`` and the name of a data set of Hugging Face's library; or
-            a torchvision set such as ``cifar10``, in any case.
+            set with N training and N / 5 test images; ``hf:`` and the name of a data set of Hugging Face's library;
+            ``python:package.module:function``, whose result ``as_source`` takes; or a torchvision set such as
+            ``cifar10``, in any case.
         split: ``train`` or ``test``; of paths, only a folder of ``train-*.parquet`` and ``test-*.parquet`` heeds it.
         root: where torchvision's sets lie.
         image_column, label_column: of a table. The default image column gives way to the only other one that holds
@@ -51,6 +53,8 @@ def open_source(
         raise InputError("data: no path and no name given")
     if is_stream(data):
         raise InputError(f"{printable(data)}: its images have no numbers, so pretrain alone takes it")
+    if data.startswith(dataset.PREFIX):
+        return dataset.from_dotted_path(data)
     if data.startswith(PREFIX):
         return Hub(data, split, image_column, label_column)
     path = Path(data).expanduser()
