@@ -12,7 +12,7 @@ import torch
 
 from hardviews.data.reading.decode import printable
 from hardviews.data.reading.extensions import in_words
-from hardviews.data.reading.remote import PIPE, STREAMS, Remote, check
+from hardviews.data.reading.remote import PIPE, Remote, check, is_remote
 from hardviews.data.reading.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.data.sources.shards import expand
 from hardviews.errors import InputError, RunError
@@ -67,12 +67,12 @@ class Stream:
 
 
 def is_stream(data: str) -> bool:
-    """Whether ``data`` names what can be read from front to back only."""
-    return data.startswith(STREAMS)
+    """Whether ``data`` is read from front to back: an address, a command, or a stream of Hugging Face's library."""
+    return data.startswith("hf-stream:") or is_remote(data)
 
 
 def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | None = None) -> Stream:
-    """Tars from web servers or commands.
+    """Tars from web servers, object stores or commands.
 
     Args:
         data: addresses, or ``pipe:`` and a command, with braces for several.
