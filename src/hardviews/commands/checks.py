@@ -110,7 +110,12 @@ def smaller_batch(images: int, batch: int, shares: int) -> int | None:
 
 
 def with_files(
-    check: Check, source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, sample: Sample
+    check: Check,
+    source: ImageSource | Stream,
+    test: ImageSource | None,
+    test_data: str | None,
+    sample: Sample,
+    seed: int | None = None,
 ) -> Check:
     """The check of the data, with what files are passed over or cut short, and which test images are training images;
     arguments as of ``tell``."""
@@ -119,8 +124,8 @@ def with_files(
     says = [passed] if passed else []
     if cut:
         says.append(f"{len(cut)} lack their end, and are used ({cut[0]})")
-    says += shared_line(source, test, test_data)
-    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data)}
+    says += shared_line(source, test, test_data, seed)
+    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data, seed)}
     check = replace(check, says="; ".join([check.says, *says]), figures=check.figures | figures)
     if says and check.verdict == "ok":
         remedy = "convert or repair these files; keep test images out of the training data"

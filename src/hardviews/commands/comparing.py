@@ -60,7 +60,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     measured = check_labels(request)
-    tell(*measured)
+    tell(*measured, request.seeds[0])
     folder = Path(request.options.out or default_folder(request))
     plan = planned(request, folder)
     if not dry:
@@ -79,7 +79,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
     test_sets = measured_on(jobs)
     sentences = [f"Measured on {test}: {', '.join(names)}." for test, names in test_sets.items()]
     sentences += arms.sentences(rows, form) + lacking(jobs, runs) + [f"Failed: {line}" for line in failed]
-    sentences += shared_line(*measured)
+    sentences += shared_line(*measured, request.seeds[0])
     result: dict[str, Any] = {
         "rows": [finite(asdict(row)) for row in rows],
         "measured_on": test_sets,
@@ -87,7 +87,7 @@ def compare(request: Request, dry: bool, as_json: bool) -> dict[str, Any]:
         "failed": failed,
         "plan": plan,
     }
-    result |= shared_figures(*measured)
+    result |= shared_figures(*measured, request.seeds[0])
     write(folder / FIGURES, json.dumps(result, indent=2))
     write(folder / TEXT, in_markdown(rows, sentences))
     if as_json:

@@ -104,7 +104,9 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
     check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
-    yield checks.with_files(check, source, test, options.test_data, sample)
+    yield checks.with_files(
+        check, source, test, options.test_data, sample, options.seed if options.knn_epochs else None
+    )
     if not sample.pictures:
         return
     content = check_contents(contents_of(sample))

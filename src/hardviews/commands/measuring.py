@@ -69,12 +69,13 @@ def evaluate(
     backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
     ready = preprocessing(subject, options)
     results: list[dict[str, Any]] = []
-    for data, opened in benches(options, console):
+    drawing = subject.seed if options.seed is None else options.seed
+    for data, opened in benches(replace(options, seed=drawing), console):
         figures: dict[str, float] = {}
         with shown_progress() as progress:
             bench = Bench(
                 backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
-                subject.seed if options.seed is None else options.seed, whole_if_small=options.crop is None,
+                drawing, whole_if_small=options.crop is None,
                 blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
                 progress=progress,
             )  # fmt: skip
@@ -107,7 +108,7 @@ def benches(options: EvaluateOptions, console: Console) -> Iterator[tuple[str, C
 
         def opened() -> Opened:
             source, test = open_sources(options, must_be_labelled=False)
-            tell(source, test, options.test_data)
+            tell(source, test, options.test_data, options.seed)
             return source, test
 
         yield str(options.data), opened
@@ -152,7 +153,7 @@ def facts(
             "test_images": len(test),
             "unreadable": bench.unreadable,
         }
-        found |= shared_figures(train, test, options.test_data)
+        found |= shared_figures(train, test, options.test_data, bench.seed)
     for name, (test_data, train_images, test_images) in bench.scenes.items():
         named = bench.data.partition(":")[0].lower() == test_data
         found |= {

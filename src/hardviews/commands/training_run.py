@@ -94,12 +94,13 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, console)
     evaluated = create_evaluated(method, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
+    seed = options.seed if options.knn_epochs else None  # of the tenth that kNN holds out
     with Meeting(fabric).slowly():  # test images are compared with training images
         if fabric.is_global_zero:
             folder.open(config)
             for match in matches:
                 folder.write_init(match._asdict())
-            tell(source, test, options.test_data)
+            tell(source, test, options.test_data, seed)
             if options.knn_epochs:
                 tell_unlabelled(source, "no kNN accuracy is measured on the way")
             said = headline(options, source, step, fabric, folder)
@@ -131,7 +132,7 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
     part_ways()
     summary: dict[str, Any] = {}
     if fabric.is_global_zero:
-        summary = finish(options, folder, shared_figures(source, test, options.test_data))
+        summary = finish(options, folder, shared_figures(source, test, options.test_data, seed))
         show(summary, folder, console, as_json)
     return summary
 
