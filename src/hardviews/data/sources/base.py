@@ -12,13 +12,13 @@ COMPARED = 1_000_000  # a fingerprint hashes about this many names of a larger d
 
 
 class ImageSource(Protocol):
-    """N pictures by number. Labels are for evaluation; pretraining never looks at them.
+    """N images by number. Labels are for evaluation; pretraining never looks at them.
 
     Args:
-        name: what it is called in tables and messages.
+        name: for tables and messages.
         labels: int64 ``[N]``, or None.
-        class_names: the name of every label, where known.
-        native_size: the side of the pictures where they are small (at most 96) and square, all alike; else None.
+        class_names: the name of every label, if known.
+        native_size: the side of the images if they are small (at most 96), square and equal in size; else None.
     """
 
     name: str
@@ -29,35 +29,35 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def identity(self) -> str:
-        """What is another text once the pictures are others, as far as names, sizes and times of files tell."""
+        """A text that changes when the images change, as far as names, sizes and times of files tell."""
         ...
 
     def path(self, index: int) -> str:
-        """How picture ``index`` is called in messages and tables."""
+        """The name of image ``index`` in messages and tables."""
         ...
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Picture ``index``, uint8 ``[h, w, 3]``, shrunk to the bounds; raises ``UnreadableImage``."""
+        """Image ``index``, uint8 ``[h, w, 3]``, shrunk to the bounds; raises ``UnreadableImage``."""
         ...
 
 
 def why_unlabelled(source: ImageSource) -> str:
-    """Why a source has no labels, and what to do, where it knows; for the end of a sentence."""
+    """Why a source has no labels and what to do, as the end of a sentence."""
     reason: str = getattr(source, "unlabelled", "")
     return reason or "give class folders or a label column"
 
 
 def passed_over(source: ImageSource) -> str:
-    """What of its data a source does not read although it looks like pictures, in words; nothing where it reads all."""
+    """Which data a source does not read although it looks like images, in words; empty if it reads all."""
     said: str = getattr(source, "passed_over", "")
     return said
 
 
 def fingerprint(source: ImageSource | Stream) -> str:
-    """The number of pictures and a digest of their names: it tells when pictures were added, taken away or renamed.
+    """The number of images and a digest of their names. It changes when images are added, removed or renamed.
 
-    Content is not looked at. Rows of tables and of other libraries' sets have numbers for names, so of them the number
-    alone counts; and of two million names or more, every second or so is taken.
+    It ignores their content. Rows of tables and of other libraries' sets have numbers for names, so only their number
+    counts. Of two million names or more, it takes every second one or fewer.
     """
     digest = hashlib.blake2b(digest_size=6)
     numbers = range(0, len(source), max(1, len(source) // COMPARED))

@@ -17,7 +17,7 @@ from hardviews.errors import InputError, unknown
 
 
 def is_named(data: str) -> bool:
-    """Whether ``data`` is the name of a set that comes with a test split, and not a path."""
+    """Whether ``data`` is no path but the name of a set with a test split."""
     name = data.lower().split(":", 1)[0]
     return not Path(data).exists() and (name == "shapes" or name in NAMES)
 
@@ -34,16 +34,16 @@ def open_source(
     """Opens a data set.
 
     Args:
-        data: an existing path (a folder of images, a Parquet file or a folder of them, a tar or a folder of them),
-            which wins over a name; tars by a pattern with braces or wildcards; ``shapes`` or ``shapes:N``, the built-in
+        data: an existing path (a folder of images, a Parquet file or a folder of them, a tar or a folder of them);
+            tars by a pattern with braces or wildcards; ``shapes`` or ``shapes:N``, the built-in
             set with N training and N / 5 test images; ``hf:`` and the name of a data set of Hugging Face's library;
             ``python:package.module:function``, whose result ``as_source`` takes; or a torchvision set such as
-            ``cifar10``, in any case.
-        split: ``train`` or ``test``; of paths, only a folder of ``train-*.parquet`` and ``test-*.parquet`` heeds it.
-        root: where torchvision's sets lie.
-        image_column, label_column: of a table. The default image column gives way to the only other one that holds
-            images, and the default label column may be absent. Of tars, extensions: by default any of an image, and
-            ``cls``.
+            ``cifar10``, in any case. An existing path takes precedence over a name.
+        split: ``train`` or ``test``. Of paths, only a folder of ``train-*.parquet`` and ``test-*.parquet`` has splits.
+        root: the folder of torchvision's sets.
+        image_column, label_column: of a table. If the default image column is absent, the only column of images takes
+            its place; the default label column may be absent. For tars they are extensions, by default any image
+            extension and ``cls``.
         download: lets torchvision fetch a missing set.
 
     Raises:

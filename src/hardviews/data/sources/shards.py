@@ -29,8 +29,8 @@ from hardviews.errors import InputError
 log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the index; an index of another format is built again
-LARGE = 1 << 30  # bytes of shards whose index is kept in any case, and made by one process while others wait
-OPEN = 256  # shards that a process holds open
+LARGE = 1 << 30  # bytes of shards; the index of larger sets is always kept, and one process makes it while others wait
+OPEN = 256  # shards that a process keeps open
 
 
 def expand(pattern: str) -> list[str]:
@@ -50,11 +50,12 @@ def expand(pattern: str) -> list[str]:
 
 
 def shards_at(data: str) -> list[Path]:
-    """The shards that a path or pattern names: a tar, a folder of tars and no images, braces, or wildcards; none where
-    it names something else.
+    """The shards that a path or pattern names: a tar, a folder of tars without images, braces, or wildcards.
+
+    The list is empty if it names something else.
 
     Raises:
-        InputError: one of them is missing.
+        InputError: one of several shards is missing.
     """
     path = Path(data).expanduser()
     if path.is_file():
@@ -65,7 +66,7 @@ def shards_at(data: str) -> list[Path]:
             for entry in entries:
                 if not entry.name.startswith("."):
                     if is_image(entry.name) or is_folder(entry):
-                        return []  # at the first, of which there may be millions
+                        return []  # at the first one: there may be millions
                     if entry.name.endswith(".tar"):
                         found.append(path / entry.name)
         return sorted(found)
@@ -82,14 +83,14 @@ def shards_at(data: str) -> list[Path]:
 class Shards:
     """The images of tar files, shard after shard in the order given, each in the order of its members.
 
-    ``labels`` are those of ``.cls`` members (or of the extension named); None unless every sample has a whole number,
-    as ``unlabelled`` then says. The index of many images is kept and mapped, and a copy sent to another process has no
-    labels then. It is built again when a shard's size or time of change is another. ``native_size`` is judged from the
-    first, middle and last image.
+    ``labels`` come from ``.cls`` members, or from another extension. They are None unless every sample has a whole
+    number; ``unlabelled`` then says which has none. The index of many images is kept and mapped, and a copy sent to
+    another process then has no labels. It is built again when the size or time of a shard changes. ``native_size``
+    comes from the first, middle and last image.
 
     Args:
         files: the shards.
-        name: how they are called in messages.
+        name: for messages.
         image: the extension of the images; None for any known.
         label: the extension of the labels.
 
@@ -115,7 +116,7 @@ class Shards:
         return len(self._index)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker opens the shards itself; labels of millions are not sent to it.
+        # A worker opens the shards itself, and needs no labels, of which there may be millions.
         return self.__dict__ | {"_opened": {}} | ({"labels": None} if self._index.file else {})
 
     def identity(self) -> str:
@@ -137,7 +138,7 @@ class Shards:
         return decode(self.encoded(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of image ``index``; raises ``UnreadableImage``."""
+        """The encoded bytes of image ``index``; raises ``UnreadableImage``."""
         start, size = self._index.value("start", index), self.encoded_size(index)
         if start < 0:
             raise UnreadableImage(self.path(index), "stored with holes (a sparse file), or too large")
@@ -151,7 +152,7 @@ class Shards:
         return data
 
     def encoded_size(self, index: int) -> int:
-        """How many bytes these are, without reading them."""
+        """Their number, without reading them."""
         return int(self._index.value("size", index))
 
     def _labels(self) -> tuple[Tensor | None, str]:
@@ -169,7 +170,7 @@ class Shards:
         opened = self._opened.get(shard)
         if opened is None:
             if len(self._opened) >= OPEN:
-                self._opened = {}  # closed once no thread reads them any more
+                self._opened = {}  # a shard is closed when no thread reads it any more
             opened = self._opened[shard] = _Opened(self.files[shard])
         return opened
 
@@ -222,7 +223,7 @@ class Shards:
 
 
 class _Opened:
-    """A file open for reading at any place, closed with its last user."""
+    """An open file, closed when nothing refers to it any more."""
 
     def __init__(self, file: str) -> None:
         self.descriptor = os.open(file, os.O_RDONLY)
@@ -233,7 +234,7 @@ class _Opened:
 
 
 class _File:
-    """A file as ``Tar`` reads it: content that is not wanted is not read."""
+    """A file for ``Tar`` that seeks over content instead of reading it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -24,7 +24,7 @@ PLACES = 32  # bits of an image's number that are its place in its shard
 
 
 class Encoded(NamedTuple):
-    """An image as it comes: its bytes, or why it can't be read, and its number, made of shard and place in it."""
+    """An image of a stream: its bytes, or why it can't be read, and its number, made of shard and place."""
 
     data: bytes
     fault: str
@@ -33,13 +33,13 @@ class Encoded(NamedTuple):
 
 @dataclass
 class Stream:
-    """Images in shards that can be read from front to back only. They have no labels that could be used.
+    """Images in shards that are read from front to back. Their labels are not used.
 
     Args:
-        name: what it is called in tables and messages.
-        shards: how the shards are called in messages.
-        images: in all of them, or as many as are to make an epoch.
-        read: gives the images of a shard, in order; raises ``RunError`` where it can't be read.
+        name: for tables and messages.
+        shards: the names of the shards.
+        images: in all shards, or per epoch.
+        read: gives the images of a shard, in order; raises ``RunError`` if it can't be read.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Stream:
         return f"{self.shards[index >> PLACES]}#{index & ((1 << PLACES) - 1)}"
 
     def part(self, seed: int, epoch: int, process: int, processes: int) -> Generator[Encoded, None, None]:
-        """A process's images of an epoch, unshuffled: every process gets as many shards as any other, in an order drawn
-        for the epoch; those left over are read by all, and each takes every P-th image of them."""
+        """A process's images of an epoch, unshuffled. Every process gets the same number of shards, in an order drawn
+        for the epoch. All processes read the shards left over, and each takes every P-th image of them."""
         order: list[int] = torch.randperm(len(self.shards), generator=stream(seed, "shards", epoch)).tolist()
         whole = len(order) - len(order) % processes
         own, left_over = order[process:whole:processes], order[whole:]
@@ -76,12 +76,12 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
 
     Args:
         data: addresses, or ``pipe:`` and a command, with braces for several.
-        images: of an epoch; None looks for them in ``sizes.json`` beside the shards.
-        allow_pipe: whether commands may be run.
-        image: the extension of the images; None for any known.
+        images: per epoch; None looks for their number in ``sizes.json`` beside the shards.
+        allow_pipe: whether commands may run.
+        image: the extension of the images; None for any known one.
 
     Raises:
-        InputError: a command that is not allowed, what is no address, or the number of images is unknown.
+        InputError: a command that is not allowed, no valid address, or the number of images is unknown.
     """
     if data.startswith(PIPE) and not allow_pipe:
         raise InputError("data: pipe: runs a shell command; give --allow-pipe true if that is meant")
@@ -98,7 +98,7 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
             try:
                 for found in samples(Tar(remote), image, LABEL, True, passed):
                     yield Encoded(found.data, found.fault)
-                if passed.keys() - told:  # how many there are of a kind is known at the end alone
+                if passed.keys() - told:  # their numbers are known at the end
                     told.update(passed)
                     log.warning("%s: %s; those in other shards are not told of", addresses[shard], in_words(passed))
             except BrokenTarError as error:
@@ -108,7 +108,7 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
 
 
 def _stated(data: str, addresses: list[str]) -> int:
-    """How many images there are, by the ``sizes.json`` beside the shards: of every file its number of images."""
+    """The number of images by ``sizes.json`` beside the shards, which maps file names to numbers."""
     try:
         if data.startswith(PIPE):
             raise ValueError
