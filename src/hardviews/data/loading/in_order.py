@@ -32,16 +32,15 @@ def in_order(
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
-    At the end a warning tells of images that are cut short, of each once in the life of this process.
+    At the end a warning names images that are cut short, each of them once per process.
 
     Args:
         source, workers, max_batch_bytes: as for ``Loader``.
-        batch_size: images per batch; the last one, and those with unreadable images, are shorter.
-        unreadable: takes path → reason of the images left out.
-        shown: makes of every image, uint8 ``[h, w, 3]`` as large as it is stored, what is in the batch. It runs where
-            the image is decoded, one image at a time.
-        process, processes: which of how many; each gets as many whole batches as any other, but for one, and they
-            follow one after the other.
+        batch_size: images per batch; the last batch and those with unreadable images are smaller.
+        unreadable: receives path → reason of the images left out.
+        shown: transforms every image, uint8 ``[h, w, 3]`` at full size, for the batch. It runs where the image is
+            decoded, one image at a time.
+        process, processes: which of how many. Each gets whole consecutive batches; their numbers differ by at most one.
     """
     bounds = UNBOUNDED if shown else bounds_for(min(batch_size, len(source)), 0, max_batch_bytes)
     parts = _Parts(Decoded(source, bounds), batch_size, shown)
@@ -61,7 +60,7 @@ def in_order(
 
 
 class _Parts(Dataset[Loaded]):
-    """Number → that many-th batch of all images in order, without the unreadable ones."""
+    """Number k → batch k of all images in order, without the unreadable ones."""
 
     def __init__(self, images: Decoded, batch_size: int, shown: Callable[[Tensor], Tensor] | None) -> None:
         self.images, self.batch_size, self.shown = images, batch_size, shown

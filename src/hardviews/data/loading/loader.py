@@ -1,4 +1,4 @@
-"""Batches of decoded images in an order that depends on the seed alone; nothing random happens in workers."""
+"""Training batches of decoded images. Their order depends on the seed alone; workers draw no random numbers."""
 
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -21,9 +21,9 @@ from hardviews.views.streams import stream
 
 MAX_BATCH_BYTES = 1 << 30
 CPU = torch.device("cpu")
-TRIES = 20  # images tried in place of an unreadable one
+TRIES = 20  # images tried as a replacement of an unreadable one
 
-Loaded = tuple[ImageBatch | None, Faults, Faults]  # with what is unreadable, and what is cut short and in the batch
+Loaded = tuple[ImageBatch | None, Faults, Faults]  # unreadable images; images of the batch that are cut short
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
@@ -32,10 +32,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
-    """Whole batches, of all processes together, in the data.
+    """The number of whole batches, of all processes together, in the data.
 
     Raises:
-        InputError: there is none.
+        InputError: the data has not one batch.
     """
     if batch_size > len(source):
         raise InputError(
@@ -46,15 +46,15 @@ def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
 
 
 def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES) -> Bounds:
-    """What every image of a batch is shrunk to: its share of the batch's bytes, whatever the others are.
+    """The bounds to which every image of a batch is shrunk: an equal share of the batch's bytes.
 
     Args:
         batch_size: images in the batch.
-        decode_size: pixels of the shorter side; 0 stands for ``DECODE_SIZE``.
-        max_batch_bytes: of the decoded batch.
+        decode_size: pixels of the shorter side; 0 means ``DECODE_SIZE``.
+        max_batch_bytes: size of the decoded batch.
 
     Raises:
-        InputError: the batch's bytes leave less than one pixel to an image.
+        InputError: an image would get less than one pixel.
     """
     pixels = max_batch_bytes // (3 * batch_size)
     if pixels < 1:
@@ -66,30 +66,30 @@ class Loader:
     """Endless training batches of one process, from any step on.
 
     The global batch of step s is rows ``[s·G, (s + 1)·G)`` of the order of its epoch, G = ``batch_size · processes``;
-    process p gets the p-th part. What is left at the end of an epoch, less than G, is dropped. So the images of a step
-    depend on the seed, the step and G, not on the number of processes or workers.
+    process p gets the p-th part. An epoch drops its last images, fewer than G. So the images of a step depend on the
+    seed, the step and G, not on the number of processes or workers.
 
-    An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
-    path → reason, as far as this process has come upon them; ``cut_short`` likewise says which are used although their
-    end is missing.
+    Another image replaces an unreadable one, chosen by (seed, step, row). ``unreadable`` maps the paths that this
+    process has found unreadable to reasons. ``cut_short`` does so for images that are used although their end is
+    missing.
 
-    Streams have an order of their own (``streaming.py``), which depends on the number of processes too.
+    The order of streams (``stream_batches.py``) depends on the number of processes too.
 
     Args:
         source: the images.
-        batch_size: images per step of this process, micro-batches together.
+        batch_size: images per step of this process, over all micro-batches.
         seed: of the run.
         process, processes: which of how many.
         workers: processes that decode; 0 decodes here.
-        decode_size: larger images are shrunk until their shorter side has this many pixels; 0: ``DECODE_SIZE``.
-        max_batch_bytes: limit on the decoded pixels of a batch; every image may take its share of it. A worker holds
+        decode_size: pixels of the shorter side to which larger images are shrunk; 0 means ``DECODE_SIZE``.
+        max_batch_bytes: limit on the decoded pixels of a batch; every image may take an equal share. A worker holds
             up to two batches ahead.
-        tolerance: the part of the images that may be unreadable.
-        in_memory: decode all images once and hold them; ``auto`` does so for sets of small images of one size, up to
-            ``RESIDENT_BYTES``.
-        pin_memory: workers' batches come in pinned memory.
-        device: where small sets that are held in memory are held.
-        shuffle_bytes: of a stream, how much is held to be shuffled.
+        tolerance: the fraction of the images that may be unreadable.
+        in_memory: decode all images once and hold them. ``auto`` does so for small images of one size, up to
+            ``RESIDENT_BYTES`` in all.
+        pin_memory: put the batches of workers in pinned memory.
+        device: for small sets that are held in memory.
+        shuffle_bytes: size of the shuffle buffer of a stream.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -124,7 +124,7 @@ class Loader:
         self.bounds = bounds
         self._faults: Faults = {}
         self._images: Decoded | Held | None = None
-        self._keys: Callable[[int], Iterator[Any]] = count  # of what `_steps` makes a batch
+        self._keys: Callable[[int], Iterator[Any]] = count  # `_steps` makes a batch of each
         self._steps: Dataset[Loaded]
         if isinstance(source, Stream):
             if in_memory is True:
@@ -155,7 +155,7 @@ class Loader:
                 first = printable(self.source.path(next(iter(faults))))
                 raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
             yield batch
-        raise failed[0]  # after all batches before it: without a failure there is no end
+        raise failed[0]  # after all earlier batches; the keys only end by a failure
 
     def _note(self, cut: Faults) -> None:
         self.cut_short.update({self.source.path(index): said for index, said in cut.items()})
@@ -176,7 +176,7 @@ class Loader:
 
 
 def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[ImageBatch]:
-    """Batches on the device. To a GPU they are copied in a stream of their own, while earlier steps still compute."""
+    """Batches on the device. A separate CUDA stream copies them while earlier steps still compute."""
     if device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
@@ -187,12 +187,12 @@ def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[Imag
             there = batch.to(device, non_blocking=True)
         here = torch.cuda.current_stream(device)
         here.wait_stream(beside)
-        there.pixels.record_stream(here)  # so that its memory is not given away before this step is done
+        there.pixels.record_stream(here)  # its memory is not reused before this step is done
         yield there
 
 
 class _Steps(Dataset[Loaded]):
-    """Step → the batch of one process. Holds nothing that one step leaves to another but the order of the epoch."""
+    """Step → the batch of one process. The order of the epoch is the only state kept between steps."""
 
     def __init__(self, images: Decoded | Held, batch_size: int, seed: int, process: int, processes: int) -> None:
         self.images, self.seed = images, seed
@@ -227,7 +227,7 @@ class _Steps(Dataset[Loaded]):
         return ImageBatch.pack(images, index), faults, cut
 
     def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
-        """The image itself, then others in its place, chosen by the row of the global batch."""
+        """The image itself, then its replacements, chosen by the row of the global batch."""
         yield wanted
         generator = stream(self.seed, "replacement", step, row)
         yield from torch.randint(len(self.images), (TRIES,), generator=generator).tolist()

@@ -30,16 +30,16 @@ AHEAD = 2  # batches read ahead, encoded
 class Batches:
     """The encoded batches of one process, from any step on.
 
-    An epoch is ``len(source) // (batch_size · P)`` steps. A process whose part has fewer images than that, as shards
-    differ, begins its part again; what is left of a larger part is left out. To begin in mid-epoch, the epoch is read
-    again from its start up to there.
+    An epoch has ``len(source) // (batch_size · P)`` steps. Shards may differ in size: a process with too few images
+    begins its part again, and one with too many leaves some out. To start in mid-epoch, it reads the epoch from its
+    start up to that step.
 
     Args:
-        source: of the images.
+        source: the images.
         batch_size: images per step of this process.
         seed: of the run.
         process, processes: which of how many.
-        shuffle_bytes: encoded images that are held to be shuffled, by this process.
+        shuffle_bytes: size of this process's shuffle buffer, in bytes of encoded images.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batches:
         self.process, self.processes, self.shuffle_bytes = process, processes, shuffle_bytes
 
     def __call__(self, start_step: int) -> Iterator[list[Encoded]]:
-        """Without end, read ahead by a thread."""
+        """Endless batches, read ahead by a thread."""
         return ahead(self._batches(start_step), AHEAD)
 
     def _batches(self, start_step: int) -> Iterator[list[Encoded]]:
@@ -76,7 +76,7 @@ class Batches:
 
 
 def shuffled(images: Iterator[Encoded], limit: int, generator: torch.Generator) -> Iterator[Encoded]:
-    """Each image once, picked at random among those held, which are as many as ``limit`` bytes hold."""
+    """Each image once, picked at random from a buffer of ``limit`` bytes."""
     held: list[Encoded] = []
     size = 0
     for image in images:
@@ -96,8 +96,8 @@ def _picked(held: list[Encoded], generator: torch.Generator) -> Encoded:
 
 
 class Decoding(Dataset[tuple[ImageBatch | None, Faults, Faults]]):
-    """Encoded batch → batch, what is unreadable, what is cut short. An unreadable image is replaced by the next in the
-    batch that is readable."""
+    """Encoded batch → batch, unreadable images, images that are cut short. The next readable image of the batch
+    replaces an unreadable one."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds

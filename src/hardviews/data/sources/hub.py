@@ -45,7 +45,8 @@ class Hub:
     """The rows of a data set, mapped from disk.
 
     ``labels`` are whole numbers, or strings in sorted order. They are None if one is missing or negative, or if
-    there is no such column; ``unlabelled`` then says which. ``native_size`` comes from the first, middle and last image.
+    there is no such column; ``unlabelled`` then says which. ``native_size`` comes from the first, middle and last
+    image.
 
     Args:
         data: its name, with the prefix.
