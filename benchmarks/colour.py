@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hardviews.data.decode import Bounds
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import open_source
 from hardviews.views import render as rendering
 from hardviews.views.colour import Steps, colour_matrix, fitted

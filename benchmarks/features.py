@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from side_by_side import arguments, ratios, side_by_side, table, write
 
-from hardviews.data.table import Table
+from hardviews.data.sources.table import Table
 from hardviews.evaluation.features import Preprocessing, encoded, extract
 from hardviews.training.precision import fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from step import pictures
 
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.options.pretraining import BackboneOptions, Precision, PretrainOptions
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric

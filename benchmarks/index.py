@@ -77,8 +77,8 @@ def measured(what: str, root: Path) -> dict[str, float]:
     """Seconds and peak memory of one thing, and paths per second where it gives any."""
     import torch
 
-    from hardviews.data.folder import Folder
-    from hardviews.data.loader import epoch_order
+    from hardviews.data.loading.loader import epoch_order
+    from hardviews.data.sources.folder import Folder
 
     started = time.perf_counter()
     count = 0

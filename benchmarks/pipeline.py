@@ -28,7 +28,7 @@ from side_by_side import arguments, ratios, table, write
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hardviews.data.loader import moved
+from hardviews.data.loading.loader import moved
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from hardviews.networks.backbones import create_backbone
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions

@@ -22,7 +22,7 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor
 from ways import WAYS
 
-from hardviews.data.decode import Bounds
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, Progress

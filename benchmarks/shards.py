@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from side_by_side import arguments, table, write
 
-from hardviews.data.remote import Remote
-from hardviews.data.shards import Shards
-from hardviews.data.streaming import SHUFFLE_BYTES, Batches, tar_stream
+from hardviews.data.loading.stream_batches import SHUFFLE_BYTES, Batches
+from hardviews.data.reading.remote import Remote
+from hardviews.data.sources.shards import Shards
+from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import RunError
 
 PORT = 8765

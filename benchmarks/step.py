@@ -25,7 +25,7 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from torch import Tensor, nn
 from ways import WAYS
 
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.methods.base import Method
 from hardviews.methods.dino import DINO

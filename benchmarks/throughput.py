@@ -20,7 +20,7 @@ from side_by_side import arguments, ratios, side_by_side, table, write
 from step import pictures
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.networks.backbones import compile_backbones
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.selection.scoring import EXACT, Scoring

@@ -45,3 +45,25 @@ def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "own_method.mocov3.MoCoV3 on shapes: 32 images, 4 views drawn, 2 kept (hardest)" in done.stdout
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_a_data_set_of_ones_own_is_read_and_trained_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "own_dataset.py")],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "Discs: 200 images of ['small', 'large']"
+    assert done.stdout.count("batch of 8") == 3
+    line = (
+        "pretrain --data python:own_dataset:discs --batch-size 100 --epochs 1 --backbone.channels 8,8,16,16 "
+        "--backbone resnet18 --backbone.layers 1,1,1,1 --workers 2 --tensorboard false --out run"
+    )
+    path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "hardviews.cli", *line.split()], env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "own_dataset:discs: 200 images" in done.stdout
+    assert "knn_top1" in (tmp_path / "run" / "evaluation.csv").read_text()  # by the labels of its items

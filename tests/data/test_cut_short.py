@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.cut_short import said_of, shown
-from hardviews.data.decode import Bounds, UnreadableImage, decode
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader, in_order
-from hardviews.data.streaming import Decoding, Encoded
+from hardviews.data.loading.in_order import in_order
+from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.stream_batches import Decoding
+from hardviews.data.reading.cut_short import said_of, shown
+from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.streams import Encoded
 
 KINDS: dict[str, dict[str, Any]] = {
     "baseline": {},

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.decode import FORMATS, Bounds, UnreadableImage, decode
-from hardviews.data.extensions import EXTENSIONS
-from hardviews.data.semantic import read_mask
+from hardviews.data.labelled.semantic import read_mask
+from hardviews.data.reading.decode import FORMATS, Bounds, UnreadableImage, decode
+from hardviews.data.reading.extensions import EXTENSIONS
 from hardviews.errors import InputError
 
 
@@ -221,8 +221,8 @@ def test_any_byte_changed_gives_pixels_or_a_named_fault() -> None:
 
 MEASURE = """
 import resource, sys
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader
+from hardviews.data.sources.folder import Folder
+from hardviews.data.loading.loader import Loader
 source = Folder(sys.argv[1])
 loader = Loader(source, 8, seed=0, decode_size=int(sys.argv[2]), max_batch_bytes=int(sys.argv[3]))
 source.read(0, loader.bounds)  # the decoder's own needs: one picture at a time

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hardviews.data import listing, mapped
-from hardviews.data.extensions import EXTENSIONS, in_words, is_image, passed_over
-from hardviews.data.folder import Folder
-from hardviews.data.shards import Shards
-from hardviews.data.sources import open_source
-from hardviews.data.streaming import tar_stream
+from hardviews.data.indexing.index import read, record_batch, write
+from hardviews.data.indexing.listing import listing
+from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_image, passed_over
+from hardviews.data.sources import open_source, shards
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shards import Shards
+from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import InputError
 
 # What the pictures in a folder may be called, and what is said of the others.
@@ -60,13 +61,11 @@ def test_an_index_keeps_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(listing, "_Walk", None)  # not called again
         assert Folder(root).passed_over == SAID
     (file,) = (tmp_path / "cache" / "index").glob("*.folder")
-    index = mapped.read(file)
+    index = read(file)
     assert index is not None
     # An index of the version before, which knew fewer extensions, is built again.
-    columns = mapped.Columns(start="<i8", label="<i8", path="u1", folder="u1")
-    columns.append(start=[0], folder=index["folder"].tobytes())
     old = {name: index.meta[name] for name in ("first", "entries", "stamp")} | {"format": 1}
-    mapped.write(file, columns, old)
+    write(file, lambda: iter([record_batch(folder=[b""])]), old)
     assert len(Folder(root)) == 11
 
 
@@ -102,7 +101,7 @@ def test_shards_tell_which_samples_have_no_image(tmp_path: Path, monkeypatch: py
     assert isinstance(source, Shards)
     assert [Path(source.path(k)).name for k in range(len(source))] == ["1.avif", "3.png", "7.jpx"]
     assert source.passed_over == IN_SHARD
-    monkeypatch.setattr(mapped, "CACHED_FROM", 1)
+    monkeypatch.setattr(shards, "CACHED_FROM", 1)
     for _ in ("built", "mapped"):
         assert Shards([file], "a").passed_over == IN_SHARD
     assert list((tmp_path / "cache").glob("index/*.shards"))

@@ -9,10 +9,10 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from hardviews.data.decode import MOST_BYTES, UnreadableImage
-from hardviews.data.hub import Hub, Name, hub_stream, parsed
-from hardviews.data.loader import Loader
+from hardviews.data.loading.loader import Loader
+from hardviews.data.reading.decode import MOST_BYTES, UnreadableImage
 from hardviews.data.sources import open_source
+from hardviews.data.sources.hub import Hub, Name, hub_stream, parsed
 from hardviews.errors import InputError, RunError
 from tests.data.tars import png
 

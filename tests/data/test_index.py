@@ -1,8 +1,11 @@
 """The index of a folder of many images: the very list of a small one, built once, believed as long as it is true."""
 
+import json
 import logging
 import os
 import pickle
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data import listing, mapped
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader
+from hardviews.data.indexing import index, listing
+from hardviews.data.loading.loader import Loader
+from hardviews.data.sources.folder import Folder
 
 NAMES = [
     "x/1.png", "x/10.png", "x/2.png", "x-y/a.png", "x.d/deep/er/1.JPG", "x.d/z.webp", "x y/1.png", "é/ü.png",
@@ -106,8 +109,15 @@ def test_an_index_is_built_once_and_again_when_the_folder_changed(many: Path, mo
     assert list(Folder(many).files) == before
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "other"])
-def test_a_damaged_index_is_built_again(many: Path, tmp_path: Path, harm: str) -> None:
+def as_version_0_1_0() -> bytes:
+    """An index of the format before Arrow: its arrays (here none), a JSON text, and its length, checksum and magic."""
+    meta = {"format": 2, "first": ["x"], "entries": 1, "stamp": "", "passed": {}, "loose": 0, "named": []}
+    described = json.dumps([meta, {name: ["<i8", 0, 0] for name in ("start", "label", "path", "folder")}]).encode()
+    return described + struct.pack("<QI8s", len(described), zlib.crc32(described), b"HVARRAY1")
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "other", "version 0.1.0"])
+def test_an_index_that_is_damaged_or_old_is_built_again(many: Path, tmp_path: Path, harm: str) -> None:
     before = list(Folder(many).files)
     (file,) = files(tmp_path / "cache")
     data = file.read_bytes()
@@ -118,11 +128,12 @@ def test_a_damaged_index_is_built_again(many: Path, tmp_path: Path, harm: str) -
             "flip": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
             "empty": b"",
             "other": b"x" * 1000,
+            "version 0.1.0": as_version_0_1_0(),
         }[harm]
     )
-    assert mapped.read(file) is None
+    assert index.read(file) is None
     assert list(Folder(many).files) == before
-    assert mapped.read(file) is not None
+    assert index.read(file) is not None
 
 
 def test_the_index_of_a_folder_that_has_just_changed_is_not_kept(many: Path, tmp_path: Path) -> None:

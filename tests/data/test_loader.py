@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, bounds_for
-from hardviews.data.folder import Folder
-from hardviews.data.held import Held
-from hardviews.data.loader import Loader, epoch_order, in_order, moved
-from hardviews.data.shapes import Shapes
+from hardviews.data.loading.in_memory import Held
+from hardviews.data.loading.in_order import in_order
+from hardviews.data.loading.loader import Loader, epoch_order, moved
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, bounds_for
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 

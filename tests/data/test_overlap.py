@@ -8,15 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 from hardviews.data import overlap as comparing
-from hardviews.data.decode import UNBOUNDED, Bounds, decode
-from hardviews.data.folder import Folder
 from hardviews.data.overlap import Overlap, overlap
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, decode
 from hardviews.data.sources import ImageSource, open_source
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.subset import Subset
 from tests.data.test_shards import members
 
 
@@ -156,3 +158,23 @@ def test_content_is_read_only_where_sizes_agree(tmp_path: Path, monkeypatch: pyt
 def test_splits_of_the_built_in_set_share_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shapes, "read", None)  # nothing is drawn
     assert overlap(Shapes(), Shapes("test")) == Overlap(0, 1000, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_of_one_source_are_compared(
+    tmp_path: Path, kind: Callable[[Path], ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a held-out tenth is: images 2 and 3 are there again as 12 and 13."""
+    pictures(tmp_path / "all", 0, 10, "{:02}.png")
+    for number in (2, 3):
+        shutil.copy(tmp_path / "all" / f"{number:02}.png", tmp_path / "all" / f"1{number}.png")
+    source = kind(tmp_path / "all")
+    rest, part = Subset(source, torch.arange(8)), Subset(source, torch.arange(8, 12))
+    assert overlap(rest, part) == Overlap(2, 4, True)
+    assert overlap(Subset(rest, torch.arange(3)), Subset(part, torch.arange(1, 4))) == Overlap(1, 3, True)
+    if kind is as_folder:  # sizes alone tell these apart, so nothing is read
+        pictures(tmp_path / "other", 20, 24)
+        for file in (tmp_path / "other").iterdir():
+            file.write_bytes(file.read_bytes() + bytes(100))
+        monkeypatch.setattr(Folder, "encoded", None)
+        assert overlap(rest, as_folder(tmp_path / "other")) == Overlap(0, 4, True)

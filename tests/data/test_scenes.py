@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.read_ahead import batches
-from hardviews.data.scenes import CocoScenes, ShapesScenes, extents, open_scenes
-from hardviews.data.shapes import draw_scene
+from hardviews.data.labelled.scenes import CocoScenes, ShapesScenes, extents, open_scenes
+from hardviews.data.loading.read_ahead import batches
+from hardviews.data.sources.shapes import draw_scene
 from hardviews.errors import InputError
 
 PACK = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
@@ -213,7 +213,7 @@ def test_boxes_are_the_masks_extents() -> None:
 
 
 def test_hidden_objects_are_no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hardviews.data import scenes as module
+    from hardviews.data.labelled import scenes as module
 
     def hide(*arguments: Any, **keywords: Any) -> Any:
         scene = draw_scene(*arguments, **keywords)

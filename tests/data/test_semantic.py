@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data.scenes import ShapesScenes
-from hardviews.data.semantic import MaskFolder, open_segmented, read_mask
+from hardviews.data.labelled.scenes import ShapesScenes
+from hardviews.data.labelled.semantic import MaskFolder, open_segmented, read_mask
 from hardviews.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardviews.data.shapes import LUMA, SHAPES, Shapes, draw_scene
+from hardviews.data.sources.shapes import LUMA, SHAPES, Shapes, draw_scene
 from hardviews.errors import InputError
 
 

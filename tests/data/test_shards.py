@@ -13,12 +13,12 @@ import pytest
 import torch
 import webdataset as wds
 
-from hardviews.data import mapped
-from hardviews.data.decode import UnreadableImage, decode
-from hardviews.data.folder import Folder
-from hardviews.data.loader import Loader
-from hardviews.data.shards import Shards, expand
+from hardviews.data.loading.loader import Loader
+from hardviews.data.reading.decode import UnreadableImage, decode
 from hardviews.data.sources import open_source
+from hardviews.data.sources import shards as source_of_shards
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shards import Shards, expand
 from hardviews.errors import InputError
 from tests.data.tars import png, shards
 
@@ -204,7 +204,7 @@ def test_a_large_index_is_kept_and_mapped(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HARDVIEWS_CACHE", str(tmp_path / "cache"))
     files = shards(tmp_path / "set", [4, 5])
     small = Shards(files, "set")
-    monkeypatch.setattr(mapped, "CACHED_FROM", 5)
+    monkeypatch.setattr(source_of_shards, "CACHED_FROM", 5)
     built = Shards(files, "set")
     (index,) = (tmp_path / "cache").glob("index/*.shards")
     with monkeypatch.context() as patch:

@@ -16,12 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data import table
-from hardviews.data.decode import Bounds, UnreadableImage
-from hardviews.data.folder import Folder
-from hardviews.data.shapes import Shapes
-from hardviews.data.sources import ImageSource, is_named, open_source
-from hardviews.data.table import Table
+from hardviews.data.reading.decode import Bounds, UnreadableImage
+from hardviews.data.sources import ImageSource, is_named, open_source, table
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.table import Table
 from hardviews.errors import InputError
 
 PACK = Path(__file__).parents[3] / "shared" / "data"

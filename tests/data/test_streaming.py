@@ -1,22 +1,28 @@
 """Streams: each image once an epoch, the same order after a resume, and no hang whatever a server does."""
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFile
 
-from hardviews.data import remote, streaming
-from hardviews.data.decode import Bounds, decode
-from hardviews.data.loader import Loader
-from hardviews.data.remote import Remote
+from hardviews.data.loading import stream_batches
+from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.stream_batches import shuffled
+from hardviews.data.reading import remote
+from hardviews.data.reading.decode import Bounds, decode
+from hardviews.data.reading.remote import Remote
 from hardviews.data.sources import open_source
-from hardviews.data.streaming import Encoded, Stream, shuffled, tar_stream
+from hardviews.data.sources.streams import Encoded, Stream, tar_stream
 from hardviews.errors import InputError, RunError
 from tests.data.serving import Served, serving
 from tests.data.tars import png, shards
@@ -87,7 +93,7 @@ def test_nothing_that_is_passed_over_is_decoded(served: Served, monkeypatch: pyt
         decoded.append(name)
         return decode(data, bounds, name)
 
-    monkeypatch.setattr(streaming, "decode", noted)
+    monkeypatch.setattr(stream_batches, "decode", noted)
     next(Loader(opened(served), 8, 0).batches(4))
     assert len(decoded) == 8
 
@@ -250,7 +256,75 @@ def test_what_is_no_address_is_one_line_before_anything_is_asked_for(address: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", ["http://h/{0..9}.tar", "https://h/0.tar", "pipe:cat x", "hf-stream:user/name"])
+@pytest.mark.parametrize(
+    "data", ["http://h/{0..9}.tar", "s3://b/{0..9}.tar", "https://h/0.tar", "pipe:cat x", "hf-stream:user/name"]
+)
 def test_what_needs_numbers_takes_no_stream(data: str) -> None:
     with pytest.raises(InputError, match="pretrain alone takes it"):
         open_source(data)
+
+
+@pytest.fixture
+def stored(served: Served) -> Iterator[str]:
+    """The same shards in fsspec's own memory, which stands for an object store."""
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{served.folder}/", "/bucket/", recursive=True)
+    yield "memory://bucket"
+    memory.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_object_store_gives_what_a_server_gives_and_a_resume_goes_on(
+    served: Served, stored: str, workers: int
+) -> None:
+    source = tar_stream(f"{stored}/{{000..007}}.tar", 40, allow_pipe=False)
+    through = steps(source, 0, 10, workers=workers)
+    assert through == steps(opened(served), 0, 10)
+    assert steps(source, 7, 10, workers=workers) == through[7:]
+
+
+def test_an_object_store_that_fails_is_asked_again_at_the_same_byte(
+    served: Served, stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoreError(Exception):
+        """As of a library that does not know of ``OSError``."""
+
+    read, asked = MemoryFile.read, 0
+
+    def failing(self: MemoryFile, count: int = -1) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked % 3 == 0:
+            raise StoreError("slow down")
+        found: bytes = read(self, min(count, 1000))
+        return found
+
+    monkeypatch.setattr(MemoryFile, "read", failing)
+    with closing(Remote(f"{stored}/003.tar")) as remote_file:
+        assert remote_file.read(1 << 20) == (served.folder / "003.tar").read_bytes()
+    assert asked > 6
+    monkeypatch.setattr(MemoryFile, "read", Mock(side_effect=StoreError("slow down")))
+    with pytest.raises(RunError, match=r"003\.tar: slow down at byte 0, after 5 tries"):
+        Remote(f"{stored}/003.tar").read(10)
+
+
+@pytest.mark.usefixtures("served")
+def test_what_an_object_store_lacks_is_said_at_once(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAUSES", (1000.0,))
+    with pytest.raises(RunError, match=r"^memory://bucket/999\.tar: no such file at byte 0; the same command"):
+        Remote(f"{stored}/999.tar").read(10)
+    with pytest.raises(InputError, match="is not known"):
+        tar_stream(f"{stored}/000.tar", None, allow_pipe=False)
+    fsspec.filesystem("memory").pipe("/bucket/sizes.json", b'{"000.tar": 5}')
+    assert len(tar_stream(f"{stored}/000.tar", None, allow_pipe=False)) == 5
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, address in (("s3fs", "s3://b/0.tar"), ("gcsfs", "gs://b/0.tar"), ("adlfs", "abfs://c@a/0.tar")):
+        monkeypatch.setitem(sys.modules, package, None)  # whether installed or not
+        with pytest.raises(InputError, match=rf"needs a package that is not installed: pip install {package}$"):
+            tar_stream(address, 40, allow_pipe=False)
+    with pytest.raises(InputError, match=r"fsspec knows no addresses that begin with s4://"):
+        tar_stream("s4://b/0.tar", 40, allow_pipe=False)
+    with pytest.raises(InputError, match="a name or password can't be given"):
+        tar_stream("s3://key:secret@b/0.tar", 40, allow_pipe=False)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hardviews.data import listing
-from hardviews.data.folder import Folder
+from hardviews.data.indexing import listing
 from hardviews.data.sources import open_source, why_unlabelled
-from hardviews.data.subset import Subset
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Preprocessing

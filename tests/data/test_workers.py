@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from torch.utils.data import Dataset
 
-from hardviews.data import workers
-from hardviews.data.workers import by_workers
+from hardviews.data.loading import workers
+from hardviews.data.loading.workers import by_workers
 from hardviews.errors import RunError
 
 

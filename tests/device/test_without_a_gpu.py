@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 import hardviews.views.render as rendering
 from hardviews import methods
-from hardviews.data.decode import UNBOUNDED
-from hardviews.data.held import held
-from hardviews.data.semantic import open_segmented
+from hardviews.data.labelled.semantic import open_segmented
+from hardviews.data.loading.in_memory import held
+from hardviews.data.reading.decode import UNBOUNDED
 from hardviews.data.sources import open_source
 from hardviews.evaluation import protocols
 from hardviews.evaluation.detector import detector

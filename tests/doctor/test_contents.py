@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import Bounds
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import open_source
+from hardviews.data.sources.shapes import Shapes
 from hardviews.doctor.contents import check_contents, contents_of
 from hardviews.probing.sample import DecodedSample, sampled
 

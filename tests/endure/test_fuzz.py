@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from hardviews.commands.pretrain import parse
-from hardviews.data.decode import Bounds, UnreadableImage, decode
+from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
 from hardviews.errors import InputError, RunError
 from hardviews.training.output import checkpoint
 from hardviews.training.output.run_folder import RunFolder

@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import nn
 
-from hardviews.data.shapes import Shapes
-from hardviews.data.subset import Subset
-from hardviews.data.torchvision_sets import TorchvisionSet
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.torchvision_sets import TorchvisionSet
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.features import encode, extract

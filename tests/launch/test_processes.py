@@ -16,7 +16,7 @@ import torch
 
 from hardviews.cli import main
 from hardviews.commands.pretrain import going_on
-from hardviews.data.loader import epoch_order
+from hardviews.data.loading.loader import epoch_order
 from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.launch import environment, launcher, processes
 from hardviews.telemetry import reading as telemetry

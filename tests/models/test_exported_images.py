@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from hardviews.cli import main
-from hardviews.data.folder import Folder
-from hardviews.data.shapes import draw_scene
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import draw_scene
 from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.models.export import ONNX_PACKAGES
 from hardviews.models.load import load_model, timm_preprocessing

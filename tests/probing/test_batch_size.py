@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from hardviews.cli import main
 from hardviews.commands.pretrain import parse
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing import batch_size, steps

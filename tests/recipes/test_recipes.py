@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from hardviews.cli import main
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT

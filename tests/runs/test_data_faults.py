@@ -223,7 +223,7 @@ def test_a_worker_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     """A stopped process, as one behind a dead network disk, heeds not even the SIGTERM that is to end it."""
     data, run = good(tmp_path / "data"), tmp_path / "run"
     argv = command(data, run, "--epochs", "500", "--workers", "2", "--in-memory", "off")[3:]
-    code = "import sys; from hardviews.data import workers; workers.GLANCE, workers.PATIENCE = 1, 8; "
+    code = "import sys; from hardviews.data.loading import workers; workers.GLANCE, workers.PATIENCE = 1, 8; "
     process = subprocess.Popen(
         [sys.executable, "-c", f"{code} from hardviews.cli import main; sys.exit(main({argv!r}))"],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -41,7 +41,7 @@ main(sys.argv[1:])
 HURRIED = """
 import sys
 from hardviews.cli import main
-from hardviews.data import remote
+from hardviews.data.reading import remote
 
 remote.TIMEOUT, remote.PAUSES = 1.0, (0.01,) * 3
 sys.exit(main(sys.argv[1:]))
@@ -143,7 +143,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hardviews.data.remote.PAUSES", ())
+    monkeypatch.setattr("hardviews.data.reading.remote.PAUSES", ())
     Path("FILE").write_text("allow_pipe: true\n")
     assert main(["pretrain", *TINY.split(), *line.split(), "--out", "run"]) == 2
     printed = capsys.readouterr()

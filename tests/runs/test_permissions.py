@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from hardviews.cli import main
-from hardviews.data import mapped, table
+from hardviews.data.indexing.cache import alone, cache_folder
+from hardviews.data.indexing.index import record_batch, write
+from hardviews.data.sources import table
 from tests.runs.test_pretrain import SIMSIAM, pretrain
 
 UMASK, FILE, FOLDER = 0o027, 0o640, 0o750
@@ -55,12 +58,10 @@ def test_what_is_kept_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Image.new("RGB", (4, 4)).save(picture, "PNG")
     pq.write_table(pa.table({"image": [picture.getvalue()] * 3}), tmp_path / "a.parquet")
     assert len(table.Table([tmp_path / "a.parquet"], "a")) == 3
-    file = mapped.cache_folder("lists") / "a.index"
-    columns = mapped.Columns(start="<i8")
-    columns.append(start=[1, 2, 3])
-    with mapped.alone(file):
-        assert mapped.write(file, columns, {})["start"].tolist() == [1, 2, 3]
-    columns.close()
+    file = cache_folder("lists") / "a.index"
+    with alone(file):
+        written = write(file, lambda: iter([record_batch(start=np.array([1, 2, 3]))]), {})
+    assert written.numbers("start").tolist() == [1, 2, 3]
     assert_readable(tmp_path / "cache", "a.index", "a.lock")
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1
     assert not list((tmp_path / "cache").rglob("*.part"))

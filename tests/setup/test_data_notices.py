@@ -138,7 +138,7 @@ def test_test_images_that_are_training_images(run: Path, tmp_path: Path, capsys:
     (line,) = lines(capsys.readouterr().err)
     assert line.startswith(said)
     assert (summary["test_images_in_train"], summary["test_images_compared"]) == (1, 10)
-    assert "test_images_in_train" not in pretrained(train, tmp_path / "other")
+    assert pretrained(train, tmp_path / "other")["test_images_in_train"] == 0  # of the held-out tenth
     assert not capsys.readouterr().err
     evaluate = ["evaluate", str(run), "--data", str(train), "--workers", "0", "--json", "--test-data"]
     for data, count, start in ((test, 1, said), (tmp_path / "copy", 20, f"test-data: 20 of the 20 {WITHIN}")):
@@ -172,3 +172,26 @@ def test_a_comparison_holds_it_in_its_figures_and_sentences(tmp_path: Path, monk
     assert (found["test_images_in_train"], found["test_images_compared"]) == (4, 4)
     assert f"test-data: 4 of the 4 {WITHIN}" in found["said"]
     assert WITHIN in (tmp_path / "c" / "comparison.md").read_text()
+
+
+def test_held_out_images_that_are_training_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every picture is there twice, so the tenth that is held out has the copies of some that are trained on."""
+    data = classes(tmp_path / "data", 0, 10)
+    for number in range(10):
+        shutil.copy(data / "ab"[number % 2] / f"{number}.png", data / "ab"[number % 2] / f"copy-{number}.png")
+    said = "held-out tenth of seed 0: 2 of the 2 held-out images are training images too, byte for byte: "
+    summary = pretrained(data, tmp_path / "run")
+    (line,) = lines(capsys.readouterr().err)
+    assert line.startswith(said)
+    assert (summary["test_images_in_train"], summary["test_images_compared"]) == (2, 2)
+    assert "test_images_in_train" not in pretrained(data, tmp_path / "not-measured", "--knn-epochs", "0")
+    assert not capsys.readouterr().err
+    assert main(["evaluate", str(run), "--data", str(data), "--workers", "0", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert lines(printed.err)[0].startswith(said)
+    assert json.loads(printed.out)["test_images_in_train"] == 2
+    main(["pretrain", *TINY.split(), "--data", str(data), "--out", str(tmp_path / "d"), "--doctor", "--json"])
+    (check,) = [found for found in json.loads(capsys.readouterr().out)["checks"] if found["name"] == "data"]
+    assert said in check["says"]

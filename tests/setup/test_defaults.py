@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hardviews.commands.pretrain import parse
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.networks.backbones import create_backbone
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions

@@ -9,7 +9,7 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy

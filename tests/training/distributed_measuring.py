@@ -17,8 +17,8 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError, PeerError
 from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.simsiam import SimSiam

@@ -22,7 +22,7 @@ def run(argv: list[str]) -> None:
     given = parser.parse(argv).as_dict()
     runs, as_json = given.pop("runs"), given.pop("json")
     # Only here, so that help and wrong options need not wait for torch.
-    from hardviews.data.decode import printable
+    from hardviews.data.reading.decode import printable
     from hardviews.runs.report import report
 
     made = report(runs, ReportOptions(**given))

@@ -78,7 +78,7 @@ class Comparison:
 def dry_run(request: Request, say: Say = say) -> dict[str, Any]:
     """The plan of a comparison and the seconds that it will take; nothing is trained or written."""
     statistics.need_scipy()
-    warn_of_data(*open_labelled(request))
+    warn_of_data(*open_labelled(request), request.seeds[0])
     folder = Path(request.options.out or default_folder(request))
     plan = make_plan(request, folder)
     jobs = list(jobs_of(request, plan, folder / "runs"))
@@ -102,7 +102,7 @@ def compare(request: Request, say: Say = say) -> Comparison:
     """
     statistics.need_scipy()
     measured = open_labelled(request)
-    warn_of_data(*measured)
+    warn_of_data(*measured, request.seeds[0])
     folder = Path(request.options.out or default_folder(request))
     plan = write_plan(request, folder, make_plan(request, folder))
     jobs = list(jobs_of(request, plan, folder / "runs"))
@@ -115,8 +115,10 @@ def compare(request: Request, say: Say = say) -> Comparison:
     test_sets = measured_on(jobs)
     sentences = [f"Measured on {test}: {', '.join(names)}." for test, names in test_sets.items()]
     sentences += statistics.sentences(rows, form) + unfinished(jobs, runs) + [f"Failed: {line}" for line in failed]
-    sentences += shared_line(*measured)
-    made = Comparison(rows, sentences, test_sets, failed, plan, shared_figures(*measured), len(jobs), folder)
+    sentences += shared_line(*measured, request.seeds[0])
+    made = Comparison(
+        rows, sentences, test_sets, failed, plan, shared_figures(*measured, request.seeds[0]), len(jobs), folder
+    )
     write(folder / FIGURES, json.dumps(made.as_dict(), indent=2))
     write(folder / TEXT, markdown(made))
     return made

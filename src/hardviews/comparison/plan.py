@@ -13,7 +13,7 @@ from typing import Any
 from hardviews.comparison.jobs import Job
 from hardviews.comparison.request import Arm, Request
 from hardviews.console import duration
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
 from hardviews.options.evaluation import split_names

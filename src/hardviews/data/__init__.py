@@ -1,1 +1,1 @@
-"""Images: folders, tables, torchvision's sets and the built-in one, read and decoded to batches of uint8."""
+"""Images: where they come from, how they are read, and how they become batches of uint8."""

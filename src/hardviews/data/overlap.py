@@ -1,8 +1,8 @@
 """How many test images are training images too, by content.
 
-Encoded bytes are compared; where a set has none (CIFAR's arrays), decoded pixels. A picture that was encoded again is
-another one. The cost is bounded: at most ``TEST`` test images are compared with at most ``TRAINING`` training images,
-drawn at random and always the same; content is read where sizes agree, up to ``BYTES`` of each set.
+It compares encoded bytes, or decoded pixels if a set has no encoded bytes (CIFAR's arrays). An image that was encoded
+again counts as another one. The cost is bounded: it compares at most ``TEST`` test images with at most ``TRAINING``
+training images, the same random ones each time, and reads content only where sizes agree, up to ``BYTES`` per set.
 """
 
 import hashlib
@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import torch
 
-from hardviews.data.decode import UnreadableImage
-from hardviews.data.folder import Folder
-from hardviews.data.hub import Hub
-from hardviews.data.shapes import Shapes
-from hardviews.data.shards import Shards
-from hardviews.data.sources import ImageSource
-from hardviews.data.table import Table
+from hardviews.data.reading.decode import UnreadableImage
+from hardviews.data.sources.base import ImageSource
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.hub import Hub
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.shards import Shards
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.table import Table
 from hardviews.views.streams import stream
 
 TEST, TRAINING = 10_000, 100_000  # images
@@ -29,9 +30,9 @@ class Overlap(NamedTuple):
     """What a comparison found.
 
     Args:
-        shared: test images that are training images too, of those compared.
+        shared: test images that are training images too, among those compared.
         compared: test images that were compared.
-        exact: whether all test images were compared with all training images; else there may be more.
+        exact: whether all test images were compared with all training images. If not, there may be more.
     """
 
     shared: int
@@ -40,7 +41,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(train: ImageSource, test: ImageSource) -> Overlap:
-    """Compares test images with training images."""
+    """Compares test images with training images. Both may be subsets, of one source too."""
     if isinstance(train, Shapes) and isinstance(test, Shapes):
         return Overlap(0, len(test), exact=True)  # their splits share no image
     if _within(train, test):
@@ -72,16 +73,20 @@ def _within(train: ImageSource, test: ImageSource) -> bool:
 
 
 def _sizes(source: ImageSource, other: ImageSource, most: int) -> dict[int, int]:
-    """Of images drawn at random the bytes, or 0 where that is not known of both sources."""
+    """The size in bytes of random images, or 0 if the sizes of either source are unknown."""
     rows: list[int] = torch.randperm(len(source), generator=stream(0, "overlap"))[:most].tolist()
     sized = (Folder, Table, Shards)
-    if isinstance(source, sized) and isinstance(other, sized):
-        return {row: source.encoded_size(row) for row in rows}
-    return dict.fromkeys(rows, 0)
+    if not isinstance(_whole(other), sized):
+        return dict.fromkeys(rows, 0)
+    sizes = {}
+    for row in rows:
+        whole, inner = _place(source, row)
+        sizes[row] = whole.encoded_size(inner) if isinstance(whole, sized) else 0
+    return sizes
 
 
 def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int]) -> dict[int, str]:
-    """Of the first images of ``BYTES`` a digest of the content; an empty one where it can't be read."""
+    """Digests of the content of the first images, ``BYTES`` in all; an empty digest if one can't be read."""
     found: dict[int, str] = {}
     left = BYTES
     for row in rows:
@@ -97,9 +102,20 @@ def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int]) -> di
 
 
 def _content(source: ImageSource, other: ImageSource, row: int) -> bytes:
-    """Encoded, where both sources have that."""
+    """Encoded, if both sources have that; else the pixels."""
     encoded = (Folder, Table, Shards, Hub)
-    if isinstance(source, encoded) and isinstance(other, encoded):
-        return source.encoded(row)
+    whole, inner = _place(source, row)
+    if isinstance(whole, encoded) and isinstance(_whole(other), encoded):
+        return whole.encoded(inner)
     pixels = source.read(row)
     return repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()
+
+
+def _whole(source: ImageSource) -> ImageSource:
+    """What a subset is of."""
+    return _whole(source.source) if isinstance(source, Subset) else source
+
+
+def _place(source: ImageSource, row: int) -> tuple[ImageSource, int]:
+    """What a subset is of, and the number of an image there."""
+    return _place(source.source, int(source.rows[row])) if isinstance(source, Subset) else (source, row)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hardviews.console import duration
-from hardviews.data.cut_short import said_of
-from hardviews.data.decode import printable
+from hardviews.data.reading.cut_short import said_of
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, passed_over
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.doctor.overfit import Learned
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.evaluation_time import Rehearsal, measurements
@@ -114,7 +114,12 @@ def smaller_batch(images: int, batch: int, shares: int) -> int | None:
 
 
 def with_files(
-    check: Check, source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, sample: DecodedSample
+    check: Check,
+    source: ImageSource | Stream,
+    test: ImageSource | None,
+    test_data: str | None,
+    sample: DecodedSample,
+    seed: int | None = None,
 ) -> Check:
     """The check of the data, with what files are passed over or cut short, and which test images are training images;
     arguments as of ``warn_of_data``."""
@@ -123,8 +128,8 @@ def with_files(
     says = [passed] if passed else []
     if cut:
         says.append(f"{len(cut)} lack their end, and are used ({cut[0]})")
-    says += shared_line(source, test, test_data)
-    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data)}
+    says += shared_line(source, test, test_data, seed)
+    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data, seed)}
     check = replace(check, says="; ".join([check.says, *says]), figures=check.figures | figures)
     if says and check.verdict == "ok":
         remedy = "convert or repair these files; keep test images out of the training data"

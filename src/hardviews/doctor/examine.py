@@ -14,11 +14,11 @@ import torch
 from lightning_fabric import Fabric
 
 from hardviews.console import duration
-from hardviews.data.decode import bounds_for
-from hardviews.data.held import is_held
-from hardviews.data.loader import Loader, moved, steps_per_epoch
+from hardviews.data.loading.in_memory import is_held
+from hardviews.data.loading.loader import Loader, moved, steps_per_epoch
+from hardviews.data.reading.decode import bounds_for
 from hardviews.data.sources import ImageSource, why_unlabelled
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.doctor import checks
 from hardviews.doctor.checks import Check
 from hardviews.doctor.contents import check_contents, contents_of
@@ -76,7 +76,9 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
     check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
-    yield checks.with_files(check, source, test, options.test_data, sample)
+    yield checks.with_files(
+        check, source, test, options.test_data, sample, options.seed if options.knn_epochs else None
+    )
     if not sample.pictures:
         return
     content = check_contents(contents_of(sample))

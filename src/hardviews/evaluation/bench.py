@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.data.sources import ImageSource, why_unlabelled
-from hardviews.data.subset import Subset
-from hardviews.data.torchvision_sets import MEAN_PER_CLASS, TorchvisionSet
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.torchvision_sets import MEAN_PER_CLASS, TorchvisionSet
 from hardviews.errors import InputError
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.features import Features, Preprocessing, extract, has_tokens

@@ -14,7 +14,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from hardviews.data.scenes import Scene
+from hardviews.data.labelled.scenes import Scene
 from hardviews.evaluation.features import Preprocessing
 from hardviews.evaluation.pyramid import LEVELS, Pyramid
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hardviews.data.loader import in_order
+from hardviews.data.loading.in_order import in_order
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.centre import CropMode, central_square

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from hardviews.console import progress_bars
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import StartProgress

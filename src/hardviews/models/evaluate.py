@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 
 from hardviews.console import Say, progress_bars, say
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
-from hardviews.data.torchvision_sets import NAMES
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.torchvision_sets import NAMES
 from hardviews.errors import InputError, unknown
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
@@ -73,12 +73,13 @@ def evaluate_model(
     backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
     ready = preprocessing(subject, options)
     results: list[dict[str, Any]] = []
-    for data, opened in benches(options, say):
+    drawing = subject.seed if options.seed is None else options.seed
+    for data, opened in benches(replace(options, seed=drawing), say):
         figures: dict[str, float] = {}
         with progress_bars() as progress:
             bench = Bench(
                 backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
-                subject.seed if options.seed is None else options.seed, whole_if_small=options.crop is None,
+                drawing, whole_if_small=options.crop is None,
                 blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
                 progress=progress,
             )  # fmt: skip
@@ -116,7 +117,7 @@ def benches(options: EvaluateOptions, say: Say) -> Iterator[tuple[str, Callable[
 
         def opened() -> Opened:
             source, test = open_sources(options, must_be_labelled=False)
-            warn_of_data(source, test, options.test_data)
+            warn_of_data(source, test, options.test_data, options.seed)
             return source, test
 
         yield str(options.data), opened
@@ -167,7 +168,7 @@ def conditions(
             "train_unreadable": bench.left_out.get("features", 0),
             "test_unreadable": bench.left_out.get("test features", 0),
         }
-        found |= shared_figures(train, test, options.test_data)
+        found |= shared_figures(train, test, options.test_data, bench.seed)
     for name, (test_data, train_images, test_images) in bench.scenes.items():
         named = bench.data.partition(":")[0].lower() == test_data
         found |= {

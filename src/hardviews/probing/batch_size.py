@@ -14,10 +14,10 @@ import torch
 from lightning_fabric import Fabric
 
 from hardviews.console import say
-from hardviews.data.decode import bounds_for
-from hardviews.data.held import RESIDENT_BYTES, is_held
+from hardviews.data.loading.in_memory import RESIDENT_BYTES, is_held
+from hardviews.data.reading.decode import bounds_for
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError
 from hardviews.launch.environment import started
 from hardviews.methods.base import Method

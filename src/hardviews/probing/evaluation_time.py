@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench

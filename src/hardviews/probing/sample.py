@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import Bounds, UnreadableImage, decode
+from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from hardviews.data.loader import moved
+from hardviews.data.loading.loader import moved
 from hardviews.data.sources import ImageSource
 from hardviews.methods.base import Method
 from hardviews.options.evaluation import EvaluateOptions

@@ -10,8 +10,8 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from hardviews.console import Say, printer
-from hardviews.data.loader import Loader
-from hardviews.data.streaming import Stream
+from hardviews.data.loading.loader import Loader
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import StoppedError
 from hardviews.launch.processes import destroy_process_group, peer_errors
 from hardviews.networks.weights import Match
@@ -59,6 +59,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
     options, method = resolve_defaults(options, source, matches.append)
     options = resolve_knn_bank(resolve_batch_size(options))
     config = config_of(options)
+    seed = options.seed if options.knn_epochs else None  # of the tenth that kNN holds out
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, COPIES * 4 * parameters)
@@ -76,7 +77,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
             folder.open(config)
             for match in matches:
                 folder.write_init(match._asdict())
-            warn_of_data(source, test, options.test_data)
+            warn_of_data(source, test, options.test_data, seed)
             if options.knn_epochs:
                 warn_unlabelled(source, "no kNN accuracy is measured on the way")
             say(headline(options, source, step, fabric, folder))
@@ -105,7 +106,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
     destroy_process_group()
     if not fabric.is_global_zero:
         return {}
-    summary = summarise(options, folder, shared_figures(source, test, options.test_data))
+    summary = summarise(options, folder, shared_figures(source, test, options.test_data, seed))
     return {**summary, "run": str(folder.path)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hardviews.data.decode import Bounds, UnreadableImage
+from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.options.report import ReportOptions

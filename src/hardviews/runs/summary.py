@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 
 from hardviews.analysis.measured import SIZES
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
 from hardviews.training.output.run_folder import RunFolder, provenance

@@ -6,12 +6,13 @@ from typing import Literal, Protocol
 import torch
 from lightning_fabric import Fabric
 
-from hardviews.data.decode import printable
-from hardviews.data.hub import STREAM_PREFIX, hub_stream
-from hardviews.data.loader import Loader
+from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.stream_batches import SHUFFLE_BYTES
+from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, is_named, open_source, why_unlabelled
-from hardviews.data.streaming import SHUFFLE_BYTES, Stream, is_stream, tar_stream
-from hardviews.data.table import IMAGE_COLUMN
+from hardviews.data.sources.hub import STREAM_PREFIX, hub_stream
+from hardviews.data.sources.streams import Stream, is_stream, tar_stream
+from hardviews.data.sources.table import IMAGE_COLUMN
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 

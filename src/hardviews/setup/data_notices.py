@@ -5,18 +5,24 @@ from functools import lru_cache
 from hardviews.console import say
 from hardviews.data.overlap import Overlap, overlap
 from hardviews.data.sources import ImageSource, passed_over, why_unlabelled
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
+from hardviews.data.sources.subset import Subset
+from hardviews.evaluation.splits import held_out
 from hardviews.launch.environment import rank
+from hardviews.views.streams import stream
 from hardviews.wording import several
 
 
-def warn_of_data(source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None) -> None:
+def warn_of_data(
+    source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None, seed: int | None = None
+) -> None:
     """Says which files are passed over, and how many test images are training images too; the first process does.
 
     Args:
         source: the training data.
-        test: the test data.
+        test: the test data; None where a tenth is held out, or nothing is tested.
         test_data: as named; None where it is the training data's own test split, which is not compared.
+        seed: of the run, which draws the held-out tenth; None where nothing is held out.
     """
     if rank():
         return
@@ -25,7 +31,7 @@ def warn_of_data(source: ImageSource | Stream, test: ImageSource | None = None, 
         for data in (source, test)
         if data is not None and not isinstance(data, Stream) and passed_over(data)
     ]
-    for line in dict.fromkeys(lines + shared_line(source, test, test_data)):  # both sets may be of one folder
+    for line in dict.fromkeys(lines + shared_line(source, test, test_data, seed)):  # both sets may be of one folder
         say(line)
 
 
@@ -35,34 +41,56 @@ def warn_unlabelled(source: ImageSource | Stream, without: str) -> None:
         say(f"data: {source.name} has no labels: {without}; {why_unlabelled(source)}")
 
 
-def shared_line(source: ImageSource | Stream, test: ImageSource | None, test_data: str | None) -> list[str]:
+def shared_line(
+    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
+) -> list[str]:
     """How many test images are training images too, in one line; none where none is.
 
     Arguments as of ``warn_of_data``.
     """
-    if isinstance(source, Stream) or test is None or test_data is None or not compared(source, test).shared:
+    found = _overlap(source, test, test_data, seed)
+    if found is None or not found.shared:
         return []
-    found = compared(source, test)
-    count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {several(found.compared, 'test image')}"
-    of = "" if found.compared == len(test) else f" compared, of {len(test):,},"
+    kind, where = ("test", "test-data") if test_data is not None else ("held-out", f"held-out tenth of seed {seed}")
+    count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {several(found.compared, f'{kind} image')}"
+    asked = max(1, len(source) // 10) if test is None else len(test)
+    of = f" compared, of {asked:,}," if found.compared < asked else ""
     be = "is a training image" if found.shared == 1 else "are training images"
-    return [f"test-data: {count}{of} {be} too, byte for byte: what is measured by them says little of new images"]
+    return [f"{where}: {count}{of} {be} too, byte for byte: what is measured by them says little of new images"]
 
 
-def shared_figures(source: ImageSource | Stream, test: ImageSource | None, test_data: str | None) -> dict[str, int]:
+def shared_figures(
+    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
+) -> dict[str, int]:
     """The same for who reads results by machine; nothing where nothing was compared.
 
     Arguments as of ``warn_of_data``.
     """
-    if isinstance(source, Stream) or test is None or test_data is None:
-        return {}
-    found = compared(source, test)
-    return {"test_images_in_train": found.shared, "test_images_compared": found.compared}
+    found = _overlap(source, test, test_data, seed)
+    return {} if found is None else {"test_images_in_train": found.shared, "test_images_compared": found.compared}
 
 
-def compared(source: ImageSource, test: ImageSource) -> Overlap:
-    """Test images with training images, once: it is asked at the start, and again beside the figures."""
-    return _compared(source, test)  # type: ignore[arg-type]  # a protocol does not say that sources are hashable
+def _overlap(
+    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None
+) -> Overlap | None:
+    """Test images with training images; None where there is nothing to compare. Arguments as of ``tell``."""
+    if isinstance(source, Stream):
+        return None
+    if isinstance(source, Subset) and isinstance(test, Subset):  # the two parts that evaluation makes of one source
+        source, test = source.source, None
+    if test is not None:
+        return None if test_data is None else _compared(source, test)  # type: ignore[arg-type]
+    if seed is None or source.labels is None:
+        return None
+    return _held_out(source, seed)  # type: ignore[arg-type]  # a protocol does not say that sources are hashable
 
 
+def _tenth(source: ImageSource, seed: int) -> Overlap:
+    """The held-out tenth with the rest."""
+    rest, tenth = held_out(len(source), stream(seed, "held-out"))
+    return overlap(Subset(source, rest), Subset(source, tenth))
+
+
+# Once: it is asked at the start, and again beside the figures.
 _compared = lru_cache(maxsize=1)(overlap)
+_held_out = lru_cache(maxsize=1)(_tenth)

@@ -14,7 +14,7 @@ from torch import nn
 from hardviews import methods
 from hardviews.console import say
 from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel

@@ -8,7 +8,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
-from hardviews.data import workers
+from hardviews.data.loading import workers
 from hardviews.errors import InputError
 from hardviews.launch.environment import started
 from hardviews.options.pretraining import PretrainOptions

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hardviews.analysis.measured import describe_figures, describe_images
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
 from hardviews.evaluation.protocols.knn import knn_accuracy, voters

@@ -11,9 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from hardviews.data.loader import Loader, moved
+from hardviews.data.loading.loader import Loader, moved
 from hardviews.data.sources import fingerprint
-from hardviews.data.streaming import Stream
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import RunError, StoppedError
 from hardviews.launch.signals import StopRequest
 from hardviews.telemetry.recording import Recorder

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hardviews.data.shapes import Shapes
+from hardviews.data.sources.shapes import Shapes
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Features, Preprocessing
 from hardviews.networks.backbones import create_backbone

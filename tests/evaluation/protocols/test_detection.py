@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 from hardviews.cli import main
-from hardviews.data.scenes import CocoScenes, ShapesScenes, open_scenes
+from hardviews.data.labelled.scenes import CocoScenes, ShapesScenes, open_scenes
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.detector import detector, target

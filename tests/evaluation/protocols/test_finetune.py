@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hardviews.data.decode import Bounds, UnreadableImage
-from hardviews.data.shapes import Shapes
+from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources import ImageSource
+from hardviews.data.sources.shapes import Shapes
 from hardviews.errors import InputError
 from hardviews.evaluation.protocols import finetune as module
 from hardviews.evaluation.protocols.finetune import Augmented, finetune

@@ -7,8 +7,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, average_precision_score, normalized_mutual_info_score
 from torch.nn import functional as F
 
-from hardviews.data.shapes import Shapes
-from hardviews.data.subset import Subset
+from hardviews.data.sources.shapes import Shapes
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features
 from hardviews.evaluation.protocols import retrieval as retrieval_module

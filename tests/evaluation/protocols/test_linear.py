@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from hardviews.data.subset import Subset
-from hardviews.data.table import Table
+from hardviews.data.sources.subset import Subset
+from hardviews.data.sources.table import Table
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
@@ -135,7 +135,7 @@ def test_a_single_rate_is_taken_as_it_is() -> None:
 
 
 def test_augmented_crops_differ_from_epoch_to_epoch_and_not_by_workers() -> None:
-    from hardviews.data.loader import Loader
+    from hardviews.data.loading.loader import Loader
     from hardviews.evaluation.protocols.linear import augmented
 
     def epochs(workers: int) -> Iterator[torch.Tensor]:

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from torch import nn
 from torch.nn import functional as F
 
-from hardviews.data.semantic import IGNORED, Segmented
+from hardviews.data.labelled.semantic import IGNORED, Segmented
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import Preprocessing

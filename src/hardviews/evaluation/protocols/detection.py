@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardviews.data.coco import coco_tools, quiet
-from hardviews.data.read_ahead import batches
-from hardviews.data.scenes import SIZE, Scenes, open_scenes
+from hardviews.data.labelled.coco import coco_tools, quiet
+from hardviews.data.labelled.scenes import SIZE, Scenes, open_scenes
+from hardviews.data.loading.read_ahead import batches
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.detector import detector, target

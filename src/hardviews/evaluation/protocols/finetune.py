@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hardviews.data.decode import Bounds, UnreadableImage
-from hardviews.data.subset import Subset
+from hardviews.data.reading.decode import Bounds, UnreadableImage
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.rng import seeded

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from hardviews.data.loader import Loader
-from hardviews.data.subset import Subset
+from hardviews.data.loading.loader import Loader
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import encode, evaluating

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardviews.data.loader import in_order
+from hardviews.data.loading.in_order import in_order
 from hardviews.data.sources import ImageSource
-from hardviews.data.subset import Subset
+from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import evaluating

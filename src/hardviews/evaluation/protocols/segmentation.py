@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardviews.data.read_ahead import batches
-from hardviews.data.scenes import SIZE
-from hardviews.data.semantic import IGNORED, Segmented, SegmentedScenes, open_segmented
+from hardviews.data.labelled.scenes import SIZE
+from hardviews.data.labelled.semantic import IGNORED, Segmented, SegmentedScenes, open_segmented
+from hardviews.data.loading.read_ahead import batches
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import evaluating

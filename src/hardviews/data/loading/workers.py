@@ -1,4 +1,4 @@
-"""Worker processes that make batches: in order, heeding no signals, and missed when they die or hang."""
+"""Worker processes that make batches in order. They ignore signals, and a dead or hung worker is noticed."""
 
 import multiprocessing
 import signal
@@ -14,13 +14,13 @@ from hardviews.errors import RunError
 
 Made = TypeVar("Made")
 
-GLANCE = 5  # seconds between two looks at workers that are waited for
-PATIENCE = 600  # seconds without a batch from any worker after which they are taken for dead
-RESPITE = 60  # seconds that a worker outlives the SIGTERM meant for its run
+GLANCE = 5  # seconds between two checks while a batch is awaited
+PATIENCE = 600  # seconds without a batch from any worker after which they count as hung
+RESPITE = 60  # seconds that a worker lives on after the SIGTERM meant for its run
 
 
 def until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
-    """Ends where the keys fail, which is noted: a ``DataLoader`` does not take down its workers well from within."""
+    """Ends when the keys fail, and stores the error: a ``DataLoader`` would not end its workers well."""
     try:
         yield from keys
     except RunError as error:
@@ -28,8 +28,10 @@ def until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
 
 
 def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool = False) -> Iterator[Made]:
-    """``dataset[key]`` for every key, in the order of the keys, from worker processes two keys ahead. That one of them
-    has died, or hangs, is found when its batch is waited for."""
+    """``dataset[key]`` for every key, in the order of the keys, from worker processes that are two keys ahead.
+
+    A worker that dies or hangs is noticed when its batch is awaited.
+    """
     watch = _Watch()
     loader: DataLoader[Made] = DataLoader(
         dataset,
@@ -46,7 +48,7 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
     loaded = iter(loader)
     watch.workers = [process for process in multiprocessing.active_children() if process not in others]
     if threading.current_thread() is threading.main_thread():
-        # Torch's own would raise wherever this process is when a worker dies, be it in the middle of a step.
+        # Torch's handler would raise wherever this process is when a worker dies, even in the middle of a step.
         signal.signal(signal.SIGCHLD, handler)
     watch.start()
     try:
@@ -57,7 +59,7 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
-                # The latter two where it dies while it hands a batch over.
+                # OSError and EOFError: a worker dies while it hands over a batch.
                 reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else "a worker has died"
                 if watch.gave_up:
                     reason = f"no batch came for {PATIENCE} s"
@@ -67,24 +69,24 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
             watch.waiting, watch.made = False, watch.made + 1
             yield item
     finally:
-        del loaded  # which ends those that can be ended
+        del loaded  # ends the workers that respond
         watch.end()
 
 
 class _Watch(threading.Thread):
-    """Kills workers of which no batch comes. What they hang in may heed nothing else, and whoever waits for them, even
-    in the middle of taking a batch over, then finds them dead."""
+    """Kills workers when no batch comes. A hung worker may respond to nothing else. Whoever waits for it, even in the
+    middle of receiving a batch, then sees that it is dead."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.workers: list[BaseProcess] = []
         self.gave_up = False
-        self.waiting, self.made = False, 0  # whether the next batch is waited for, and how many have come
+        self.waiting, self.made = False, 0  # whether a batch is awaited; how many have come
         self._ended = threading.Event()
 
     def drawn(self, keys: Iterable[Any]) -> Iterator[Any]:
-        """The keys, which are drawn while a batch is waited for: those of a stream come from a network, which has a
-        patience of its own, and no worker is to blame."""
+        """The keys. The time to draw one does not count as waiting for a worker: keys of a stream come from a network,
+        which has its own timeouts."""
         upcoming = iter(keys)
         while True:
             self.waiting = False
@@ -97,7 +99,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         made, waited = 0, 0
-        # Glances are counted, not seconds: a program that was stopped for an hour has waited for nobody.
+        # It counts checks, not seconds: a program that was suspended for an hour did not wait.
         while not self._ended.wait(GLANCE):
             made, waited = self.made, waited + GLANCE if self.waiting and made == self.made else 0
             if waited >= PATIENCE:
@@ -115,8 +117,11 @@ class _Watch(threading.Thread):
 
 
 def _heed_no_signals(_: int) -> None:
-    """Signals meant for a run reach all its processes, and a worker must not fall before the run has saved. The second
-    SIGTERM is that of the run itself, which is done with its workers; should none come, the worker does not stay."""
+    """Signals for a run reach all its processes, and a worker must not end before the run has saved.
+
+    The first SIGTERM is meant for the run. The second comes from the run itself, when it ends its workers. If none
+    comes, an alarm ends the worker.
+    """
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

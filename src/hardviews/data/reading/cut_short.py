@@ -1,12 +1,12 @@
-"""JPEGs whose end is missing, such as of a copy that was broken off: how much of the picture is there, by measurement.
+"""Measures how much of a JPEG is present when its end is missing, for example after an interrupted copy.
 
-libjpeg decodes such a file once it is given an end. It fills missing blocks with mid-grey; where the last of several
-scans is cut (progressive files), they stay as the earlier scans left them. The picture is compared with what the file
-gives without its last scan: the last block that differs is the last that is there. Blocks after it that the scan would
-leave as they are can't be told from missing ones, and count as missing.
+libjpeg decodes such a file once an end marker is added. It fills missing blocks with mid-grey. If the last scan of a
+progressive file is cut, missing blocks stay as the earlier scans left them. The image is compared with the one without
+the last scan: the last block that differs is the last one present. Later blocks that the scan would not change look
+like missing ones, and count as missing.
 
-JPEG alone has such an end. Pillow reads a PNG without its last chunk. Other formats are refused where they are cut
-short, since their decoders don't show a part, or don't say which.
+Only JPEGs are handled this way. Pillow reads a PNG without its last chunk. Decoders of other formats show no part, or
+don't say which part, so files of these formats that are cut short are refused.
 """
 
 import re
@@ -17,27 +17,27 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-LEAST_SHOWN = 0.9  # of the blocks, in a picture that is used all the same
-MOST_PIXELS = 22_369_620  # of a picture that is looked at, since it is decoded three times and held twice
+LEAST_SHOWN = 0.9  # fraction of the blocks that an image must have to be used
+MOST_PIXELS = 22_369_620  # larger images are not examined: each is decoded three times and held twice
 
 _END = b"\xff\xd9"
-_NOISE = b"\x5a\xa5" * 32  # blocks, to a decoder that waits for more of them
+_NOISE = b"\x5a\xa5" * 32  # a decoder that expects more blocks takes this for blocks
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what else begins with 0xff lies within a scan
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # anything else that begins with 0xff lies within a scan
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _LAST = 0xDA, 0xD9
 
 
 class Shown(NamedTuple):
-    """A JPEG that was given an end, and the part of its blocks that it had without."""
+    """A JPEG with an end marker added, and the fraction of its blocks that are present."""
 
     data: bytes
     part: float
 
 
 class _Scan(NamedTuple):
-    """The last scan of a JPEG: the place of its first block, and how many pixels a block covers. Of a scan of several
-    components, a block is one of each."""
+    """The last scan of a JPEG: the byte where its blocks start, and the pixels that a block covers. A block has all
+    components of the scan."""
 
     start: int
     width: int
@@ -45,25 +45,25 @@ class _Scan(NamedTuple):
 
 
 def shown(data: bytes) -> Shown | None:
-    """How much can be shown of a JPEG without an end.
+    """How much of a JPEG without an end can be shown.
 
-    Zeros at its end count as missing: they fill up a file that was not written to its end.
+    Zeros at its end count as missing: they fill a file that was allocated and not completely written.
 
     Args:
         data: the file.
 
     Returns:
-        None where the file is no JPEG, has an end, lacks whole scans, or has more than ``MOST_PIXELS``.
+        None if the file is no JPEG, has an end, lacks whole scans, or has more than ``MOST_PIXELS``.
 
     Raises:
-        Exception: of any kind, by Pillow, where the file is damaged otherwise.
+        Exception: any kind, by Pillow, if the file is damaged in another way.
     """
     data = data.rstrip(b"\0\xff")
     scan = _last_scan(data)
     picture = None if scan is None else _loaded(data + _END)
     if scan is None or picture is None:
         return None
-    # More blocks, and after the restart marker that may be due still more, change a picture that lacks some.
+    # If blocks are missing, adding blocks changes the image; a restart marker may have to come between them.
     restarts = _RESTART.findall(data, scan.start)
     due = bytes([0xFF, 0xD0 + ((restarts[-1][1] + 1) % 8 if restarts else 0)])
     if picture == _loaded(data + _NOISE + due + _NOISE + _END):
@@ -74,23 +74,23 @@ def shown(data: bytes) -> Shown | None:
 
 
 def mark(picture: Tensor, part: float) -> Tensor:
-    """The picture, which ``said_of`` then knows to be cut short."""
+    """Marks an image as cut short, for ``said_of``."""
     picture.cut_short = f"cut short, {int(100 * part)} % shown"  # type: ignore[attr-defined]
     return picture
 
 
 def said_of(picture: Tensor) -> str:
-    """What is said of a decoded picture that is cut short; nothing of all others."""
+    """The message about a decoded image that is cut short; empty for all others."""
     said: str = getattr(picture, "cut_short", "")
     return said
 
 
 def _last_scan(data: bytes) -> _Scan | None:
-    """None where the file is no JPEG or has an end, or where a component is not yet there in full precision."""
+    """None if the file is no JPEG or has an end, or if a component lacks its full precision."""
     if not data.startswith(b"\xff\xd8"):
         return None
     sampling: dict[int, tuple[int, int]] = {}  # component → its blocks across and down in an MCU
-    precise: dict[int, set[int]] = {}  # component → coefficients of which a scan holds the last bit
+    precise: dict[int, set[int]] = {}  # component → coefficients whose last bit is in a scan
     scan: list[int] = []
     start, at = 0, 2
     while found := _MARKER.search(data, at):
@@ -116,7 +116,7 @@ def _last_scan(data: bytes) -> _Scan | None:
 
 
 def _loaded(data: bytes) -> Image.Image | None:
-    """The picture, none of whose pixels are decoded where it has too many."""
+    """The decoded image; None if it has too many pixels."""
     with Image.open(BytesIO(data), formats=("JPEG",)) as image:
         if image.width * image.height > MOST_PIXELS:
             return None
@@ -125,12 +125,12 @@ def _loaded(data: bytes) -> Image.Image | None:
 
 
 def _part(picture: Image.Image, before: Image.Image, scan: _Scan) -> float:
-    """Up to the last block that the scan changed, of all blocks."""
+    """The fraction of the blocks up to the last one that the scan changed."""
     columns, rows = -(-picture.width // scan.width), -(-picture.height // scan.height)
     for row in reversed(range(rows)):
         box = (0, row * scan.height, picture.width, min((row + 1) * scan.height, picture.height))
         now, then = (np.atleast_3d(np.asarray(image.crop(box))) for image in (picture, before))  # [h, w, bands]
-        # Without the pixels at the edges of blocks, to which colour spreads from the blocks beside.
+        # Pixels at the edges of blocks are left out: colour spreads to them from neighbouring blocks.
         changed = (now != then)[1:-1].any(axis=(0, 2)).nonzero()[0]
         changed = changed[~np.isin(changed % scan.width, (0, scan.width - 1))]
         if len(changed):

@@ -1,15 +1,14 @@
 """The built-in set ``shapes``: images drawn from their index by numpy alone.
 
-It is a demonstration and test set. What a method scores on
-it is never evidence for hard views: the class is, by design, the only thing all crops of an image share.
+It is for demonstrations and tests. A score on it is never evidence for hard views: by design, the class is the only
+thing that all crops of an image share.
 
-Every image shows three or four copies of one shape, the class, each with a colour, texture, size, rotation and place
-of its own, lighter or darker than the background, whose colour changes from place to place. All shapes have the same
-area. So raw pixels say little about the class (kNN 18 %, where chance is 10), while nearly every random crop of the
-image shows it.
+Every image shows three or four copies of one shape, the class. Each copy has its own colour, texture, size, rotation
+and place. It is lighter or darker than the background, whose colour varies over the image. All shapes have the same
+area. So raw pixels say little about the class (kNN 18 %, chance 10 %), while nearly every random crop shows it.
 
-This design was committed before any training on it. It is not innocent of training on others: two of the three before
-it were given up because SimCLR learned their backgrounds instead of their shapes.
+This design was committed before any training on it. Two of the three designs before it were dropped because SimCLR
+learned their backgrounds instead of their shapes, so this one is not independent of training.
 """
 
 from collections.abc import Callable
@@ -21,17 +20,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds
+from hardviews.data.reading.decode import UNBOUNDED, Bounds
 from hardviews.errors import InputError
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
 
 SPLITS = {"train": 0, "test": 1}
-COUNTS = {"train": 5000, "test": 1000}  # images of a split where no count is given
+COUNTS = {"train": 5000, "test": 1000}  # images of a split by default
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-GRID = 6  # the ground's colours lie on a grid of this many points a side
-MARGIN = 0.1  # least distance of a copy's centre from the border, as a part of the image's side
-TRIES = 3  # places tried for a copy, of which it takes the one farthest from the others
+GRID = 6  # points per side of the grid of background colours
+MARGIN = 0.1  # least distance of a copy's centre from the border, as a fraction of the side
+TRIES = 3  # places tried for a copy; it takes the one farthest from the others
 
 
 # Every shape is a signed distance (negative inside) from rotated coordinates u, v. All have an area of 1.7.
@@ -104,7 +103,7 @@ SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 @dataclass(frozen=True)
 class ShapeScene:
-    """One drawn image and what is on it, n objects in the order of painting.
+    """A drawn image and the n objects on it, in the order of painting.
 
     Args:
         image: uint8 ``[size, size, 3]``.
@@ -118,9 +117,9 @@ class ShapeScene:
 
 
 def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 32) -> ShapeScene:
-    """Draws image ``index`` of a split: the same for the same arguments, whatever was drawn before.
+    """Draws image ``index`` of a split. The same arguments give the same image.
 
-    The scene does not depend on ``size`` (but for faint pixel noise), which only says how finely it is drawn.
+    ``size`` only sets the resolution; apart from faint pixel noise, the scene does not depend on it.
     """
     random = np.random.default_rng([seed, SPLITS[split], index])
     label = index % len(SHAPES)
@@ -134,7 +133,7 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
     texture *= np.sin(waves[:, 1, 0, None, None] * x + waves[:, 1, 1, None, None] * y + phase[:, 1, None, None])
     texture *= amount[:, None, None]  # [n, size, size]
 
-    # between the colours of a coarse grid, so that another part of the image has another background
+    # interpolates a coarse grid of colours, so the background varies over the image
     blend = np.maximum(1 - np.abs(axis[:, None] * (GRID - 1) - np.arange(GRID, dtype=np.float32)), 0)  # [size, GRID]
     image = np.einsum("ya,xb,abc->yxc", blend, blend, ground, optimize=True)
     image += (random.random((size, size, 1), dtype=np.float32) - 0.5) * 0.06
@@ -156,12 +155,12 @@ def draw_scene(index: int, *, split: str = "train", seed: int = 0, size: int = 3
 
 
 def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:
-    """All that is random about a scene but its pixel noise; the leading size is n objects, but of the ground's grid."""
+    """All random numbers of a scene but its pixel noise. Each has n objects first, except the background's grid."""
     ground = 0.5 + random.uniform(-0.08, 0.08, (GRID, GRID, 1)).astype(np.float32) + _tints(random, (GRID, GRID))
     place = _places(random, copies)
-    scale = random.uniform(0.15, 0.28, copies).astype(np.float32)  # radius as a part of the image's side
+    scale = random.uniform(0.15, 0.28, copies).astype(np.float32)  # radius as a fraction of the side
     turn = random.uniform(0, 2 * np.pi, copies).astype(np.float32)
-    # lighter or darker than the grey of the ground, so that the shape is seen without colour too; both in every image
+    # lighter or darker than the background, so the shape shows without colour too; every image has both
     sign = np.where(random.permutation(copies) % 2 == 0, 1, -1)
     tone = (0.5 + sign * random.uniform(0.22, 0.5, copies)).astype(np.float32)
     tint = _tints(random, (copies,))
@@ -173,7 +172,7 @@ def _numbers(random: np.random.Generator, copies: int) -> tuple[Floats, ...]:
 
 
 def _places(random: np.random.Generator, copies: int) -> Floats:
-    """Centres x, y of the copies, anywhere but apart, ``[copies, 2]``."""
+    """Centres x, y of the copies, random and apart, ``[copies, 2]``."""
     tried = random.uniform(MARGIN, 1 - MARGIN, (copies, TRIES, 2)).astype(np.float32)
     places = tried[0, :1]
     for candidates in tried[1:]:
@@ -183,22 +182,22 @@ def _places(random: np.random.Generator, copies: int) -> Floats:
 
 
 def _tints(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Colours without lightness, ``[*shape, 3]``."""
+    """Random colours of zero luma, ``[*shape, 3]``."""
     tint = random.uniform(-0.3, 0.3, (*shape, 3)).astype(np.float32)
     return tint - (tint @ LUMA)[..., None]
 
 
 class Shapes:
-    """The built-in set as a source of images: ``count`` of them, classes in turn, so that any count is balanced.
+    """The built-in set as a source: ``count`` images whose classes take turns, so any count is balanced.
 
     Args:
         split: ``train`` or ``test``; they share no image.
-        count: number of images; 5,000 or 1,000 (train, test) where none is given.
+        count: number of images; by default 5,000 (train) or 1,000 (test).
         size: side of the images in pixels.
-        seed: another number is another set of the same kind.
+        seed: another seed gives another set of the same kind.
 
     Raises:
-        InputError: for another split, or a count or size below one.
+        InputError: another split, or a count or size below one.
     """
 
     def __init__(self, split: str = "train", count: int | None = None, size: int = 32, seed: int = 0) -> None:
@@ -223,6 +222,6 @@ class Shapes:
         return f"shapes/{self.split}/{index}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[size, size, 3]``; beyond the bounds it is drawn smaller."""
+        """Image ``index``, uint8 ``[size, size, 3]``, drawn smaller if it exceeds the bounds."""
         size = min(bounds.fit(self.size, self.size))
         return torch.from_numpy(draw_scene(index, split=self.split, seed=self.seed, size=size).image)

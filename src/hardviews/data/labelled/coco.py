@@ -1,4 +1,4 @@
-"""COCO's files of annotations: which they are, and reading them by pycocotools, which has nothing to say.
+"""COCO's annotation files: finding them, and reading them by pycocotools without its output.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014 (arXiv 1405.0312).
 """
@@ -8,18 +8,21 @@ import io
 from pathlib import Path
 from typing import Any
 
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.errors import InputError
 
-YEAR = "2017"  # taken where annotations of several years lie side by side
-SPLITS = {"train": ("train",), "test": ("val", "test")}  # COCO's test annotations are not public: val is tested on
+YEAR = "2017"  # preferred if there are annotations of several years
+SPLITS = {
+    "train": ("train",),
+    "test": ("val", "test"),
+}  # COCO's test annotations are not public, so val is the test split
 
 
 def instances(root: Path, split: str) -> Path:
-    """The file of a split's annotations.
+    """The annotation file of a split.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     folder = root / "annotations"
     for name in SPLITS[split]:
@@ -34,7 +37,7 @@ def read_coco(file: Path) -> Any:
     """Annotations as a ``pycocotools.coco.COCO``.
 
     Raises:
-        InputError: they can't be read, or aren't instances.
+        InputError: they can't be read, or are no instance annotations.
     """
     coco_tools()
     from pycocotools.coco import COCO
@@ -57,7 +60,7 @@ def read_coco(file: Path) -> Any:
 
 
 def coco_tools() -> None:
-    """Raises InputError where pycocotools is not installed."""
+    """Raises InputError if pycocotools is not installed."""
     try:
         import pycocotools.coco  # noqa: F401
     except ImportError as error:
@@ -65,5 +68,5 @@ def coco_tools() -> None:
 
 
 def quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Within it pycocotools, which prints, does not."""
+    """A context in which pycocotools prints nothing."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -1,17 +1,17 @@
-"""Which files are taken for pictures by their names, and which look like pictures and can't be read."""
+"""Which files are images by their names, and which look like images and are not read."""
 
 import os
 from collections.abc import Mapping
 
 from hardviews.wording import several
 
-# All that Pillow knows for the formats that `decode.py` opens; an MPO is a JPEG that others follow.
+# All extensions that Pillow knows for the formats that `decode.py` opens. An MPO is a JPEG followed by others.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".avif", ".avifs"),
 )
 _IMAGES = frozenset(EXTENSIONS)
-# Pictures, and files of many pictures, that are passed over.
+# Images, and files of many images, that are passed over.
 _LIKE_IMAGES = frozenset((
     *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".hdp", ".wdp", ".bpg", ".flif", ".qoi", ".ico", ".icns", ".cur"),
     *(".tga", ".pcx", ".dds", ".sgi", ".ras", ".xbm", ".xpm", ".exr", ".hdr"),
@@ -34,7 +34,7 @@ def is_image(name: str) -> bool:
 
 
 def passed_over(name: str) -> str:
-    """The extension of a file that looks like a picture and is passed over, or ``HIDDEN``; nothing of all others."""
+    """The extension of a file that looks like an image and is passed over, or ``HIDDEN``; empty for all others."""
     extension = _extension(name)
     if name.startswith("."):
         return HIDDEN if extension in _IMAGES else ""
@@ -42,7 +42,7 @@ def passed_over(name: str) -> str:
 
 
 def in_words(passed: Mapping[str, int]) -> str:
-    """How many files are passed over, and why, by what ``passed_over`` counts; nothing where there are none."""
+    """How many files are passed over and why, from counts by ``passed_over``; empty if there are none."""
     kinds = sorted((-count, kind) for kind, count in passed.items())  # the most frequent first
     counts = ", ".join(f"{-count:,} {kind}" for count, kind in kinds if kind not in _WHY)
     reasons = []

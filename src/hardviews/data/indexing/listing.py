@@ -1,8 +1,7 @@
 """The images in a folder of any size, in the order of their paths: a list, or an index that is built once and mapped.
 
-An index is believed as long as every folder below has the time of change that it had: files that are added, removed or
-renamed change that of their folder. Memory while it is built is that of ``PART`` paths and of the folders, whatever the
-number of images.
+An index is valid while every folder below has the same time of change. Adding, removing or renaming a file changes the
+time of its folder. Building an index holds ``PART`` paths, the names of the folders and 8 bytes per label in memory.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,18 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data import mapped
-from hardviews.data.decode import printable
-from hardviews.data.extensions import is_image, passed_over
-from hardviews.data.mapped import Columns, Mapped
+from hardviews.data.indexing.cache import alone, cache_folder
+from hardviews.data.indexing.index import CACHED_FROM, Index, read, record_batch, write
+from hardviews.data.reading.decode import printable
+from hardviews.data.reading.extensions import is_image, passed_over
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the index; another number builds all anew
-PART = mapped.CACHED_FROM  # paths that are sorted in memory at once
-NAMED = 3  # of the images beside class folders, how many are named
-SETTLED = 2  # seconds since a folder changed, before which its time may not tell the next change from the last
+FORMAT = 3  # of the index; an index of another format is built again
+PART = CACHED_FROM  # paths sorted in memory at once
+ROWS = 10_000  # of a record batch of the index
+NAMED = 3  # images beside class folders that a message names
+SETTLED = 2  # seconds after a change in which another change may leave a folder's time the same
 
 
 class Listing(NamedTuple):
@@ -41,12 +41,12 @@ class Listing(NamedTuple):
 
     Args:
         files: paths relative to the folder, sorted.
-        labels: of every file the number of its first-level folder, int64 ``[N]``; None where some lie in none.
-        first: the names of these folders, sorted; the empty one stands for no folder.
-        entries: how many files and folders of any kind there are.
-        passed: how many files look like pictures and are none of the images, by ``extensions.passed_over``.
-        loose: how many images lie in no first-level folder.
-        named: the first ``NAMED`` of these.
+        labels: for every file the number of its first-level folder, int64 ``[N]``; None if some lie in none.
+        first: the names of these folders, sorted; the empty name stands for no folder.
+        entries: the number of files and folders of any kind.
+        passed: the number of files that look like images and are not read, by ``extensions.passed_over``.
+        loose: the number of images in no first-level folder.
+        named: the first ``NAMED`` of them.
     """
 
     files: Sequence[str]
@@ -59,37 +59,36 @@ class Listing(NamedTuple):
 
 
 class Paths(Sequence[str]):
-    """The paths of an index; each is read as it is asked for."""
+    """The paths of an index. Each is read when it is asked for."""
 
-    def __init__(self, index: Mapped) -> None:
-        self._index = index
+    def __init__(self, index: Index) -> None:
+        self._index, self._count = index, int(index.meta["images"])
 
     def __len__(self) -> int:
-        return len(self._index["start"]) - 1
+        return self._count
 
     def __getitem__(self, place: Any) -> Any:
-        place = range(len(self))[place]
+        place = range(self._count)[place]
         if isinstance(place, range):
             return [self[k] for k in place]
-        start = self._index["start"]
-        return os.fsdecode(self._index["path"][start[place] : start[place + 1]].tobytes())
+        return os.fsdecode(self._index.value("path", place))
 
 
 def listing(root: str) -> Listing:
     """Lists a folder, or maps its index.
 
     Raises:
-        InputError: it, or a folder below, can't be listed, or there is no room for its index.
+        InputError: the folder or one below it can't be listed, or there is no room for the index.
     """
     name = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=16).hexdigest()
-    file = mapped.cache_folder("index") / f"{name}.folder"
+    file = cache_folder("index") / f"{name}.folder"
     walk = None
     if not file.exists():
         walk = _Walk(root)
         if walk.small:
             return walk.listed()
-    with mapped.alone(file):
-        index = mapped.read(file)  # of a former run, or of a process that has just built it
+    with alone(file):
+        index = read(file)  # of an earlier run, or of a process that has just built it
         if index is None or index.meta["format"] != FORMAT or not _still_true(root, index):
             walk = walk or _Walk(root)
             if walk.small:
@@ -100,69 +99,67 @@ def listing(root: str) -> Listing:
             except OSError as error:
                 line = f"{printable(root)}: can't be indexed: {error.strerror}; TMPDIR may name a disk with room"
                 raise InputError(line) from None
-    labels = torch.from_numpy(index["label"]) if len(index["label"]) else None
     meta = index.meta
+    labels = None if "" in meta["first"] else torch.from_numpy(index.numbers("label")[: meta["images"]])
     return Listing(Paths(index), labels, meta["first"], meta["entries"], meta["passed"], meta["loose"], meta["named"])
 
 
 class _Walk:
-    """Every folder below a root once, and the images in them, ``PART`` at a time.
+    """Visits every folder below a root once and gives the images in them, ``PART`` at a time.
 
-    Hidden files and folders are left out; links are followed, but every folder is listed once, so loops end.
+    It leaves hidden files and folders out. It follows links and lists every folder once, so loops end.
     """
 
     def __init__(self, root: str) -> None:
         self.root, self.entries, self.loose = root, 0, 0
         self.passed: Counter[str] = Counter()
         self.first: set[str] = set()  # first-level folders with an image in them; "" for the root itself
-        # Of an index; folders are those listed, each followed by a zero byte.
-        self.columns = Columns(start="<i8", label="<i8", path="u1", folder="u1")
+        self.named: list[str] = []  # the first images outside such folders
+        self.folders: list[str] = []
         self.stamp, self.newest, self.started = hashlib.blake2b(digest_size=16), 0, time.time()
         self._parts = self._walk()
         self._begun = list(islice(self._parts, 2))
         self.small = len(self._begun) < 2
 
     def listed(self) -> Listing:
-        """All of few images."""
-        self.columns.close()
+        """The listing of few images."""
         files = sorted(self._begun[0]) if self._begun else []
         first = sorted(self.first)
         number = {name: k for k, name in enumerate(first)}
         labels = None if "" in number else torch.tensor([number[_first(file)] for file in files])
-        named = [file for file in files if os.sep not in file][:NAMED]
-        return Listing(files, labels, first, self.entries, dict(self.passed), self.loose, named)
+        return Listing(files, labels, first, self.entries, dict(self.passed), self.loose, self.named)
 
-    def index(self, file: Path) -> Mapped:
-        """The index of all images, written to a file; where a folder has just changed, it is for this run alone."""
+    def index(self, file: Path) -> Index:
+        """Writes the index. If a folder has just changed, the index is for this run alone."""
         with ExitStack() as stack:
-            sorted_parts: list[Iterator[str]] = []
+            sorted_parts: list[IO[bytes]] = []
             while self._begun:
                 part = self._begun.pop(0)
                 opened = stack.enter_context(TemporaryFile())
                 opened.write(b"".join(os.fsencode(path) + b"\0" for path in sorted(part)))
-                sorted_parts.append(_paths(opened))
+                sorted_parts.append(opened)
                 del part
                 self._begun += islice(self._parts, 1)
             first = sorted(self.first)
             number = {name: k for k, name in enumerate(first)}
-            columns = stack.enter_context(closing(self.columns))
-            columns.append(start=0)
-            named: list[str] = []
-            merged, end = heapq.merge(*sorted_parts), 0
-            while block := list(islice(merged, 10_000)):
-                names = [os.fsencode(path) for path in block]
-                ends = end + np.cumsum([len(name) for name in names])
-                columns.append(start=ends, path=b"".join(names))
-                if "" not in number:
-                    columns.append(label=[number[_first(path)] for path in block])
-                elif len(named) < NAMED:
-                    named += [path for path in block if os.sep not in path][: NAMED - len(named)]
-                end = int(ends[-1])
-            meta = {
+            meta: dict[str, Any] = {
                 "format": FORMAT, "first": first, "entries": self.entries, "stamp": self.stamp.hexdigest(),
-                "passed": dict(self.passed), "loose": self.loose, "named": named,
+                "passed": dict(self.passed), "loose": self.loose, "named": self.named, "images": 0,
             }  # fmt: skip
-            return mapped.write(file, columns, meta, keep=self.newest / 1e9 < self.started - SETTLED)
+
+            def rows() -> Iterator[Any]:
+                """The images in the order of their paths, then the folders, whose label is -1."""
+                meta["images"] = 0
+                merged = heapq.merge(*map(_paths, sorted_parts))
+                while block := list(islice(merged, ROWS)):
+                    meta["images"] += len(block)
+                    labels = np.array([number[_first(path)] if "" not in number else -1 for path in block])
+                    yield record_batch(path=list(map(os.fsencode, block)), label=labels)
+                for start in range(0, len(self.folders), ROWS):
+                    block = self.folders[start : start + ROWS]
+                    yield record_batch(path=list(map(os.fsencode, block)), label=np.full(len(block), -1))
+
+            return write(file, rows, meta, keep=self.newest / 1e9 < self.started - SETTLED)
 
     def _walk(self) -> Iterator[list[str]]:
         """Paths of images relative to the root, in parts, in no order."""
@@ -186,11 +183,13 @@ class _Walk:
                         hidden = entry.name.startswith(".")
                         if not hidden and is_folder(entry):
                             folders.append(os.path.join(below, entry.name))  # noqa: PTH118
-                        # a name is enough: a link that leads nowhere is an image that can't be read, and is told so
+                        # The name decides: a link that leads nowhere is reported as an unreadable image.
                         elif not hidden and is_image(entry.name):
                             image = os.path.join(below, entry.name)  # noqa: PTH118
                             part.append(image)
-                            self.loose += not below
+                            if not below:
+                                self.loose += 1
+                                self.named = sorted([*self.named, image])[:NAMED]
                         elif kind := passed_over(entry.name):
                             self.passed[kind] += 1
                         if len(part) == PART:
@@ -205,17 +204,17 @@ class _Walk:
             yield part
 
     def _note(self, folder: str, status: os.stat_result) -> None:
-        self.columns.append(folder=os.fsencode(folder) + b"\0")
+        self.folders.append(folder)
         self.stamp.update(_stamp(status))
         self.newest = max(self.newest, status.st_mtime_ns)
 
 
-def _still_true(root: str, index: Mapped) -> bool:
-    """Whether every folder of an index is there, and has not changed."""
+def _still_true(root: str, index: Index) -> bool:
+    """Whether every folder of an index exists and has not changed."""
     stamp = hashlib.blake2b(digest_size=16)
     try:
-        for folder in index["folder"].tobytes().split(b"\0")[:-1]:
-            stamp.update(_stamp(os.stat(os.path.join(os.fsencode(root), folder))))  # noqa: PTH116, PTH118
+        for row in range(index.meta["images"], len(index)):
+            stamp.update(_stamp(os.stat(os.path.join(os.fsencode(root), index.value("path", row)))))  # noqa: PTH116, PTH118
     except OSError:
         return False
     return bool(stamp.hexdigest() == index.meta["stamp"])
@@ -226,13 +225,13 @@ def _stamp(status: os.stat_result) -> bytes:
 
 
 def _first(path: str) -> str:
-    """The first-level folder that a path lies in, or nothing."""
+    """The first-level folder of a path, or nothing."""
     folder, separator, _ = path.partition(os.sep)
     return folder if separator else ""
 
 
 def _paths(file: IO[bytes]) -> Iterator[str]:
-    """Paths that each end in a zero byte, from the start of a file, a block at a time, as there may be many files."""
+    """Reads paths that each end in a zero byte, a small block at a time, as many files are read at once."""
     file.seek(0)
     rest = b""
     while block := file.read(1 << 16):
@@ -241,7 +240,7 @@ def _paths(file: IO[bytes]) -> Iterator[str]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also where asking is an error: a link to itself is no folder."""
+    """False also where asking raises: a link to itself is no folder."""
     try:
         return entry.is_dir()
     except OSError:

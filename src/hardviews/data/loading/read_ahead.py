@@ -1,4 +1,4 @@
-"""Whatever can be read by number, or comes of itself, read ahead by threads."""
+"""Items read ahead by threads: by number, or from an iterator."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ Read = TypeVar("Read")
 
 
 def batches(read: Callable[[int], Read], order: Sequence[int], size: int, threads: int = 0) -> Iterator[list[Read]]:
-    """What ``read`` gives of the numbers in ``order``, ``size`` at once, the last part smaller.
+    """Batches of ``read(number)`` for the numbers in ``order``, ``size`` each; the last one may be smaller.
 
-    Threads read ahead, two batches at most; the order does not depend on them.
+    Threads read at most two batches ahead. The order does not depend on them.
     """
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     with ThreadPoolExecutor(max(1, threads)) as pool:
@@ -29,7 +29,7 @@ def batches(read: Callable[[int], Read], order: Sequence[int], size: int, thread
 
 
 def ahead(items: Iterator[Read], count: int) -> Iterator[Read]:
-    """The same items, up to so many taken beforehand by a thread; what they raise is raised here."""
+    """The same items, up to ``count`` of them taken ahead by a thread. Exceptions are raised here."""
     taken: Queue[tuple[Read | None, BaseException | None]] = Queue(count)
     over = Event()
 

@@ -8,31 +8,30 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hardviews.data import mapped
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
-from hardviews.data.extensions import in_words, is_image
-from hardviews.data.listing import is_folder
-from hardviews.data.mapped import Columns, Mapped
-from hardviews.data.tar import LABEL, BrokenTarError, Tar, samples
+from hardviews.data.indexing.cache import alone, cache_folder
+from hardviews.data.indexing.index import CACHED_FROM, Index, read, record_batch, write
+from hardviews.data.indexing.listing import is_folder
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
+from hardviews.data.reading.extensions import in_words, is_image
+from hardviews.data.reading.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError
 from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the index; another number builds all anew
-LARGE = 1 << 30  # bytes of shards whose index is kept in any case, and made by one process while others wait
-OPEN = 256  # shards that a process holds open
+FORMAT = 3  # of the index; an index of another format is built again
+LARGE = 1 << 30  # bytes of shards; the index of larger sets is always kept, and one process makes it while others wait
+OPEN = 256  # shards that a process keeps open
 
 
 def expand(pattern: str) -> list[str]:
@@ -52,11 +51,12 @@ def expand(pattern: str) -> list[str]:
 
 
 def shards_at(data: str) -> list[Path]:
-    """The shards that a path or pattern names: a tar, a folder of tars and no images, braces, or wildcards; none where
-    it names something else.
+    """The shards that a path or pattern names: a tar, a folder of tars without images, braces, or wildcards.
+
+    The list is empty if it names something else.
 
     Raises:
-        InputError: one of them is missing.
+        InputError: one of several shards is missing.
     """
     path = Path(data).expanduser()
     if path.is_file():
@@ -67,7 +67,7 @@ def shards_at(data: str) -> list[Path]:
             for entry in entries:
                 if not entry.name.startswith("."):
                     if is_image(entry.name) or is_folder(entry):
-                        return []  # at the first, of which there may be millions
+                        return []  # at the first one: there may be millions
                     if entry.name.endswith(".tar"):
                         found.append(path / entry.name)
         return sorted(found)
@@ -84,14 +84,14 @@ def shards_at(data: str) -> list[Path]:
 class Shards:
     """The images of tar files, shard after shard in the order given, each in the order of its members.
 
-    ``labels`` are those of ``.cls`` members (or of the extension named); None unless every sample has a whole number,
-    as ``unlabelled`` then says. The index of many images is kept and mapped, and a copy sent to another process has no
-    labels then. It is built again when a shard's size or time of change is another. ``native_size`` is judged from the
-    first, middle and last image.
+    ``labels`` come from ``.cls`` members, or from another extension. They are None unless every sample has a whole
+    number; ``unlabelled`` then says which has none. The index of many images is kept and mapped, and a copy sent to
+    another process then has no labels. It is built again when the size or time of a shard changes. ``native_size``
+    comes from the first, middle and last image.
 
     Args:
         files: the shards.
-        name: how they are called in messages.
+        name: for messages.
         image: the extension of the images; None for any known.
         label: the extension of the labels.
 
@@ -105,8 +105,6 @@ class Shards:
         self.class_names: list[str] | None = None
         self._index, passed = self._indexed()
         self.passed_over = in_words(passed)
-        # Of every shard the number of its first image.
-        self._first = [0, *np.cumsum(self._index["count"]).tolist()]
         if not len(self):
             wanted = "with an extension of images" if image is None else f"called .{image}"
             more = f"; {self.passed_over}" if self.passed_over else ""
@@ -116,11 +114,11 @@ class Shards:
         self.native_size = common_side(lambda index: size_of(self.encoded(index)), len(self))
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return len(self._index)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker opens the shards itself; labels of millions are not sent to it.
-        return self.__dict__ | {"_opened": {}} | ({"labels": None} if isinstance(self._index, Mapped) else {})
+        # A worker opens the shards itself, and needs no labels, of which there may be millions.
+        return self.__dict__ | {"_opened": {}} | ({"labels": None} if self._index.file else {})
 
     def identity(self) -> str:
         return repr((self._stamps, self.image))
@@ -134,19 +132,19 @@ class Shards:
         return stamps
 
     def path(self, index: int) -> str:
-        return f"{self.files[bisect_right(self._first, index) - 1]}/{self._member(index)}"
+        return f"{self.files[self._shard(index)]}/{os.fsdecode(self._index.value('name', index))}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
         return decode(self.encoded(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of image ``index``; raises ``UnreadableImage``."""
-        start, size = int(self._index["start"][index]), int(self._index["size"][index])
+        """The encoded bytes of image ``index``; raises ``UnreadableImage``."""
+        start, size = self._index.value("start", index), self.encoded_size(index)
         if start < 0:
             raise UnreadableImage(self.path(index), "stored with holes (a sparse file), or too large")
         try:
-            opened = self._open(bisect_right(self._first, index) - 1)
+            opened = self._open(self._shard(index))
             data = os.pread(opened.descriptor, size, start)
         except OSError as error:
             raise UnreadableImage(self.path(index), os.strerror(error.errno or 0)) from None
@@ -155,11 +153,11 @@ class Shards:
         return data
 
     def encoded_size(self, index: int) -> int:
-        """How many bytes these are, without reading them."""
-        return int(self._index["size"][index])
+        """Their number, without reading them."""
+        return int(self._index.value("size", index))
 
     def _labels(self) -> tuple[Tensor | None, str]:
-        labels = self._index["label"]
+        labels = self._index.numbers("label")
         without = np.flatnonzero(labels < 0)
         if not len(without):
             return torch.from_numpy(labels), ""
@@ -175,40 +173,41 @@ class Shards:
         opened = self._opened.get(shard)
         if opened is None:
             if len(self._opened) >= OPEN:
-                self._opened = {}  # closed once no thread reads them any more
+                self._opened = {}  # a shard is closed when no thread reads it any more
             opened = self._opened[shard] = _Opened(self.files[shard])
         return opened
 
-    def _member(self, index: int) -> str:
-        start = self._index["name_start"]
-        return os.fsdecode(self._index["name"][start[index] : start[index + 1]].tobytes())
+    def _shard(self, index: int) -> int:
+        """The shard of an image: the index has a record batch per shard."""
+        return bisect_right(self._index.starts, index) - 1
 
-    def _indexed(self) -> tuple["Mapped | dict[str, NDArray[Any]]", dict[str, int]]:
-        """The index: kept if it is large, and taken from where it was kept; and the members that are passed over."""
+    def _indexed(self) -> tuple[Index, dict[str, int]]:
+        """The index, which is kept if it is large, and the number of members passed over."""
         what = repr((self._stamps, self.image, self.label))
         key = repr(([stamp[0] for stamp in self._stamps], self.image, self.label))
         name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-        file = mapped.cache_folder("index") / f"{name}.shards"
-        meta = {"format": FORMAT, "of": hashlib.blake2b(what.encode("utf-8", "surrogateescape")).hexdigest()}
+        file = cache_folder("index") / f"{name}.shards"
+        meta: dict[str, Any] = {
+            "format": FORMAT, "of": hashlib.blake2b(what.encode("utf-8", "surrogateescape")).hexdigest()
+        }  # fmt: skip
         large = file.exists() or sum(size for _, size, _ in self._stamps) > LARGE
-        with mapped.alone(file) if large else nullcontext():
-            index = mapped.read(file)
+        with alone(file) if large else nullcontext():
+            index = read(file)
             if index is not None and meta.items() <= index.meta.items():
                 return index, index.meta["passed"]
             if large:
                 log.warning("%s: the headers of %s are read, once", self.name, several(len(self.files), "shard"))
-            columns = Columns(count="<i8", start="<i8", size="<i8", label="<i8", name_start="<i8", name="u1")
-            with closing(columns):
-                images, passed = self._read_headers(columns)
-                if not large and images < mapped.CACHED_FROM:
-                    return columns.arrays(), passed
-                return mapped.write(file, columns, meta | {"passed": passed}), passed
+                index = write(file, lambda: self._read_headers(meta), meta)
+            else:
+                index = Index(list(self._read_headers(meta)), meta)
+                if len(index) >= CACHED_FROM:
+                    batches = index.batches
+                    index = write(file, lambda: iter(batches), meta)
+            return index, meta["passed"]
 
-    def _read_headers(self, columns: Columns) -> tuple[int, dict[str, int]]:
-        """Fills the columns; how many images there are, and what is passed over."""
-        end = images = 0
+    def _read_headers(self, meta: dict[str, Any]) -> Iterator[Any]:
+        """A record batch per shard. Counts in ``meta`` what is passed over."""
         passed: Counter[str] = Counter()
-        columns.append(name_start=0)
         for shard in self.files:
             rows: list[tuple[int, int, int]] = []
             names: list[bytes] = []
@@ -222,14 +221,12 @@ class Shards:
             except OSError as error:
                 raise InputError(f"{printable(shard)}: can't be read: {error.strerror}") from None
             start, size, label = np.array(rows, np.int64).reshape(-1, 3).T
-            ends = end + np.cumsum([len(name) for name in names], dtype=np.int64)
-            columns.append(count=len(rows), start=start, size=size, label=label, name_start=ends, name=b"".join(names))
-            end, images = end + sum(map(len, names)), images + len(rows)
-        return images, dict(passed)
+            yield record_batch(start=start, size=size, label=label, name=names)
+        meta["passed"] = dict(passed)
 
 
 class _Opened:
-    """A file open for reading at any place, closed with its last user."""
+    """An open file, closed when nothing refers to it any more."""
 
     def __init__(self, file: str) -> None:
         self.descriptor = os.open(file, os.O_RDONLY)
@@ -240,7 +237,7 @@ class _Opened:
 
 
 class _File:
-    """A file as ``Tar`` reads it: content that is not wanted is not read."""
+    """A file for ``Tar`` that seeks over content instead of reading it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,8 +1,8 @@
-"""Data sets of Hugging Face's library: saved on this disk or of the hub, by number or as a stream.
+"""Data sets of Hugging Face's library: saved on this disk or on the hub, by number or as a stream.
 
 ``hf:PATH[:SPLIT]`` or ``hf:USER/NAME[/CONFIG][@REVISION][:SPLIT]``; ``hf-stream:`` and the same. The library runs no
-code of a data set (from its version 4.0 on, it can't), and gives the encoded bytes, which are decoded here, or the path
-of a file, which is opened where it lies in the data set's folder or in the library's caches.
+code of a data set (since version 4.0 it can't). It gives the encoded bytes, which are decoded here, or the path of a
+file, which is opened if it lies in the data set's folder or in the library's caches.
 """
 
 import importlib
@@ -15,16 +15,25 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, encoded, printable, size_of
-from hardviews.data.streaming import Encoded, Stream
-from hardviews.data.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, no_column, numbered
+from hardviews.data.reading.decode import (
+    UNBOUNDED,
+    Bounds,
+    UnreadableImage,
+    common_side,
+    decode,
+    encoded,
+    printable,
+    size_of,
+)
+from hardviews.data.sources.streams import Encoded, Stream
+from hardviews.data.sources.table import IMAGE_COLUMN, LABEL_COLUMN, TEST_SPLITS, no_column, numbered
 from hardviews.errors import InputError, RunError
 
 PREFIX, STREAM_PREFIX = "hf:", "hf-stream:"
 
 
 class Name(NamedTuple):
-    """What a data set is called."""
+    """The parts of a data set's name."""
 
     name: str
     config: str | None
@@ -35,17 +44,18 @@ class Name(NamedTuple):
 class Hub:
     """The rows of a data set, mapped from disk.
 
-    ``labels`` are whole numbers or strings in sorted order; None where one is missing or negative, or there is no such
-    column, as ``unlabelled`` then says. ``native_size`` is judged from the first, middle and last image.
+    ``labels`` are whole numbers, or strings in sorted order. They are None if one is missing or negative, or if
+    there is no such column; ``unlabelled`` then says which. ``native_size`` comes from the first, middle and last
+    image.
 
     Args:
         data: its name, with the prefix.
-        split: ``train`` or ``test``, where the name has none.
-        image_column: the default gives way to the only column of images.
+        split: ``train`` or ``test``, if the name has none.
+        image_column: if the default is absent, the only column of images takes its place.
         label_column: the default may be absent.
 
     Raises:
-        InputError: the library is not installed, or says that there is no such data set; no column of images.
+        InputError: the library is not installed or finds no such data set, or there is no column of images.
     """
 
     def __init__(
@@ -89,15 +99,15 @@ class Hub:
 
 
 def hub_stream(data: str, images: int | None, image_column: str = IMAGE_COLUMN) -> Stream:
-    """A data set as it comes, shard by shard; nothing is downloaded beforehand.
+    """A data set as a stream, shard by shard. Nothing is downloaded beforehand.
 
     Args:
         data: its name, with the prefix.
-        images: of an epoch; None for what the data set says of itself.
-        image_column: the default gives way to the only column of images.
+        images: per epoch; None for the number that the data set states.
+        image_column: if the default is absent, the only column of images takes its place.
 
     Raises:
-        InputError: as ``Hub``, or the number of images is not known.
+        InputError: as for ``Hub``, or the number of images is not known.
     """
     with _one_line(data):
         named = parsed(data.removeprefix(STREAM_PREFIX))
@@ -121,7 +131,7 @@ def hub_stream(data: str, images: int | None, image_column: str = IMAGE_COLUMN) 
                     yield Encoded(b"", error.reason)
         except (GeneratorExit, RunError):
             raise
-        except Exception as error:  # whatever the library, or what it reads with, comes upon
+        except Exception as error:  # the library, and what it reads with, raise anything
             raise RunError(f"{printable(data)}: shard {shard} of {shards} can't be read: {_short(error)}") from error
 
     names = [f"{printable(data)}:{shard}" for shard in range(shards)]
@@ -129,7 +139,7 @@ def hub_stream(data: str, images: int | None, image_column: str = IMAGE_COLUMN) 
 
 
 def parsed(data: str) -> Name:
-    """A name without its prefix; what exists on this disk is a path."""
+    """Parses a name without its prefix. What exists on this disk is a path."""
     path, _, split = data.rpartition(":")
     for name, of in ((data, None), (path, split)):
         if name and Path(name).expanduser().exists():
@@ -145,7 +155,7 @@ class _NoImageError(Exception):
 
 
 def _loaded(named: Name, split: str, streaming: bool) -> tuple[Any, int | None]:
-    """The rows of a split, and how many there are, where that is known."""
+    """The rows of a split, and their number if it is known."""
     try:
         library: Any = importlib.import_module("datasets")
     except ImportError:
@@ -171,12 +181,12 @@ def _loaded(named: Name, split: str, streaming: bool) -> tuple[Any, int | None]:
     if not isinstance(found, library.Dataset):
         return found, getattr((found.info.splits or {}).get(str(found.split)), "num_examples", None)
     known = len(found)
-    # What is saved on this disk has no other form.
+    # A data set saved on this disk opens in this form alone.
     return found.to_iterable_dataset(num_shards=max(1, len(found.cache_files))) if streaming else found, known
 
 
 def _encoded(rows: Any, wanted: str, data: str) -> tuple[str, Any]:
-    """The name of the column of images, and that column alone, not decoded."""
+    """The name of the column of images, and that column alone, encoded."""
     library: Any = importlib.import_module("datasets")
     features = rows.features
     if features is None:
@@ -191,21 +201,21 @@ def _encoded(rows: Any, wanted: str, data: str) -> tuple[str, Any]:
 
 
 def _folders(named: Name) -> list[str]:
-    """Where files may lie that rows name: the data set's own folder, and where the library keeps what it fetched."""
+    """The folders whose files rows may name: the data set's own, and the library's caches."""
     config: Any = importlib.import_module("datasets").config
     hub: Any = importlib.import_module("huggingface_hub.constants")
     found = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, hub.HF_HUB_CACHE]
     if Path(named.name).exists():
         found.append(named.name if Path(named.name).is_dir() else Path(named.name).parent)
-    whole = (os.path.abspath, os.path.realpath)  # the library resolves links in some names and not in others
+    whole = (os.path.abspath, os.path.realpath)  # the library resolves links in some names only
     return sorted({path(folder) for folder in found for path in whole})
 
 
 def _content(value: Any, folders: Sequence[str]) -> bytes | str:
-    """The bytes of an image, or the file that it is in.
+    """The bytes of an image, or its file.
 
-    A row can name any file of this machine, of which a data set of others has to know nothing. Links in its folder are
-    followed, as in any other.
+    A row can name any file of this machine, and others' data sets must not read those. So the file must lie in one of
+    the folders. Links in the folders are followed.
     """
     content = (value["bytes"] or value["path"]) if isinstance(value, dict) else value
     if not content:
@@ -238,7 +248,7 @@ def _one_line(data: str) -> Generator[None, None, None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # the library's errors have no common base, and several lines
+    except Exception as error:  # the library's errors have no common base class, and several lines
         raise InputError(f"{printable(data)}: {_short(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Encoded pictures of every mode and size → RGB uint8 of bounded size."""
+"""Decodes images of every mode and size to RGB uint8 of bounded size."""
 
 import os
 import stat
@@ -14,21 +14,21 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from hardviews.data import cut_short
+from hardviews.data.reading import cut_short
 from hardviews.errors import InputError
 from hardviews.wording import several
 
-DECODE_SIZE = 512  # pixels of the shorter side that a larger picture is shrunk to, where nothing else is asked
-# Pillow's names of the formats that are opened, whatever a file is called: bitmaps that Pillow decodes by itself.
-# Others it hands to programs (EPS to Ghostscript, without a limit of time), or opens what they hold as any format.
+DECODE_SIZE = 512  # pixels of the shorter side to which a larger image is shrunk by default
+# Pillow's names of the formats that are opened, whatever a file is called. Pillow decodes these itself. It hands others
+# to programs (EPS to Ghostscript, without a time limit), or opens what they contain as any format.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
-MAX_PIXELS = 89_478_485  # pictures that claim more are refused before a pixel is decoded (Pillow's own limit)
+MAX_PIXELS = 89_478_485  # images that claim more are refused before a pixel is decoded (Pillow's limit)
 
-MOST_BYTES = 1 << 28  # of an encoded picture that is read as a whole
+MOST_BYTES = 1 << 28  # an encoded image with more is not read
 
 Faults = dict[int, str]  # number of an unreadable image → why
 
-_UPRIGHT = {  # EXIF orientation → what turns the picture upright
+_UPRIGHT = {  # EXIF orientation → what turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,11 +40,11 @@ _UPRIGHT = {  # EXIF orientation → what turns the picture upright
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-class UnreadableImage(Exception):  # noqa: N818 (it is named in tables, as what it is)
-    """A picture that can't be decoded: where it is, and why, in a few words that are the same on every try."""
+class UnreadableImage(Exception):  # noqa: N818 (tables show this name)
+    """An image that can't be decoded: its path and the reason, which is the same on every try."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)  # both as arguments, so that it survives the way back from a worker
+        super().__init__(path, reason)  # both as arguments, so that it can be pickled by a worker
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class UnreadableImage(Exception):  # noqa: N818 (it is named in tables, as what 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How large a decoded picture may be; larger ones are shrunk, aspect kept. 0: no bound.
+    """How large a decoded image may be. Larger ones are shrunk and keep their aspect ratio. 0 means no bound.
 
     Args:
         side: pixels of the shorter side.
@@ -64,7 +64,7 @@ class Bounds:
     pixels: int = 0
 
     def fit(self, width: int, height: int) -> tuple[int, int]:
-        """The size that a picture of this size is shrunk to; the same where it is within the bounds."""
+        """The size to which an image of this size is shrunk; the same size if it is within the bounds."""
         scale = 1.0
         if self.side:
             scale = min(scale, self.side / min(width, height))
@@ -72,7 +72,7 @@ class Bounds:
             scale = min(scale, (self.pixels / (width * height)) ** 0.5)
         if scale == 1.0:
             return width, height
-        # down, not to the nearest, so that the bound on pixels holds; the shorter side is exact
+        # rounded down, so that the bound on pixels holds; the shorter side is exact
         shrunk = max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))
         if self.pixels and shrunk[0] * shrunk[1] > self.pixels:  # a side below one pixel was rounded up
             shrunk = min(shrunk[0], self.pixels), min(shrunk[1], self.pixels)
@@ -104,7 +104,7 @@ def bounds_for(batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX
 
 
 def printable(path: str) -> str:
-    """A path as it can be printed anywhere: bytes of its name that are no UTF-8 are escaped."""
+    """A path that can be printed anywhere: bytes that are not UTF-8 are escaped."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
@@ -114,32 +114,32 @@ def decode(
     name: str | None = None,
     least_shown: float = cut_short.LEAST_SHOWN,
 ) -> Tensor:
-    """Decodes a picture to RGB.
+    """Decodes an image to RGB.
 
-    Grey, palette, CMYK and 16-bit pictures are converted (16 bits are scaled to 8, not clipped), transparency is laid
-    on white, and the EXIF orientation is applied. JPEGs beyond the bounds are shrunk while they are decoded. What is
-    missing at the end of a JPEG is grey (``cut_short.py``, whose ``said_of`` knows such a picture).
+    It converts grey, palette, CMYK and 16-bit images (16 bits are scaled to 8, not clipped), lays transparency on
+    white, and applies the EXIF orientation. It shrinks JPEGs beyond the bounds while it decodes them. The missing end
+    of a JPEG is grey; ``cut_short.said_of`` recognises such an image.
 
     Args:
         data: the encoded bytes, or the path of a file.
         bounds: how large the result may be.
-        name: how the picture is called in errors; the path where there is one.
-        least_shown: the part of a JPEG that must be there; other formats must be whole.
+        name: for errors; by default the path.
+        least_shown: the fraction of a JPEG that must be present. Other formats must be complete.
 
     Returns:
         uint8 ``[h, w, 3]``.
 
     Raises:
-        UnreadableImage: it is no picture, is damaged or cut short, or claims more than ``MAX_PIXELS`` pixels.
+        UnreadableImage: no image, damaged, cut short, or more than ``MAX_PIXELS`` pixels.
     """
     name = name if name is not None else "bytes" if isinstance(data, bytes) else str(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is refused below, or is read all the same
+        warnings.simplefilter("ignore")  # Pillow warns of images that are refused below, or are fine
         try:
             return _decoded(data, bounds, name)
         except UnreadableImage:
             raise
-        except Exception as error:  # damaged files make Pillow's decoders raise anything from OSError to struct.error
+        except Exception as error:  # for damaged files Pillow raises anything from OSError to struct.error
             reason = _reason(error, data)
             if not isinstance(error, OSError) or error.errno is not None or isinstance(error, UnidentifiedImageError):
                 raise UnreadableImage(name, reason) from None
@@ -153,22 +153,23 @@ def decode(
 
 
 def _decoded(data: bytes | str | Path, bounds: Bounds, name: str) -> Tensor:
-    """As ``decode``, of a picture that is whole; errors are Pillow's."""
+    """Like ``decode``, for a complete image. Errors are Pillow's."""
     with opened(data, name) as image:
         wanted = bounds.fit(*image.size)
         if wanted != image.size:
-            image.draft(None, wanted)  # JPEG: the decoder itself shrinks, by 2, 4 or 8, not below `wanted`
+            image.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
         image.load()
         return to_rgb(image, wanted)
 
 
 def opened(data: bytes | str | Path, name: str) -> Image.Image:
-    """A picture of which no more than the header is read, to be closed; beside ``cut_short.py``, the only way to Pillow
-    for others' pictures.
+    """Opens an image and reads its header alone. The caller closes it.
+
+    All files of the user reach Pillow through here or ``cut_short.py``.
 
     Raises:
-        UnreadableImage: it is no file, or claims more than ``MAX_PIXELS`` pixels.
-        Exception: of any kind, by Pillow, where it is no picture or is damaged.
+        UnreadableImage: no regular file, or more than ``MAX_PIXELS`` pixels.
+        Exception: any kind, by Pillow, for what is no image or damaged.
     """
     if not isinstance(data, bytes):
         _check_opens(data, name)
@@ -180,17 +181,17 @@ def opened(data: bytes | str | Path, name: str) -> Image.Image:
 
 
 def _check_opens(path: str | Path, name: str) -> None:
-    """Raises UnreadableImage for what would keep its reader waiting, or never end: pipes, sockets, devices."""
+    """Raises UnreadableImage for what may block or never end: pipes, sockets, devices."""
     mode = os.stat(path).st_mode  # noqa: PTH116
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is an error of its own, when it is opened
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder raises its own error
         raise UnreadableImage(name, "not a file")
 
 
 def encoded(path: str) -> bytes:
-    """A picture's file, as it is.
+    """The bytes of an image file.
 
     Raises:
-        UnreadableImage: it is no file, can't be read, or has more than ``MOST_BYTES``.
+        UnreadableImage: no file, can't be read, or more than ``MOST_BYTES``.
     """
     try:
         _check_opens(path, path)
@@ -204,12 +205,12 @@ def encoded(path: str) -> bytes:
 
 
 def too_large(size: int) -> str:
-    """Why a picture of more than ``MOST_BYTES`` is not read."""
+    """Why an image of more than ``MOST_BYTES`` is not read."""
     return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
 def size_of(data: bytes | str) -> tuple[int, int]:
-    """Width and height that the header of a picture states, of its bytes or its file; raises ``UnreadableImage``."""
+    """Width and height in the header of an image, from its bytes or file; raises ``UnreadableImage``."""
     name = "bytes" if isinstance(data, bytes) else data
     try:
         with warnings.catch_warnings():
@@ -223,8 +224,8 @@ def size_of(data: bytes | str) -> tuple[int, int]:
 
 
 def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | None:
-    """The side of ``count`` pictures where they are small (at most 96 pixels) and square, all alike, else None; judged
-    from the headers of the first, middle and last."""
+    """The side of ``count`` images if they are small (at most 96 pixels), square and equal in size, else None. It looks
+    at the headers of the first, middle and last image."""
     sizes: set[tuple[int, int]] = set()
     for index in {0, count // 2, count - 1}:
         try:
@@ -236,11 +237,11 @@ def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | Non
 
 
 def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
-    """A loaded picture as RGB uint8 ``[h, w, 3]``, upright; ``size`` (width, height) is that before it is upright."""
+    """A loaded image as RGB uint8 ``[h, w, 3]``, upright. ``size`` (width, height) is that before it is turned."""
     orientation = _orientation(image)
     image = _in_rgb(image)
     if size is not None and size != image.size:
-        # an antialiased bilinear filter; the box reduction before it is exact and saves time on large pictures
+        # antialiased bilinear; the box reduction before it is exact and saves time on large images
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
@@ -250,10 +251,10 @@ def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
 def _in_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image).astype(np.float64)
-        if image.mode == "F":  # 0..1, or 0..255 where any value says so
+        if image.mode == "F":  # 0..1, or 0..255 if any value is above 1
             grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
             grey = grey * 255 if grey.max() <= 1 else grey
-        else:  # "I" is how older Pillows open 16-bit pictures
+        else:  # older Pillows open 16-bit images as "I"
             grey = grey * (255 / 65535)
         return Image.fromarray((np.clip(grey, 0, 255) + 0.5).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -265,7 +266,7 @@ def _in_rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block is no reason to lose the picture
+    except Exception:  # a damaged EXIF block does not spoil the image
         return 1
 
 

@@ -1,16 +1,16 @@
-"""Some of a source's pictures, as a source."""
+"""Some images of a source, as a source."""
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds
-from hardviews.data.sources import ImageSource, why_unlabelled
+from hardviews.data.reading.decode import UNBOUNDED, Bounds
+from hardviews.data.sources.base import ImageSource, why_unlabelled
 
 
 class Subset:
-    """The pictures of a source in these rows, numbered from 0.
+    """The images of a source in these rows, numbered from 0.
 
     Args:
-        source: of all pictures.
+        source: all images.
         rows: int64 ``[n]``.
     """
 

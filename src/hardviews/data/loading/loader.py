@@ -1,6 +1,5 @@
-"""Batches of decoded images in an order that depends on the seed alone; nothing random happens in workers."""
+"""Training batches of decoded images. Their order depends on the seed alone; workers draw no random numbers."""
 
-import logging
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from typing import Any, Literal
@@ -9,25 +8,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hardviews.data.cut_short import said_of
-from hardviews.data.decode import MAX_BATCH_BYTES, UNBOUNDED, Faults, UnreadableImage, bounds_for, printable
-from hardviews.data.held import Decoded, Held, held, is_held
-from hardviews.data.sources import ImageSource
-from hardviews.data.streaming import SHUFFLE_BYTES, Batches, Decoding, Stream
-from hardviews.data.workers import by_workers, until_failure
+from hardviews.data.loading.in_memory import Decoded, Held, held, is_held
+from hardviews.data.loading.stream_batches import SHUFFLE_BYTES, Batches, Decoding
+from hardviews.data.loading.workers import by_workers, until_failure
+from hardviews.data.reading.cut_short import said_of
+from hardviews.data.reading.decode import MAX_BATCH_BYTES, Faults, UnreadableImage, bounds_for, printable
+from hardviews.data.sources.base import ImageSource
+from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
-log = logging.getLogger(__name__)
-
 CPU = torch.device("cpu")
-TRIES = 20  # images tried in place of an unreadable one
+TRIES = 20  # images tried as a replacement of an unreadable one
 
-_told: set[str] = set()  # paths of images that lack their end, of which a warning has told
-
-Loaded = tuple[ImageBatch | None, Faults, Faults]  # with what is unreadable, and what is cut short and in the batch
+Loaded = tuple[ImageBatch | None, Faults, Faults]  # unreadable images; images of the batch that are cut short
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
@@ -36,10 +32,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
-    """Whole batches, of all processes together, in the data.
+    """The number of whole batches, of all processes together, in the data.
 
     Raises:
-        InputError: there is none.
+        InputError: the data has not one batch.
     """
     if batch_size > len(source):
         raise InputError(
@@ -53,30 +49,30 @@ class Loader:
     """Endless training batches of one process, from any step on.
 
     The global batch of step s is rows ``[s·G, (s + 1)·G)`` of the order of its epoch, G = ``batch_size · processes``;
-    process p gets the p-th part. What is left at the end of an epoch, less than G, is dropped. So the images of a step
-    depend on the seed, the step and G, not on the number of processes or workers.
+    process p gets the p-th part. An epoch drops its last images, fewer than G. So the images of a step depend on the
+    seed, the step and G, not on the number of processes or workers.
 
-    An unreadable image is replaced by another one chosen by (seed, step, row). ``unreadable`` says which and why,
-    path → reason, as far as this process has come upon them; ``cut_short`` likewise says which are used although their
-    end is missing.
+    Another image replaces an unreadable one, chosen by (seed, step, row). ``unreadable`` maps the paths that this
+    process has found unreadable to reasons. ``cut_short`` does so for images that are used although their end is
+    missing.
 
-    Streams have an order of their own (``streaming.py``), which depends on the number of processes too.
+    The order of streams (``stream_batches.py``) depends on the number of processes too.
 
     Args:
         source: the images.
-        batch_size: images per step of this process, micro-batches together.
+        batch_size: images per step of this process, over all micro-batches.
         seed: of the run.
         process, processes: which of how many.
         workers: processes that decode; 0 decodes here.
-        decode_size: larger images are shrunk until their shorter side has this many pixels; 0: ``DECODE_SIZE``.
-        max_batch_bytes: limit on the decoded pixels of a batch; every image may take its share of it. A worker holds
+        decode_size: pixels of the shorter side to which larger images are shrunk; 0 means ``DECODE_SIZE``.
+        max_batch_bytes: limit on the decoded pixels of a batch; every image may take an equal share. A worker holds
             up to two batches ahead.
-        tolerance: the part of the images that may be unreadable.
-        in_memory: decode all images once and hold them; ``auto`` does so for sets of small images of one size, up to
-            ``RESIDENT_BYTES``.
-        pin_memory: workers' batches come in pinned memory.
-        device: where small sets that are held in memory are held.
-        shuffle_bytes: of a stream, how much is held to be shuffled.
+        tolerance: the fraction of the images that may be unreadable.
+        in_memory: decode all images once and hold them. ``auto`` does so for small images of one size, up to
+            ``RESIDENT_BYTES`` in all.
+        pin_memory: put the batches of workers in pinned memory.
+        device: for small sets that are held in memory.
+        shuffle_bytes: size of the shuffle buffer of a stream.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -111,7 +107,7 @@ class Loader:
         self.bounds = bounds
         self._faults: Faults = {}
         self._images: Decoded | Held | None = None
-        self._keys: Callable[[int], Iterator[Any]] = count  # of what `_steps` makes a batch
+        self._keys: Callable[[int], Iterator[Any]] = count  # `_steps` makes a batch of each
         self._steps: Dataset[Loaded]
         if isinstance(source, Stream):
             if in_memory is True:
@@ -142,7 +138,7 @@ class Loader:
                 first = printable(self.source.path(next(iter(faults))))
                 raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
             yield batch
-        raise failed[0]  # after all batches before it: without a failure there is no end
+        raise failed[0]  # after all earlier batches; the keys only end by a failure
 
     def _note(self, cut: Faults) -> None:
         self.cut_short.update({self.source.path(index): said for index, said in cut.items()})
@@ -163,7 +159,7 @@ class Loader:
 
 
 def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[ImageBatch]:
-    """Batches on the device. To a GPU they are copied in a stream of their own, while earlier steps still compute."""
+    """Batches on the device. A separate CUDA stream copies them while earlier steps still compute."""
     if device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
@@ -174,54 +170,12 @@ def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[Imag
             there = batch.to(device, non_blocking=True)
         here = torch.cuda.current_stream(device)
         here.wait_stream(beside)
-        there.pixels.record_stream(here)  # so that its memory is not given away before this step is done
+        there.pixels.record_stream(here)  # its memory is not reused before this step is done
         yield there
 
 
-def in_order(
-    source: ImageSource,
-    batch_size: int,
-    *,
-    workers: int = 0,
-    max_batch_bytes: int = MAX_BATCH_BYTES,
-    unreadable: dict[str, str] | None = None,
-    shown: Callable[[Tensor], Tensor] | None = None,
-    process: int = 0,
-    processes: int = 1,
-) -> Iterator[ImageBatch]:
-    """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
-
-    At the end a warning tells of images that are cut short, of each once in the life of this process.
-
-    Args:
-        source, workers, max_batch_bytes: as for ``Loader``.
-        batch_size: images per batch; the last one, and those with unreadable images, are shorter.
-        unreadable: takes path → reason of the images left out.
-        shown: makes of every image, uint8 ``[h, w, 3]`` as large as it is stored, what is in the batch. It runs where
-            the image is decoded, one image at a time.
-        process, processes: which of how many; each gets as many whole batches as any other, but for one, and they
-            follow one after the other.
-    """
-    bounds = UNBOUNDED if shown else bounds_for(min(batch_size, len(source)), 0, max_batch_bytes)
-    parts = _Parts(Decoded(source, bounds), batch_size, shown)
-    own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
-    loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
-    all_cut: dict[str, str] = {}
-    for batch, faults, cut in loaded:
-        if unreadable is not None:
-            unreadable.update({source.path(index): reason for index, reason in faults.items()})
-        all_cut.update({source.path(index): said for index, said in cut.items()})
-        if batch is not None:
-            yield batch
-    new = sorted(all_cut.keys() - _told)
-    if new:
-        _told.update(new)
-        said = several(len(new), "image lacks its end", "images lack their end")
-        log.warning("%s: %s, such as %s (%s)", source.name, said, new[0], all_cut[new[0]])
-
-
 class _Steps(Dataset[Loaded]):
-    """Step → the batch of one process. Holds nothing that one step leaves to another but the order of the epoch."""
+    """Step → the batch of one process. The order of the epoch is the only state kept between steps."""
 
     def __init__(self, images: Decoded | Held, batch_size: int, seed: int, process: int, processes: int) -> None:
         self.images, self.seed = images, seed
@@ -256,34 +210,7 @@ class _Steps(Dataset[Loaded]):
         return ImageBatch.pack(images, index), faults, cut
 
     def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
-        """The image itself, then others in its place, chosen by the row of the global batch."""
+        """The image itself, then its replacements, chosen by the row of the global batch."""
         yield wanted
         generator = stream(self.seed, "replacement", step, row)
         yield from torch.randint(len(self.images), (TRIES,), generator=generator).tolist()
-
-
-class _Parts(Dataset[Loaded]):
-    """Number → that many-th batch of all images in order, without the unreadable ones."""
-
-    def __init__(self, images: Decoded, batch_size: int, shown: Callable[[Tensor], Tensor] | None) -> None:
-        self.images, self.batch_size, self.shown = images, batch_size, shown
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def __getitem__(self, part: int) -> Loaded:
-        index: list[int] = []
-        images: list[Tensor] = []
-        faults: Faults = {}
-        cut: Faults = {}
-        start = part * self.batch_size
-        for wanted in range(start, min(start + self.batch_size, len(self.images))):
-            try:
-                image = self.images.read(wanted)
-                images.append(self.shown(image) if self.shown else image)
-                index.append(wanted)
-                if said_of(image):
-                    cut[wanted] = said_of(image)
-            except UnreadableImage as error:
-                faults[wanted] = error.reason
-        return (ImageBatch.pack(images, index) if images else None), faults, cut

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
-from hardviews.data.mapped import alone
+from hardviews.data.indexing.cache import alone
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
 from hardviews.errors import InputError
 
-# name: (torchvision's class, arguments of the training split or of its parts, of the test split, side of the images if
-# all are alike). Training splits are those that published transfer trains on, with what is there to validate on.
+# name: (torchvision's class, arguments of the training split or its parts, of the test split, side of the images if all
+# are equal). Training splits are those of published transfer results, with the validation split included.
 _Split = dict[str, Any]
 _TRAIN_FLAG: tuple[_Split, _Split] = ({"train": True}, {"train": False})
 _SPLIT: tuple[_Split, _Split] = ({"split": "train"}, {"split": "test"})
@@ -41,15 +41,15 @@ NAMES: dict[str, tuple[str, tuple[_Split | list[_Split], _Split], int | None]] =
     "gtsrb": ("GTSRB", _SPLIT, None),
 }
 
-# Whose accuracy is by custom the mean over classes (Kornblith et al., "Do Better ImageNet Models Transfer Better?",
-# CVPR 2019, table 1).
+# Sets whose accuracy is by custom the mean over classes (Kornblith et al., "Do Better ImageNet Models Transfer
+# Better?", CVPR 2019, table 1).
 MEAN_PER_CLASS = {"flowers102", "pets", "oxfordiiitpet", "aircraft", "fgvcaircraft"}
 
 
 class TorchvisionSet:
-    """One of ``NAMES``; nothing is downloaded unless ``download`` says so.
+    """One of ``NAMES``. Nothing is downloaded without ``download``.
 
-    ``labels`` is None where some images have none (``stl10-unlabeled``), as ``unlabelled`` then says.
+    ``labels`` is None if some images have none (``stl10-unlabeled``); ``unlabelled`` then says so.
 
     Raises:
         InputError: its files are not under ``root``, or there is no such split.
@@ -59,19 +59,19 @@ class TorchvisionSet:
         kind, (train, test), self.native_size = NAMES[name]
         if split not in ("train", "test"):
             raise InputError(f"{name}: no split {split!r}; known: train, test")
-        # named at run time, as torchvision takes a second to import and few runs need it
+        # imported when needed: torchvision takes a second, and few runs need it
         datasets: Any = importlib.import_module("torchvision.datasets")
         chosen = train if split == "train" else test
         try:
-            # Of several processes one downloads, and the others then find it.
+            # One of several processes downloads; the others then find the files.
             with alone(Path(root) / name) if download else nullcontext():
                 parts = [
                     getattr(datasets, kind)(root=str(root), download=download, **part)
                     for part in (chosen if isinstance(chosen, list) else [chosen])
                 ]
-            # Opened here and not by torchvision, which heeds neither formats nor bounds.
+            # Opened here: torchvision would ignore formats and bounds.
             self._files = None if self.native_size else [file for part in parts for file in _files(part)]
-        except Exception as error:  # torchvision says RuntimeError, FileNotFoundError, ... and in several lines
+        except Exception as error:  # torchvision raises RuntimeError, FileNotFoundError and more, with several lines
             why = (str(error).splitlines() or [type(error).__name__])[0]
             why = why.replace("You can use download=True to download it", "--download true fetches it")
             raise InputError(f"{name}: torchvision finds no {kind} in {Path(root).resolve()} ({why})") from None
@@ -100,12 +100,12 @@ class TorchvisionSet:
         try:
             image = self._set[index][0]
             return to_rgb(image, bounds.fit(*image.size))
-        except Exception as error:  # as in `decode`: damaged files raise anything
+        except Exception as error:  # damaged files raise anything
             raise UnreadableImage(self.path(index), " ".join(str(error).split()) or type(error).__name__) from None
 
 
 def _files(dataset: Any) -> list[str]:
-    """Of a set whose pictures are files."""
+    """The image files of a set that consists of files."""
     name = next(name for name in ("_image_files", "_images", "_samples") if hasattr(dataset, name))
     return [str(item[0] if isinstance(item, tuple) else item) for item in getattr(dataset, name)]
 

@@ -8,29 +8,29 @@ from typing import Any
 
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
-from hardviews.data.extensions import EXTENSIONS, in_words
-from hardviews.data.listing import Listing, Paths, listing
+from hardviews.data.indexing.listing import Listing, Paths, listing
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
+from hardviews.data.reading.extensions import EXTENSIONS, in_words
 from hardviews.errors import InputError
 from hardviews.wording import several
 
 TRAINING = ("train", "training")
-TEST = ("val", "valid", "validation", "test", "testing")  # in the order in which one is offered to test on
+TEST = ("val", "valid", "validation", "test", "testing")  # the first that exists is suggested for testing
 SPLIT_FOLDERS = {*TRAINING, *TEST, "unlabeled"}  # in any case
 
 
 class Folder:
     """The images in a folder and its sub-folders, in the order of their paths.
 
-    Hidden files and folders are left out; links are followed, but every folder is listed once, so loops end. The paths
-    of many are an index on disk (``listing.py``), and a copy sent to another process has no labels then.
+    Hidden files and folders are left out. Links are followed, and every folder is listed once, so loops end. The paths
+    of many images are an index on disk (``listing.py``); a copy sent to another process then has no labels.
 
-    ``labels`` are the first-level folders where every image lies in one and there are at least two, unless all are
-    called like splits (``train``, ``val``, ...); else ``unlabelled`` says why there are none, and what to do.
-    ``native_size`` is judged from the headers of the first, middle and last image.
+    ``labels`` are the first-level folders if every image lies in one and there are at least two, unless all have names
+    of splits (``train``, ``val``, ...). Else ``unlabelled`` says why there are none and what to do. ``native_size``
+    comes from the headers of the first, middle and last image.
 
     Raises:
-        InputError: it is missing, is no folder, can't be listed, or has no image in it.
+        InputError: missing, no folder, can't be listed, or no image in it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -77,11 +77,11 @@ class Folder:
         return decode(self.path(index), bounds)
 
     def encoded(self, index: int) -> bytes:
-        """The file of image ``index``, as it is; raises ``UnreadableImage``."""
+        """The bytes of the file of image ``index``; raises ``UnreadableImage``."""
         return encoded(self.path(index))
 
     def encoded_size(self, index: int) -> int:
-        """How many bytes it has, 0 where it can't be asked."""
+        """The size of that file in bytes, 0 if it is unknown."""
         try:
             return os.stat(self.path(index)).st_size  # noqa: PTH116
         except OSError:
@@ -89,7 +89,7 @@ class Folder:
 
 
 def _unlabelled(root: Path, found: Listing) -> str:
-    """Why the folders of a listing are no classes, and what to do; nothing where they are."""
+    """Why the folders of a listing are no classes and what to do; empty if they are classes."""
 
     def option(name: str) -> str:
         return shlex.quote(printable(str(root / name)))
@@ -118,7 +118,7 @@ def _unlabelled(root: Path, found: Listing) -> str:
 
 
 def _stamp(path: str) -> bytes:
-    """Name, size and time of a file, none of the latter where it can't be asked."""
+    """Name, size and time of a file; the name alone if the file can't be reached."""
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:

@@ -1,51 +1,80 @@
-"""Files read from front to back, from a web server or a command, and taken up again where they broke off."""
+"""Files read from front to back over a network, resumed at the same byte after a failure.
 
+Web servers are read by Python's own ``urllib``: it hands over what has arrived, so a broken connection costs no byte
+twice. Object stores and other file systems are read by fsspec, commands by a shell.
+"""
+
+import contextlib
 import http.client
+import importlib
 import os
+import re
 import select
 import signal
 import subprocess
 import time
-from typing import Protocol
+from collections.abc import Generator
+from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from hardviews.data.decode import printable
+from hardviews.data.reading.decode import printable
 from hardviews.errors import InputError, RunError
 
 PIPE = "pipe:"
-STREAMS = ("http://", "https://", PIPE, "hf-stream:")  # what data begins with that is read from front to back only
-TIMEOUT = 60.0  # seconds without a byte after which a connection or command is taken for dead
-PAUSES = (1.0, 4.0, 16.0, 64.0)  # seconds before every further try
+WEB = ("http://", "https://")
+TIMEOUT = 60.0  # seconds without a byte after which a connection or command counts as dead
+PAUSES = (1.0, 4.0, 16.0, 64.0)  # seconds before each further try
 BLOCK = 1 << 20  # bytes asked for at a time
+AHEAD = 8 << 20  # bytes that fsspec asks an object store for at a time
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def is_remote(data: str) -> bool:
+    """Whether ``data`` is a command or an address with a scheme, such as ``s3://``."""
+    return data.startswith(PIPE) or _ADDRESS.match(data) is not None
 
 
 def check(address: str) -> None:
-    """Raises InputError for what no server could be asked for."""
-    strange = next((sign for sign in address if not "!" <= sign <= "~"), None)  # before urlsplit, which drops some
+    """Raises InputError for an address that can't be asked for, before anything is asked for."""
+    scheme = address.partition("://")[0]
     try:
-        if strange is not None:
-            raise ValueError(f"{strange!r} must be percent-encoded")
+        if address.startswith(WEB):
+            strange = next((sign for sign in address if not "!" <= sign <= "~"), None)  # urlsplit drops some of them
+            if strange is not None:
+                raise ValueError(f"{strange!r} must be percent-encoded")
         parts = urlsplit(address)
-        if not parts.hostname or parts.username is not None:
-            raise ValueError("a name or password can't be given" if parts.hostname else "there is no host in it")
-        _ = parts.port, parts.hostname.encode("idna")
+        if parts.password is not None or (address.startswith(WEB) and parts.username is not None):
+            raise ValueError("a name or password can't be given")
+        if address.startswith(WEB):
+            if not parts.hostname:
+                raise ValueError("there is no host in it")
+            _ = parts.port, parts.hostname.encode("idna")
+            return
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"data: {printable(address)} is no web address: {reason}; give it as http://HOST/FILE"
-        ) from None
+        what, form = ("web address", "http://HOST") if address.startswith(WEB) else ("address", f"{scheme}://BUCKET")
+        raise InputError(f"data: {printable(address)} is no {what}: {reason}; give it as {form}/FILE") from None
+    registry: Any = importlib.import_module("fsspec.registry")
+    try:
+        registry.get_filesystem_class(scheme)
+    except ValueError:
+        raise InputError(f"data: {printable(address)}: fsspec knows no addresses that begin with {scheme}://") from None
+    except ImportError as error:
+        package = registry.known_implementations[scheme]["class"].partition(".")[0]
+        what = f"pip install {package}" if package != "fsspec" else " ".join(str(error).split())
+        raise InputError(f"data: {scheme}:// needs a package that is not installed: {what}") from None
 
 
 class Remote:
-    """The bytes of a web address, or of a command's output (``pipe:COMMAND``, which a shell runs).
+    """The bytes of an address, or of a command's output (``pipe:COMMAND``, which a shell runs).
 
-    What breaks off or stalls is tried again from where it stood: of a server by a range, or, where it takes none and of
-    commands, from the start, passing over what was read.
+    After a failure or stall it tries again from the byte where it stood. A server without ranges, and a command, start
+    from the beginning again, and what was read is skipped.
 
     Raises:
-        RunError: (while reading) it is not there, or every try has failed.
+        RunError: (while reading) there is no such file, or every try has failed.
     """
 
     def __init__(self, address: str) -> None:
@@ -53,7 +82,7 @@ class Remote:
         self._open: _Attempt | None = None
 
     def read(self, count: int, /) -> bytes:
-        """As many bytes, fewer only at the end."""
+        """``count`` bytes, fewer only at the end."""
         parts = []
         while count:
             part = self._some(min(count, BLOCK))
@@ -76,11 +105,11 @@ class Remote:
         self._open = None
 
     def _some(self, count: int) -> bytes:
-        """At least one byte, but at the end none."""
+        """At least one byte; none at the end."""
         for pause in (*PAUSES, None):
             try:
                 if self._open is None:
-                    self._open = _Command(self.address) if self.address.startswith(PIPE) else _Answer(self.address)
+                    self._open = _attempt(self.address)
                     self._open.start(self._at)
                 data = self._open.read(count)
             except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirection to no address
@@ -99,14 +128,22 @@ class Remote:
 
 
 class _Attempt(Protocol):
-    """One connection or run of a command; any ``OSError`` or ``HTTPException`` ends it."""
+    """One connection, or one run of a command. It ends with an ``OSError`` or ``HTTPException``."""
 
     def start(self, at: int) -> None: ...
     def read(self, count: int) -> bytes: ...
     def close(self) -> None: ...
 
 
+def _attempt(address: str) -> _Attempt:
+    if address.startswith(PIPE):
+        return _Command(address)
+    return _Answer(address) if address.startswith(WEB) else _Stored(address)
+
+
 class _Answer:
+    """Of a web server."""
+
     def __init__(self, address: str) -> None:
         self._address = address
         self._answer: http.client.HTTPResponse | None = None
@@ -121,10 +158,10 @@ class _Answer:
 
     def read(self, count: int) -> bytes:
         assert self._answer is not None
-        data = self._answer.read1(count)  # what is there: a stall loses none of it
+        data = self._answer.read1(count)  # what has arrived: a stall loses none of it
         if self._left is not None:
             self._left -= len(data)
-            if not data and self._left:  # http.client does not mind
+            if not data and self._left:  # http.client raises nothing then
                 raise ConnectionError("the connection ended early")
         return data
 
@@ -133,7 +170,43 @@ class _Answer:
             self._answer.close()
 
 
+class _Stored:
+    """A file of an object store, or of any file system that fsspec opens."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._file: Any = None
+
+    def start(self, at: int) -> None:
+        core: Any = importlib.import_module("fsspec.core")
+        with _as_os_error():
+            files, path = core.url_to_fs(self._address)
+            self._file = files.open(path, "rb", block_size=AHEAD, cache_type="readahead")
+            self._file.seek(at)
+
+    def read(self, count: int) -> bytes:
+        with _as_os_error():
+            return bytes(self._file.read(count))
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(Exception):
+                self._file.close()
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # an object store's library has errors of its own
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
 class _Command:
+    """A shell's output."""
+
     def __init__(self, address: str) -> None:
         self._command = address.removeprefix(PIPE)
         self._process: subprocess.Popen[bytes] | None = None
@@ -179,11 +252,11 @@ def _pass_over(attempt: _Attempt, count: int) -> None:
 
 
 def _final(error: Exception) -> bool:
-    """Whether another try would come to the same: the server knows no such file, does not let us have it, or names no
-    address where it is."""
+    """Whether another try would end the same way: there is no such file, it may not be read, or a server redirects to
+    no address."""
     if isinstance(error, HTTPError):
         return 400 <= error.code < 500 and error.code not in (408, 429)
-    return isinstance(error, ValueError)
+    return isinstance(error, ValueError | FileNotFoundError | PermissionError | IsADirectoryError)
 
 
 def _reason(error: Exception) -> str:
@@ -192,4 +265,6 @@ def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) else error
     if isinstance(cause, TimeoutError):
         return f"nothing came for {TIMEOUT:g} s"
+    if isinstance(cause, FileNotFoundError):  # fsspec gives the name alone
+        return "no such file"
     return " ".join(str(getattr(cause, "strerror", None) or cause).split()) or type(cause).__name__

@@ -1,7 +1,7 @@
 """Tar files read from front to back, member by member, and WebDataset's samples in them.
 
-Python's ``tarfile`` takes a damaged header in mid-file for the end; here it is an error that says where. The same code
-walks a file, skipping the content, and a stream.
+Python's ``tarfile`` treats a damaged header in mid-file as the end of the file. Here it is an error with its place. The
+same code walks a file, skipping the content, and a stream.
 """
 
 import os
@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from hardviews.data.decode import MOST_BYTES, too_large
-from hardviews.data.extensions import DOTTED, EXTENSIONS, is_image, passed_over
+from hardviews.data.reading.decode import MOST_BYTES, too_large
+from hardviews.data.reading.extensions import DOTTED, EXTENSIONS, is_image, passed_over
 
 BLOCK = 512
 MOST_NOTES = 1 << 20  # bytes of a long name or of pax records
@@ -20,7 +20,7 @@ LABEL = "cls"
 
 
 class BrokenTarError(Exception):
-    """Where a tar can't be read on, in bytes from its start, and why."""
+    """The byte from which a tar can't be read any further, and why."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(offset, reason)
@@ -31,17 +31,17 @@ class BrokenTarError(Exception):
 
 
 class Bytes(Protocol):
-    """What a tar is read from."""
+    """A file that a tar is read from."""
 
     def read(self, count: int, /) -> bytes:
-        """As many bytes, fewer only at the end."""
+        """``count`` bytes, fewer only at the end."""
         ...
 
     def skip(self, count: int, /) -> None: ...
 
 
 class Member(NamedTuple):
-    """A file in a tar: its name, where its content is, and whether that is stored with holes."""
+    """A file in a tar: its name, the place and size of its content, and whether it is sparse (stored with holes)."""
 
     name: str
     start: int
@@ -54,10 +54,10 @@ class Sample(NamedTuple):
 
     Args:
         name: of the member.
-        start, size: where its bytes are.
-        label: the whole number of the sample's label, or -1.
-        fault: why it can't be read, or nothing.
-        data: the bytes, where they were to be loaded and there is no fault.
+        start, size: the place of its bytes.
+        label: the sample's label, or -1.
+        fault: why it can't be read, or empty.
+        data: the bytes, if they were to be loaded and there is no fault.
     """
 
     name: str
@@ -69,17 +69,19 @@ class Sample(NamedTuple):
 
 
 class Tar:
-    """The members of a tar, in order: plain, GNU's long names, pax. Links, folders and the like are passed over.
+    """The members of a tar, in order. Plain tars, GNU's long names and pax are read.
+
+    Links, folders and the like are skipped.
 
     Raises:
-        BrokenTarError: (while iterating) a header is none, or the file ends before its end.
+        BrokenTarError: (while iterating) a header is damaged, or the file is cut short.
     """
 
     def __init__(self, file: Bytes) -> None:
         self._file, self._at = file, 0
 
     def __iter__(self) -> Iterator[Member]:
-        notes: dict[str, str] = {}  # what pax records and long names say of the next member
+        notes: dict[str, str] = {}  # from pax records and long names, about the next member
         while True:
             start = self._at
             header = self._read(BLOCK)
@@ -97,21 +99,21 @@ class Tar:
                     notes |= _records(content, start)
                 continue
             more = kind == b"S" and header[482]
-            while more:  # GNU's map of holes goes on in blocks of its own
+            while more:  # GNU's map of holes continues in further blocks
                 more = self._read(BLOCK)[504]
             size = _whole(notes.get("size"), size, start)
             name = notes.get("GNU.sparse.name") or notes.get("path") or _name(header)
             sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in notes)
             notes = {}
             if kind in b"1 2 3 4 5 6".split():
-                continue  # these have no content, whatever their size says
+                continue  # these have no content, whatever size they state
             self._left = size
             if kind in (b"0", b"\0", b"7", b"S") and not name.endswith("/"):
                 yield Member(name, self._at, size, sparse)
             self._skip(self._left + -size % BLOCK)
 
     def content(self) -> bytes:
-        """Of the member that was yielded last, once."""
+        """The content of the last member yielded. It can be read once."""
         data, self._left = self._read(self._left), 0
         return data
 
@@ -130,14 +132,14 @@ class Tar:
 def samples(
     tar: Tar, image: str | None, label: str, load: bool, passed: Counter[str] | None = None
 ) -> Iterator[Sample]:
-    """The images of a tar: WebDataset's samples are members in a row whose names are alike up to the first dot.
+    """The images of a tar. A WebDataset sample is a row of members with the same name up to the first dot.
 
     Args:
-        tar: to be read.
-        image: the extension of the image, such as ``jpg`` or ``left.png``; None for the first of any known.
-        label: the extension of the label, a text of one whole number.
-        load: whether the bytes are wanted.
-        passed: counts samples without an image that look like pictures, by ``extensions.passed_over``.
+        tar: the file.
+        image: the extension of the image, such as ``jpg`` or ``left.png``; None for the first known one.
+        label: the extension of the label, a text with one whole number.
+        load: whether to read the bytes.
+        passed: counts samples without an image that look like images, by ``extensions.passed_over``.
     """
     passed = Counter() if passed is None else passed
     now: str | None = None
@@ -184,7 +186,7 @@ def _name(header: bytes) -> str:
 
 
 def _size(header: bytes, offset: int) -> int:
-    """The size a header states, once its checksum is right."""
+    """The size in a header whose checksum is right."""
     try:
         stated = int(header[148:156].strip(b"\0 ") or b"0", 8)
         right = sum(header) - sum(header[148:156]) + 8 * ord(" ")
@@ -201,7 +203,7 @@ def _size(header: bytes, offset: int) -> int:
 
 
 def _records(content: bytes, offset: int) -> dict[str, str]:
-    """Pax records: ``length key=value`` and a new line, the length being that of all of it."""
+    """Pax records: ``length key=value`` and a new line. The length is that of the whole record."""
     found: dict[str, str] = {}
     at = 0
     while at < len(content) and content[at]:

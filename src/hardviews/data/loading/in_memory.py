@@ -1,28 +1,28 @@
-"""Images by their index: decoded when they are asked for, or all decoded beforehand and held where training runs."""
+"""Images by number: decoded when asked for, or all decoded once and held on the training device."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hardviews.data.cut_short import said_of
-from hardviews.data.decode import Bounds, Faults, UnreadableImage
-from hardviews.data.sources import ImageSource
+from hardviews.data.reading.cut_short import said_of
+from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
+from hardviews.data.sources.base import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.images import ImageBatch
 
-# Small sets up to this many decoded bytes are held without being asked, and on the device that trains.
+# By default, small images of up to this many decoded bytes in all are held, on the training device.
 RESIDENT_BYTES = 512 << 20
 
 
 def is_held(source: ImageSource, in_memory: bool | Literal["auto"]) -> bool:
-    """Whether all images are to be decoded beforehand: where that was asked for, or they are few and small."""
+    """Whether to decode all images beforehand: on request, or because they are few and small."""
     side = source.native_size or 0
     return in_memory is True or (in_memory == "auto" and 0 < len(source) * side * side * 3 <= RESIDENT_BYTES)
 
 
 class Decoded:
-    """Images decoded when they are asked for."""
+    """Images that are decoded when asked for."""
 
     def __init__(self, source: ImageSource, bounds: Bounds) -> None:
         self.source, self.bounds = source, bounds
@@ -36,8 +36,7 @@ class Decoded:
 
 
 class Held:
-    """Images held decoded, uint8 ``[N, h, w, 3]``; ``faults`` are those that can't be, ``cut_short`` those that lack
-    their end."""
+    """Decoded images in memory, uint8 ``[N, h, w, 3]``. ``faults`` are unreadable; ``cut_short`` lack their end."""
 
     def __init__(self, pixels: Tensor, faults: Faults, cut_short: Faults) -> None:
         self.pixels, self.faults, self.cut_short = pixels, faults, cut_short
@@ -51,18 +50,19 @@ class Held:
         return self.pixels[index]
 
     def batch(self, index: Tensor) -> ImageBatch:
-        """Images none of which is at fault, gathered where they are held; nothing waits for a GPU."""
+        """Readable images, gathered on their device. The CPU does not wait for the GPU."""
         rows = index.to(self.pixels.device, non_blocking=True)
         size = torch.tensor(self.pixels.shape[1:3]).repeat(len(index), 1)
         return ImageBatch(self.pixels.index_select(0, rows).flatten(), size, index)
 
 
 def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) -> Held | None:
-    """All images decoded, on the device if they are few enough; None where they are not all of the native size, unless
-    they ``must``.
+    """All images decoded, on the device if they fit ``RESIDENT_BYTES``.
+
+    None if they are not all of the native size, unless they ``must`` be held.
 
     Raises:
-        InputError: they must, and are of different sizes.
+        InputError: they must be held, and differ in size.
     """
     n = len(source)
     pixels: Tensor | None = None  # [N, h, w, 3]

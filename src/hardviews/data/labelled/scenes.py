@@ -1,4 +1,4 @@
-"""Pictures with objects: what object detectors are trained on and measured by."""
+"""Images with objects, for training and measuring object detectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data.coco import SPLITS, coco_tools, instances, quiet, read_coco
-from hardviews.data.decode import UnreadableImage, decode, printable
-from hardviews.data.shapes import COUNTS, SHAPES, Shapes, draw_scene
-from hardviews.data.sources import open_source
+from hardviews.data.labelled.coco import SPLITS, coco_tools, instances, quiet, read_coco
+from hardviews.data.reading.decode import UnreadableImage, decode, printable
+from hardviews.data.sources.opening import open_source
+from hardviews.data.sources.shapes import COUNTS, SHAPES, Shapes, draw_scene
 from hardviews.errors import InputError
 
-SIZE = 128  # side of the scenes that are drawn
+SIZE = 128  # side of drawn scenes
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and the n objects on it.
+    """An image and the n objects on it.
 
     Args:
         image: uint8 ``[h, w, 3]``.
         boxes: float32 ``[n, 4]``: x0, y0, x1, y1 in pixels, of positive width and height.
         labels: int64 ``[n]``, 1..C: 0 is a detector's background.
-        crowd: bool ``[n]``, regions of many objects, which a detection may cover unpunished; none in training splits.
-        id: of the image, as its annotations have it.
-        masks: bool ``[n, h, w]``, where there are any.
+        crowd: bool ``[n]``, regions of many objects, where detections are not penalised; none in training splits.
+        id: of the image, in its annotations.
+        masks: bool ``[n, h, w]``, if there are any.
     """
 
     image: Tensor
@@ -40,14 +40,14 @@ class Scene:
 
 
 class Scenes(Protocol):
-    """N pictures with objects of C categories.
+    """N images with objects of C categories.
 
     Args:
-        name: what they are called in messages.
+        name: for messages.
         categories: names, of labels 1..C.
-        category_ids: what the annotations call labels 1..C.
+        category_ids: the ids of labels 1..C in the annotations.
         has_masks: whether all objects have masks.
-        native_size: the shorter side of the pictures, where they are to be taken as they are; else None.
+        native_size: the shorter side of the images if they are used at their size; else None.
     """
 
     name: str
@@ -59,25 +59,25 @@ class Scenes(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Scene:
-        """Picture ``index`` at full size; raises ``InputError``."""
+        """Image ``index`` at full size; raises ``InputError``."""
         ...
 
     def truth(self) -> Any:
-        """All that is to be found, as a ``pycocotools.coco.COCO``."""
+        """All objects to be found, as a ``pycocotools.coco.COCO``."""
         ...
 
 
 def open_scenes(data: str, split: str = "train", size: int = SIZE) -> Scenes:
-    """Opens pictures with objects.
+    """Opens images with objects.
 
     Args:
-        data: a folder laid out as COCO, which wins over a name, or ``shapes``, or ``shapes:N`` with N training and
-            N / 5 test scenes.
+        data: a folder in COCO's layout, or ``shapes``, or ``shapes:N`` with N training and N / 5 test scenes. An
+            existing folder takes precedence.
         split: ``train`` or ``test``.
-        size: side of scenes that are drawn.
+        size: side of drawn scenes.
 
     Raises:
-        InputError: there is nothing of that kind, or it is damaged.
+        InputError: there is no such data, or it is damaged.
     """
     if split not in SPLITS:
         raise InputError(f"scenes have no split {split!r}; known: {', '.join(SPLITS)}")
@@ -87,10 +87,10 @@ def open_scenes(data: str, split: str = "train", size: int = SIZE) -> Scenes:
 
 
 def drawn(data: str, split: str) -> int:
-    """How many scenes of the built-in set a name stands for.
+    """The number of scenes of the built-in set that a name stands for.
 
     Raises:
-        InputError: it is another set's, or no name.
+        InputError: another set's name, or no name.
     """
     if data.partition(":")[0].lower() != "shapes":
         raise InputError(f"{printable(data)}: no such folder; scenes are a folder, or shapes, or shapes:N")
@@ -100,15 +100,15 @@ def drawn(data: str, split: str) -> int:
 class CocoScenes:
     """COCO's layout: ``ROOT/annotations/instances_train2017.json`` and ``ROOT/train2017``, and ``val2017`` likewise.
 
-    Other years, and none, do as well (``instances_train.json`` and ``train``). Lin et al., "Microsoft COCO", ECCV 2014.
-    Boxes without area are left out; training also leaves out crowd regions, and pictures on which nothing is left.
+    Other years, or none, work as well (``instances_train.json`` and ``train``). Lin et al., "Microsoft COCO", ECCV
+    2014. Boxes without area are left out. Training also leaves out crowd regions, and images without any box left.
 
     Args:
         root: the folder.
-        split: ``train``, or ``test``, which is read from val.
+        split: ``train``, or ``test``, which reads val.
 
     Raises:
-        InputError: files are missing or damaged, or pycocotools is.
+        InputError: files are missing or damaged, or pycocotools is not installed.
     """
 
     def __init__(self, root: Path, split: str = "train") -> None:
@@ -139,7 +139,7 @@ class CocoScenes:
     def read(self, index: int) -> Scene:
         number = self.ids[index]
         try:
-            image = decode(self.path(index), least_shown=1.0)  # objects may lie in what is missing
+            image = decode(self.path(index), least_shown=1.0)  # objects may lie in the missing part
         except UnreadableImage as error:
             raise InputError(str(error)) from error
         height, width = image.shape[:2]
@@ -169,12 +169,12 @@ class CocoScenes:
         for place, annotation in enumerate(found):
             try:
                 masks[place] = self.coco.annToMask(annotation)
-            except Exception as error:  # of a damaged polygon pycocotools raises anything, bare Exception too
+            except Exception as error:  # for a damaged polygon pycocotools raises anything, even a bare Exception
                 raise self._damaged(f"annotation {annotation.get('id')} has no usable segmentation") from error
         return torch.from_numpy(masks)
 
     def _usable(self, number: int) -> list[dict[str, Any]]:
-        """The objects of an image that are trained on, or are to be found."""
+        """The objects of an image for training, or to be found."""
         found = []
         for annotation in self.coco.imgToAnns.get(number, []):
             try:
@@ -191,7 +191,7 @@ class CocoScenes:
         return found
 
     def _check_images(self) -> None:
-        """Now, and not after hours of training."""
+        """Checks that all images exist: now, and not after hours of training."""
         try:
             there = {entry.name for entry in self.folder.iterdir()}
         except OSError as error:
@@ -210,22 +210,22 @@ class CocoScenes:
 
 
 class ShapesScenes:
-    """Scenes of the built-in set; boxes and masks are of what is visible.
+    """Scenes of the built-in set. Boxes and masks cover the visible parts.
 
-    All objects of one picture are of one category, which makes it an easy set: a demonstration, evidence of nothing.
+    All objects of one image have one category, so the set is easy: a demonstration, evidence of nothing.
 
     Args:
         split: ``train`` or ``test``; they share no scene.
         count: number of scenes.
         size: side in pixels.
-        seed: another number is another set of the same kind.
+        seed: another seed gives another set of the same kind.
 
     Raises:
-        InputError: for another split, or a count or size below one.
+        InputError: another split, or a count or size below one.
     """
 
     def __init__(self, split: str = "train", count: int | None = None, size: int = SIZE, seed: int = 0) -> None:
-        Shapes(split, COUNTS.get(split) if count is None else count, size)  # which checks them
+        Shapes(split, COUNTS.get(split) if count is None else count, size)  # checks the arguments
         self.count = COUNTS[split] if count is None else count
         self.split, self.size, self.seed = split, size, seed
         self.name = "shapes"
@@ -239,7 +239,7 @@ class ShapesScenes:
 
     def read(self, index: int) -> Scene:
         scene = draw_scene(index, split=self.split, seed=self.seed, size=self.size)
-        masks = torch.from_numpy(scene.masks[scene.masks.any((1, 2))])  # an object may be hidden altogether
+        masks = torch.from_numpy(scene.masks[scene.masks.any((1, 2))])  # an object may be hidden completely
         return Scene(
             torch.from_numpy(scene.image),
             extents(masks),
@@ -276,7 +276,7 @@ class ShapesScenes:
 
 
 def extents(masks: Tensor) -> Tensor:
-    """The boxes around masks ``[n, h, w]``, none of them empty: float32 ``[n, 4]``, right and lower edges outside."""
+    """The boxes around masks ``[n, h, w]``, none of them empty: float32 ``[n, 4]``, right and lower edges exclusive."""
     if not len(masks):
         return torch.zeros(0, 4)
     columns, rows = masks.any(1).byte(), masks.any(2).byte()

@@ -1,13 +1,13 @@
-"""Pictures with a class for every pixel: what semantic segmentation is trained on and measured by.
+"""Images with a class for every pixel, for training and measuring semantic segmentation.
 
-A folder of them is laid out so, masks being found by the pictures' names without their ending::
+A folder has this layout. A mask has the name of its image with another ending::
 
     ROOT/train/images/NAME.jpg    ROOT/train/masks/NAME.png
     ROOT/val/images/NAME.jpg      ROOT/val/masks/NAME.png
-    ROOT/classes.txt              names of classes 0, 1, ..., one a line; may be absent
+    ROOT/classes.txt              names of classes 0, 1, ..., one per line; may be absent
 
-Folders may lie within ``images`` and ``masks``, alike in both; ``test`` does in place of ``val``. A mask is an image of
-one channel (grey, or a palette, whose colours mean nothing) as large as its picture, of class numbers; 255 is ignored.
+``images`` and ``masks`` may contain the same sub-folders; ``test`` may take the place of ``val``. A mask holds class
+numbers in one channel (grey, or a palette whose colours are ignored) and is as large as its image; 255 is ignored.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UnreadableImage, decode, opened, printable
-from hardviews.data.folder import Folder
-from hardviews.data.scenes import SIZE, ShapesScenes, drawn
-from hardviews.data.shapes import SHAPES
+from hardviews.data.labelled.scenes import SIZE, ShapesScenes, drawn
+from hardviews.data.reading.decode import UnreadableImage, decode, opened, printable
+from hardviews.data.sources.folder import Folder
+from hardviews.data.sources.shapes import SHAPES
 from hardviews.errors import InputError
 
 IGNORED = 255
@@ -32,11 +32,11 @@ CHANNELS = ("1", "L", "P", "I", "I;16")  # Pillow's modes of one channel
 
 @dataclass(frozen=True)
 class Segmented:
-    """One picture and the class of every pixel.
+    """An image and the class of every pixel.
 
     Args:
         image: uint8 ``[h, w, 3]``.
-        mask: int64 ``[h, w]``, 0..C - 1, or 255 where it is ignored.
+        mask: int64 ``[h, w]``, 0..C - 1, or 255 for ignored pixels.
     """
 
     image: Tensor
@@ -44,12 +44,12 @@ class Segmented:
 
 
 class SegmentedScenes(Protocol):
-    """N pictures with a class for every pixel.
+    """N images with a class for every pixel.
 
     Args:
-        name: what they are called in messages.
+        name: for messages.
         classes: names of classes 0..C - 1.
-        native_size: the shorter side of the pictures, where they are to be taken as they are; else None.
+        native_size: the shorter side of the images if they are used at their size; else None.
     """
 
     name: str
@@ -59,20 +59,20 @@ class SegmentedScenes(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Segmented:
-        """Picture ``index`` at full size; raises ``InputError``."""
+        """Image ``index`` at full size; raises ``InputError``."""
         ...
 
 
 def open_segmented(data: str, size: int = SIZE, threads: int = 1) -> tuple[SegmentedScenes, SegmentedScenes]:
-    """Opens training and test pictures, of the same classes.
+    """Opens training and test images with the same classes.
 
     Args:
-        data: a folder, which wins over a name, or ``shapes``, or ``shapes:N`` with N training and N / 5 test scenes.
-        size: side of scenes that are drawn.
-        threads: look through masks, where no ``classes.txt`` says what classes there are.
+        data: a folder, or ``shapes``, or ``shapes:N`` with N training and N / 5 test scenes.
+        size: side of drawn scenes.
+        threads: number that read all masks if no ``classes.txt`` names the classes.
 
     Raises:
-        InputError: there is nothing of that kind, or it is damaged.
+        InputError: there is no such data, or it is damaged.
     """
     root = Path(data).expanduser()
     if not root.exists():
@@ -81,7 +81,7 @@ def open_segmented(data: str, size: int = SIZE, threads: int = 1) -> tuple[Segme
     classes = class_names(root)
     folders = [MaskFolder(root, split, classes or []) for split in ("train", "test")]
     if classes is None:
-        # What classes there are is no secret of the test images: a class of theirs alone can't be found anyway.
+        # The number of classes gives nothing of the test set away: a class in it alone can't be learned anyway.
         most = max(folder.highest_class(threads) for folder in folders)
         for folder in folders:
             folder.classes = [str(number) for number in range(most + 1)]
@@ -89,7 +89,7 @@ def open_segmented(data: str, size: int = SIZE, threads: int = 1) -> tuple[Segme
 
 
 def class_names(root: Path) -> list[str] | None:
-    """The lines of ``classes.txt``, or None where there is no such file."""
+    """The lines of ``classes.txt``, or None if there is no such file."""
     file = root / "classes.txt"
     try:
         names = file.read_text(encoding="utf-8").split("\n")
@@ -105,15 +105,15 @@ def class_names(root: Path) -> list[str] | None:
 
 
 class MaskFolder:
-    """A split of a folder of pictures and masks, as the top of this file lays it out.
+    """A split of a folder of images and masks, in the layout at the top of this file.
 
     Args:
         root: the folder.
-        split: ``train``, or ``test``, which is read from val.
+        split: ``train``, or ``test``, which reads val.
         classes: names of classes 0..C - 1.
 
     Raises:
-        InputError: a folder is missing or empty, or a picture has no mask.
+        InputError: a folder is missing or empty, or an image has no mask.
     """
 
     def __init__(self, root: Path, split: str, classes: list[str]) -> None:
@@ -138,7 +138,7 @@ class MaskFolder:
 
     def read(self, index: int) -> Segmented:
         try:
-            image = decode(self.images.path(index), least_shown=1.0)  # its mask is of all of it
+            image = decode(self.images.path(index), least_shown=1.0)  # its mask covers all of it
         except UnreadableImage as error:
             raise InputError(str(error)) from error
         mask = read_mask(self.masks[index])
@@ -152,7 +152,7 @@ class MaskFolder:
         return Segmented(image, mask)
 
     def highest_class(self, threads: int) -> int:
-        """Of all masks; every one of them is looked at."""
+        """The highest class in all masks, which are all read."""
 
         def highest(file: Path) -> int:
             mask = read_mask(file)
@@ -163,10 +163,10 @@ class MaskFolder:
 
 
 def read_mask(file: Path) -> Tensor:
-    """Class numbers, int64 ``[h, w]``: of a palette the numbers, not the colours.
+    """Class numbers, int64 ``[h, w]``. For a palette these are the indices, not the colours.
 
     Raises:
-        InputError: it can't be read, or has more than one channel.
+        InputError: the mask can't be read, or has more than one channel.
     """
     name = printable(str(file))
     try:
@@ -183,10 +183,10 @@ def read_mask(file: Path) -> Tensor:
 
 
 class ShapesMasks:
-    """Scenes of the built-in set: 0 is the background, and the shapes follow.
+    """Scenes of the built-in set: class 0 is the background, and the shapes follow.
 
     Args:
-        scenes: with masks of objects.
+        scenes: have masks of objects.
     """
 
     def __init__(self, scenes: ShapesScenes) -> None:

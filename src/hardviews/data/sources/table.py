@@ -6,28 +6,28 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hardviews.data.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
-from hardviews.data.mapped import beside_of, cache_folder
+from hardviews.data.indexing.cache import cache_folder, written_whole
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
 from hardviews.errors import InputError
 from hardviews.wording import several
 
-HELD_BYTES = 1 << 30  # encoded images up to this many bytes are held in memory; larger tables are mapped from disk
-ROWS = 256  # rows unpacked at a time: bounds the memory that unpacking takes
-IMAGE_COLUMN, LABEL_COLUMN = "image", "label"  # these may be absent; any other name given must be there
+HELD_BYTES = 1 << 30  # of encoded images; larger tables are mapped from disk instead of held in memory
+ROWS = 256  # rows unpacked at a time; bounds the memory
+IMAGE_COLUMN, LABEL_COLUMN = "image", "label"  # these may be absent; a column with another name must exist
 TEST_SPLITS = ("test", "validation", "val")
 
 
 def tables_in(path: Path, split: str = "train") -> list[Path]:
     """The Parquet files at a path: the file itself, or those in the folder or in its ``data`` folder, sorted.
 
-    Where some are called ``<split>-…``, as on the Hugging Face hub, only these.
+    If some are called ``<split>-…``, as on the Hugging Face hub, only these.
     """
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
@@ -42,9 +42,9 @@ def tables_in(path: Path, split: str = "train") -> list[Path]:
 
 
 def files_called(folder: Path, extension: str) -> list[Path]:
-    """The files in a folder, sorted, that have an extension; none where there is no such folder.
+    """The files in a folder with this extension, sorted; none if there is no such folder.
 
-    Not by ``glob``, which holds the names of all others too, of which there may be millions.
+    ``glob`` would hold the names of all other files, of which there may be millions.
     """
     if not folder.is_dir():
         return []
@@ -55,14 +55,15 @@ def files_called(folder: Path, extension: str) -> list[Path]:
 class Table:
     """The rows of one or more Parquet files; the image column is binary, or a struct with a field ``bytes``.
 
-    Tables of up to ``HELD_BYTES`` are held in memory, encoded. Parquet has no cheap access to one row, so larger ones
-    are unpacked once to a file in ``$HARDVIEWS_CACHE`` (``~/.cache/hardviews``) and mapped; that takes as much disk.
+    Tables of up to ``HELD_BYTES`` are held in memory, encoded. Reading one row of a Parquet file is expensive, so
+    larger tables are unpacked once to a file in ``$HARDVIEWS_CACHE`` (``~/.cache/hardviews``) and mapped. That takes as
+    much disk space.
 
-    ``labels`` are integers, or strings in sorted order; None where a label is null or negative, or there is no such
-    column, as ``unlabelled`` then says. ``native_size`` is judged from the first, middle and last image.
+    ``labels`` are integers, or strings in sorted order. They are None if a label is null or negative, or if there is no
+    such column; ``unlabelled`` then says which. ``native_size`` comes from the first, middle and last image.
 
     Raises:
-        InputError: no Parquet, no rows, columns of other types or not there, or no space to unpack.
+        InputError: no Parquet, no rows, a column that is missing or of another type, or no space to unpack.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Table:
         return data
 
     def encoded_size(self, index: int) -> int:
-        """How many bytes these are, without reading them."""
+        """Their number, without reading them."""
         content = self._cell(index).as_buffer()
         return 0 if content is None else int(content.size)
 
@@ -122,7 +123,7 @@ class Table:
         return self._parts[part][index - self._starts[part]]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is not forked opens the files again rather than being sent their content.
+        # A worker that is not forked opens the files again; their content is not sent.
         return {key: value for key, value in self.__dict__.items() if key not in ("_parts", "_starts")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -132,7 +133,7 @@ class Table:
     def _open(self) -> None:
         parquet: Any = importlib.import_module("pyarrow.parquet")
         tables = [parquet.ParquetFile(file, memory_map=True) for file in self.files]
-        self._parts: list[Any] = []  # arrow arrays of encoded images, one after the other
+        self._parts: list[Any] = []  # Arrow's arrays of encoded images, in order
         held = sum(map(_image_bytes, tables)) <= HELD_BYTES
         for file, table in zip(self.files, tables, strict=True):
             batches = table.iter_batches(batch_size=ROWS, columns=[self.column], use_threads=False)
@@ -152,18 +153,18 @@ def _readable(file: Path) -> Generator[None, None, None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # pyarrow's errors have no common base but Exception
+    except Exception as error:  # pyarrow's errors have no common base class but Exception
         reason = " ".join(str(error).split())
         raise InputError(f"{printable(str(file))}: can't be read as Parquet: {reason}") from None
 
 
 def _image_bytes(table: Any) -> int:
-    """Bytes of all columns of a table, unpacked: the images are nearly all of it."""
+    """The size of all columns of a table, unpacked. Nearly all of it is images."""
     return sum(table.metadata.row_group(k).total_byte_size for k in range(table.metadata.num_row_groups))
 
 
 def _encoded(column: Any) -> Any:
-    """The bytes of an image column: itself, or the field of the struct, null where the struct is."""
+    """The binary column of images: the column itself, or the field of a struct, null where the struct is null."""
     types: Any = importlib.import_module("pyarrow.types")
     if not types.is_struct(column.type):
         return column
@@ -171,30 +172,25 @@ def _encoded(column: Any) -> Any:
 
 
 def _mapped(file: Path, column: str, batches: Any) -> list[Any]:
-    """Unpacks a column to an Arrow file, unless it is there, and maps that."""
+    """Unpacks a column to an Arrow file unless that exists, and maps it."""
     arrow: Any = importlib.import_module("pyarrow")
     status = file.stat()
     key = repr((str(file.resolve()), status.st_size, status.st_mtime_ns, column)).encode("utf-8", "surrogateescape")
     cache = cache_folder("tables")
     target = cache / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
     if not target.exists():
-        part = beside_of(target)
+        batch = next(batches, None)
+        if batch is None:
+            return []
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as sink:
-                writer = None
-                for batch in batches:
-                    record = arrow.record_batch([_encoded(batch.column(0))], names=["image"])
-                    writer = writer or arrow.ipc.new_file(sink, record.schema)
-                    writer.write_batch(record)
-                if writer is None:
-                    part.unlink()
-                    return []
-                writer.close()
-            part.replace(target)  # complete or not there, whoever else unpacks it at the same time
+            with written_whole(target) as sink:  # another process may unpack it at the same time
+                first = _encoded(batch.column(0))
+                schema = arrow.schema([("image", first.type)])
+                with arrow.ipc.new_file(sink, schema) as writer:
+                    writer.write_batch(arrow.record_batch([first], schema=schema))
+                    for batch in batches:
+                        writer.write_batch(arrow.record_batch([_encoded(batch.column(0))], schema=schema))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             why = error.strerror or str(error)
             raise InputError(
                 f"{printable(str(file))}: can't be unpacked to {cache}: {why}; set HARDVIEWS_CACHE to a larger disk"
@@ -227,7 +223,7 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
             return None, None, no_column(schema.names)
         raise InputError(f"{name}: no label column {column!r}; the columns are {', '.join(schema.names)}")
     values: list[object] = []
-    for table in tables:  # one column of small values: read whole
+    for table in tables:  # one column of small values is read as a whole
         values += table.read(columns=[column]).column(0).to_pylist()
     labels, names, unlabelled = numbered(values, f"{name}: labels in column {column!r} are {schema.field(column).type}")
     if labels is not None and names is None:
@@ -236,18 +232,19 @@ def _labels(tables: list[Any], schema: Any, column: str, name: str) -> tuple[Ten
 
 
 def no_column(columns: Sequence[str]) -> str:
-    """Why there are no labels where there is no column of the usual name."""
+    """Why there are no labels if there is no column of the usual name."""
     return f"it has no column {LABEL_COLUMN!r}; --label-column may name another of its columns, {', '.join(columns)}"
 
 
 def numbered(values: list[object], what: str) -> tuple[Tensor | None, list[str] | None, str]:
-    """Labels as numbers, and of strings their names.
+    """Labels as numbers.
 
     Returns:
-        None for both where a label is missing or negative, and then in words in which rows.
+        Labels int64 ``[N]``, the names of labels that are strings, and an empty text. If a label is missing or
+        negative: None, None, and a text that says in which rows.
 
     Raises:
-        InputError: ``what`` are not all whole numbers or all strings.
+        InputError: not all values are whole numbers, or strings. The message begins with ``what``.
     """
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):
@@ -274,5 +271,5 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
         else:
             names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
         return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):  # no names there, which is no fault
+    except (KeyError, TypeError, ValueError):  # no names are given, which is no fault
         return None

@@ -1,0 +1,1 @@
+"""Lists of millions of images, kept on disk and memory-mapped."""

@@ -1,0 +1,1 @@
+"""From bytes to pixels: decoding, tars, and reading over a network."""

@@ -1,0 +1,240 @@
+"""Data of one's own: a map-style ``Dataset``, or a list of images, as a source."""
+
+import hashlib
+import importlib
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, to_rgb
+from hardviews.data.sources.base import ImageSource
+from hardviews.data.sources.table import numbered
+from hardviews.errors import InputError
+
+PREFIX = "python:"
+WANTED = (
+    "wanted: a PIL image; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; or (image, label)"
+)
+HASHED = 1000  # images, spread evenly, whose pixels an identity covers
+MANY = 10_000  # items; a log line tells of reading more of them for their labels
+
+log = logging.getLogger(__name__)
+
+
+def as_source(
+    data: Any, *, name: str | None = None, labels: Any = None, class_names: list[str] | None = None, version: str = ""
+) -> ImageSource:
+    """Any map-style ``torch.utils.data.Dataset``, list or array of images, as a source.
+
+    An item is a PIL image, a tensor or array ``[3, h, w]`` or ``[h, w, 3]`` (uint8, or float from 0 to 1; one channel
+    is grey), or a tuple of that and a label, an int or string. Images may differ in size. Return them as they are: the
+    views are drawn later, so leave random transforms and ``Normalize`` out of the data set.
+
+    Worker processes read items, each from its own copy of ``data``, as a ``DataLoader`` does. Open files lazily, in
+    ``__getitem__``. PIL images in a list are loaded now.
+
+    Args:
+        data: gives ``len(data)`` items by number.
+        name: for tables and messages; by default the name of the class.
+        labels: one int or string per item. By default those of the items. They come from ``data.targets`` if that
+            agrees with the first and last item; else every item is read once.
+        class_names: the name of every label, by default ``data.classes``.
+        version: goes into the identity, below. Change it when the images change.
+
+    Returns:
+        A source that takes the place of any other. Its fingerprint, by which a run resumes, is the number of images and
+        the name. Its identity, by which features are cached, also covers ``version`` and the pixels of up to 1,000
+        images, spread evenly: of a larger set, ``version`` must tell of other changes.
+
+    Raises:
+        InputError: no length, no items by number, or no items; the first, middle or last item is no image; labels do
+            not fit. A wrong item elsewhere counts as an unreadable image when it is read.
+
+    Example:
+        >>> import numpy as np
+        >>> source = as_source([(np.zeros((32, 32, 3), np.uint8), "cat"), (np.ones((3, 40, 30)), "dog")])
+        >>> len(source), source.class_names, source.read(1).shape
+        (2, ['cat', 'dog'], torch.Size([40, 30, 3]))
+    """
+    return DatasetSource(data, name, labels, class_names, version)
+
+
+class DatasetSource:
+    """See ``as_source``, which makes it."""
+
+    def __init__(self, data: Any, name: str | None, labels: Any, class_names: list[str] | None, version: str) -> None:
+        self.data, self.version = data, version
+        self.name = name or type(data).__name__
+        self._count = _count(data)
+        for item in data if isinstance(data, list | tuple) else ():
+            image = item[0] if isinstance(item, tuple | list) and item else item
+            if isinstance(image, Image.Image):
+                _loaded(image)  # processes can't share the position in an open file
+        for index in dict.fromkeys((0, self._count // 2, self._count - 1)):
+            try:
+                self.read(index)
+            except UnreadableImage as error:
+                raise InputError(str(error)) from error.__cause__
+        self.native_size = common_side(self._size, len(self))
+        self.labels: Tensor | None = None
+        self.class_names: list[str] | None = None
+        self.unlabelled = ""
+        self._set_labels(labels, class_names)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def identity(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for index in sorted({round(k) for k in np.linspace(0, len(self) - 1, min(len(self), HASHED))}):
+            try:
+                image = self.read(index)
+                digest.update(repr(tuple(image.shape)).encode() + image.numpy().tobytes())
+            except UnreadableImage as error:
+                digest.update(str(error).encode())
+        return repr((self.name, len(self), self.version, digest.hexdigest()))
+
+    def path(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+    def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
+        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        image = self._item(index)[0]
+        try:
+            image = _loaded(image) if isinstance(image, Image.Image) else _from_array(image)
+            return to_rgb(image, bounds.fit(*image.size))
+        except Exception as error:  # a lazily opened file can raise anything
+            raise UnreadableImage(self.path(index), _short(error)) from error
+
+    def _item(self, index: int) -> tuple[Any, Any]:
+        """Image and label of an item; the label is None if there is none."""
+        try:
+            item = self.data[index]
+        except Exception as error:  # of the user's code, which can raise anything
+            raise UnreadableImage(self.path(index), f"raised {type(error).__name__}: {_short(error)}") from error
+        if not isinstance(item, tuple | list):
+            return item, None
+        if len(item) != 2:
+            raise UnreadableImage(self.path(index), f"came as a {type(item).__name__} of {len(item)}; {WANTED}")
+        return item[0], item[1]
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self.read(index).shape[:2]
+        return width, height
+
+    def _set_labels(self, given: Any, class_names: list[str] | None) -> None:
+        n = len(self)
+        if given is None:
+            given = self._labels_of_items()
+        if given is None:
+            self.unlabelled = "its items carry no label: let them be (image, label), or give labels"
+            return
+        values = [_plain(label) for label in given]
+        if len(values) != n:
+            raise InputError(f"{self.name}: {len(values)} labels for {n} items")
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        self.labels, found, self.unlabelled = numbered(values, f"{self.name}: labels are {kinds}")
+        names = class_names or found or _classes(self.data)
+        if self.labels is not None and names is not None:
+            most = int(self.labels.max())
+            if most >= len(names):
+                raise InputError(f"{self.name}: label {most} has no name among {len(names)} class names")
+            self.class_names = list(names)
+
+    def _labels_of_items(self) -> Any:
+        n = len(self)
+        ends = [_plain(self._item(index)[1]) for index in (0, n - 1)]
+        if ends[0] is None:
+            return None
+        targets = getattr(self.data, "targets", None)
+        if targets is not None and len(targets) == n and [_plain(targets[0]), _plain(targets[n - 1])] == ends:
+            return targets
+        if n > MANY:
+            log.warning("%s: all %d items are read once for their labels; labels=… saves that", self.name, n)
+        labels = []
+        for index in range(n):
+            try:
+                labels.append(self._item(index)[1])
+            except UnreadableImage as error:
+                raise InputError(f"{error}; give labels to leave such items to training") from error.__cause__
+        return labels
+
+
+def from_dotted_path(data: str) -> ImageSource:
+    """The source of ``python:package.module:function``: what the function returns, called without arguments.
+
+    Raises:
+        InputError: it can't be imported or called, or returns no data.
+    """
+    module, _, function = data.removeprefix(PREFIX).partition(":")
+    try:
+        if not module or not function:
+            raise ValueError("give python:package.module:function")
+        found: Any = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # of the user's code, which can raise anything
+        raise InputError(f"{data}: {type(error).__name__}: {_short(error)}") from error
+    return found if isinstance(found, DatasetSource) else as_source(found, name=data.removeprefix(PREFIX))
+
+
+def _count(data: Any) -> int:
+    kind = type(data).__name__
+    if isinstance(data, torch.utils.data.DataLoader):
+        raise InputError(f"data: a {kind}; give its data set, {kind}.dataset")
+    if isinstance(data, str | bytes | dict) or not hasattr(data, "__getitem__"):
+        raise InputError(f"data: a {kind} gives no images by number; give a map-style Dataset or a list of images")
+    try:
+        count = len(data)
+    except (TypeError, NotImplementedError):
+        raise InputError(f"data: a {kind} has no length; give a map-style Dataset or a list of images") from None
+    if not count:
+        raise InputError(f"data: the {kind} is empty")
+    return count
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return image
+
+
+def _from_array(image: Any) -> Image.Image:
+    """From a tensor or array; raises ValueError for what is no image."""
+    channels_first = isinstance(image, Tensor)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"came as {type(image).__name__}; {WANTED}")
+    what = f"came as {image.dtype} of shape {list(image.shape)}"
+    first, last = (image.ndim == 3 and image.shape[axis] in (1, 3) for axis in (0, 2))
+    floating = np.issubdtype(image.dtype, np.floating)
+    if not (first or last) or not image.size or not (floating or image.dtype == np.uint8):
+        raise ValueError(f"{what}; {WANTED}")
+    if first and (channels_first or not last):
+        image = image.transpose(1, 2, 0)
+    if floating:
+        if not (image.min() >= 0 and image.max() <= 1):  # also of NaN
+            raise ValueError(f"{what} with values {image.min():.3g} to {image.max():.3g}; {WANTED} (no Normalize)")
+        image = (image * 255 + 0.5).astype(np.uint8)
+    image = image[..., 0] if image.shape[2] == 1 else image
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _plain(label: Any) -> Any:
+    """A label as Python's own int or str, whatever library it comes from."""
+    if isinstance(label, Tensor | np.ndarray | np.generic):
+        array = np.asarray(label)
+        return array.item() if array.size == 1 else label
+    return label
+
+
+def _classes(data: Any) -> list[str] | None:
+    names = getattr(data, "classes", None)
+    return [str(name) for name in names] if isinstance(names, list | tuple) else None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
