@@ -170,8 +170,8 @@ class Loader:
         if len(self._faults) > self.tolerance * n:
             path, reason = next(iter(self.unreadable.items()))
             raise RunError(
-                f"{self.source.name}: {len(self._faults)} of {n} images are unreadable, more than the part of "
-                f"{self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
+                f"{self.source.name}: {len(self._faults)} of {n} images are unreadable, more than the allowed "
+                f"fraction of {self.tolerance:.3g}; the first: {printable(path)}: {reason}"
             )
 
 
