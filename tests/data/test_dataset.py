@@ -120,7 +120,7 @@ def test_targets_spare_reading_and_are_believed_only_where_they_agree() -> None:
         ([(PIXELS[0], 0, 1)], r"list\[0\]: came as a tuple of 3"),
         ([(PIXELS[0], 0.5)], "labels are float, not integers or strings"),
         (Numbered({0: ValueError("no\nsuch file")}), r"Numbered\[0\]: raised ValueError: no such file"),
-        (Numbered({9: ValueError("gone")}), r"Numbered\[9\]: raised ValueError: gone; give labels"),
+        (Numbered({9: ValueError("gone")}), r"Numbered\[9\]: raised ValueError: gone; with labels="),
     ],
 )
 def test_what_is_no_data_is_one_line(data: Any, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_wrong_item_in_the_middle_counts_as_unreadable(workers: int) -> None:
     assert seen == set(range(40)) - {7, 8}
     assert loader.unreadable["Numbered[8]"] == "raised OSError: disk"
     assert "of shape [5, 5]; wanted" in loader.unreadable["Numbered[7]"]
-    with pytest.raises(RunError, match=r"of 40 images are unreadable, more than the part of 0.01"):
+    with pytest.raises(RunError, match=r"of 40 images are unreadable, more than the allowed fraction of 0.01"):
         list(islice(Loader(source, 8, 0, workers=workers).batches(), 5))
 
 

@@ -260,7 +260,7 @@ def test_what_is_no_address_is_one_line_before_anything_is_asked_for(address: st
     "data", ["http://h/{0..9}.tar", "s3://b/{0..9}.tar", "https://h/0.tar", "pipe:cat x", "hf-stream:user/name"]
 )
 def test_what_needs_numbers_takes_no_stream(data: str) -> None:
-    with pytest.raises(InputError, match="pretrain alone takes it"):
+    with pytest.raises(InputError, match="only pretrain reads it"):
         open_source(data)
 
 

@@ -96,7 +96,7 @@ def class_names(root: Path) -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{printable(str(file))}: can't be read as names of classes, one a line") from error
+        raise InputError(f"{printable(str(file))}: can't be read as class names, one per line") from error
     while names and not names[-1].strip():
         names.pop()
     if not names:

@@ -154,7 +154,7 @@ class Loader:
             path, reason = next(iter(self.unreadable.items()))
             raise RunError(
                 f"{self.source.name}: {len(self._faults):,} of {several(n, 'image')} can't be read, more than the "
-                f"part of {self.tolerance:.3g} that is allowed; the first: {printable(path)}: {reason}"
+                f"allowed fraction of {self.tolerance:.3g}; the first: {printable(path)}: {reason}"
             )
 
 

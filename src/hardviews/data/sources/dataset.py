@@ -160,7 +160,7 @@ class DatasetSource:
             try:
                 labels.append(self._item(index)[1])
             except UnreadableImage as error:
-                raise InputError(f"{error}; give labels to leave such items to training") from error.__cause__
+                raise InputError(f"{error}; with labels=… items are not read for their labels") from error.__cause__
         return labels
 
 

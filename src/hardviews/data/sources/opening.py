@@ -52,7 +52,7 @@ def open_source(
     if not data:
         raise InputError("data: no path and no name given")
     if is_stream(data):
-        raise InputError(f"{printable(data)}: its images have no numbers, so pretrain alone takes it")
+        raise InputError(f"{printable(data)}: a stream, whose images have no numbers; only pretrain reads it")
     if data.startswith(dataset.PREFIX):
         return dataset.from_dotted_path(data)
     if data.startswith(PREFIX):
