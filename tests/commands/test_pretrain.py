@@ -399,7 +399,7 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     del model.layer4
     save_file(model.state_dict(), str(tmp_path / "half.safetensors"))
-    half = (tmp_path / "half.safetensors", "does not fit: 90 of the backbone's 120 tensors; missing: layer4.0")
+    half = (tmp_path / "half.safetensors", "does not fit: 90 of the backbone's 120 tensors; 30 missing: layer4.0")
     wrong = (
         half,
         (junk, "nothing in it fits"),

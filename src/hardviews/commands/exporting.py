@@ -25,7 +25,7 @@ from hardviews.commands.subjects import Subject, find_subject
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
 from hardviews.networks.backbones import check_features
-from hardviews.networks.exports import OPSET, check_torchvision
+from hardviews.networks.exports import OPSET, check_timm, check_torchvision
 from hardviews.training.run_folder import RunFolder
 from hardviews.views.streams import stream
 
@@ -52,6 +52,8 @@ def export(target: str, options: ExportOptions, as_json: bool) -> dict[str, Any]
     out = check(options)
     subject = find_subject(target, options.checkpoint, options.pretrained, options.image_size)
     subject = at_size(subject, options)
+    if options.format == "timm":
+        check_timm(subject.built)
     if options.format == "torchvision":
         check_torchvision(subject.built, subject.preprocessing.image_size)
     images, features = example(subject)

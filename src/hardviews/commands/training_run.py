@@ -137,7 +137,10 @@ def pretrain(options: PretrainOptions, as_json: bool = False) -> dict[str, Any]:
 
 def config_of(options: PretrainOptions) -> dict[str, Any]:
     """What ``config.yaml`` holds of settled options."""
-    return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    options = replace(options, backbone=replace(options.backbone, module=None))  # of which the name tells
+    config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    del config["backbone"]["module"]
+    return config
 
 
 def create_fabric(options: PretrainOptions) -> Fabric:
