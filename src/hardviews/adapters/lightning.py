@@ -25,16 +25,14 @@ class HardViewsCallback(Callback):
         arguments: plan, policy, keep, guard and seed of ``HardViews``.
     """
 
-    def __init__(self, score: Callable[[LightningModule], Score], **arguments: Any) -> None:
+    def __init__(self, score: Callable[[Any], Score], **arguments: Any) -> None:
         self.score, self.hard = score, HardViews(None, **arguments)
 
     def candidates(self, batch: Any) -> list[Tensor]:
         """The V candidate views of a batch."""
         views = batch[0] if isinstance(batch, list | tuple) and not isinstance(batch[0], Tensor) else batch
         if not isinstance(views, list):
-            raise InputError(
-                f"a batch holds a list of views, not {type(views).__name__}; override candidates"
-            )
+            raise InputError(f"a batch holds a list of views, not {type(views).__name__}; override candidates")
         return views
 
     def replace(self, batch: Any, kept: list[Tensor], ids: Tensor) -> None:
