@@ -492,7 +492,7 @@ def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys:
     figures = json.loads(capsys.readouterr().out)
     assert figures["knn_top1"] == pytest.approx(trained["knn_top1"])  # of the teacher, as in the run
     assert main(["pretrain", *VIT.split(), "--init", "nowhere", "--out", str(tmp_path / "third")]) == 2
-    assert "neither a run folder, nor a file, nor a timm model" in capsys.readouterr().err
+    assert "neither a run folder, nor a file, nor a model of timm, torchvision: or hf:" in capsys.readouterr().err
 
 
 def test_init_of_a_small_resnet_keeps_the_sources_stem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

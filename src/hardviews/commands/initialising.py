@@ -47,7 +47,7 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
         source = create_backbone(init, image_size, stem="imagenet", pretrained=True)
         known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
     else:
-        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a named model")
+        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a model of timm, torchvision: or hf:")
     first = {bare_name(name): value for name, value in weights.items()}.get("conv1.weight")
     if stem == "auto" and first is not None and options.backbone.name.startswith("resnet"):
         stem = "cifar" if first.shape[-1] == 3 else "imagenet"
