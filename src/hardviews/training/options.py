@@ -55,8 +55,8 @@ class PretrainOptions:
         plan: arguments of the method's view plan.
         backbone: the network to train.
         init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
-            official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is loaded, and what
-            was and was not is told.
+            official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
+            loaded, and what was and was not is told.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
