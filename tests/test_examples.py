@@ -16,6 +16,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
     [
         ("plain_torch.py", "torch", 10, (-1, 1)),
         ("lightly_lightning.py", "lightly lightning", 4, (-1, 1)),
+        ("lightning_callback.py", "lightning", 4, (0, 12)),
+        ("stable_pretraining_simclr.py", "stable_pretraining", 4, (0, 12)),
         ("lightly_dino.py", "lightly", 4, (0, 12)),
     ],
 )

@@ -49,7 +49,78 @@ def test_every_form_of_file_gives_the_same_weights(tmp_path: Path, wrap: Any, pr
     assert match.missing == []
     assert match.left == ["head.mlp.weight"]
     count = len(source.state_dict())
-    assert str(match) == f"{count} of the backbone's {count} tensors; left in the file: head.mlp.weight"
+    under = f", under {prefix!r}" if prefix else ""
+    assert str(match) == f"{count} of the backbone's {count} tensors{under}; 1 left in the file: head.mlp.weight"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "model.backbone.",  # Lightning
+        "_orig_mod.",  # torch.compile
+        "module.encoder_q.",  # MoCo
+        "model.backbone._orig_mod.",
+        "_orig_mod.module.backbone.",
+        "module.model._orig_mod.encoder_q.backbone.",
+    ],
+)
+def test_prefixes_are_found_in_any_nesting(prefix: str) -> None:
+    source, backbone = vit(), vit(seed=1)
+    others = {prefix.replace("encoder_q", "encoder_k") + "head.weight": torch.ones(3), "queue": torch.ones(2)}
+    state = {prefix + key: value for key, value in source.state_dict().items()} | others
+    match = load_weights(backbone, state, "init")
+    assert equal(backbone, source)
+    assert (match.missing, match.left) == ([], sorted(others))
+    assert f"18 of the backbone's 18 tensors, under {prefix!r}; 2 left in the file: " in str(match)
+
+
+def test_of_two_networks_in_a_file_the_one_that_fits_is_taken() -> None:
+    """A backbone whose own names begin with a wrapper's word keeps them; MoCo's momentum encoder is left."""
+    query, key, backbone = vit(), vit(seed=1), vit(seed=2)
+    state = {f"module.encoder_q.{name}": value for name, value in query.state_dict().items()}
+    state |= {f"module.encoder_k.{name}": value for name, value in key.state_dict().items()}
+    match = load_weights(backbone, state, "init")
+    assert equal(backbone, query)
+    assert len(match.left) == 18
+    wrapped, other = nn.ModuleDict({"model": vit()}), nn.ModuleDict({"model": vit(seed=1)})
+    assert load_weights(other, {f"module.{k}": v for k, v in wrapped.state_dict().items()}, "init").prefix == "module."
+    assert equal(other, wrapped)
+
+
+def test_blocks_compiled_by_themselves_are_found() -> None:
+    source, backbone = vit(), vit(seed=1)
+    state = {key.replace("blocks.0.", "blocks.0._orig_mod."): value for key, value in source.state_dict().items()}
+    match = load_weights(backbone, state, "init")
+    assert equal(backbone, source)
+    assert (match.missing, match.left) == ([], [])
+
+
+def test_files_as_lightning_and_torch_write_them(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+    source, backbone = vit(), vit(seed=1)
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, width: int = 3) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.model: Any = nn.Module()
+            self.model.backbone = torch.compile(source)  # type: ignore[assignment]
+            self.model.head = nn.Linear(24, width)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            return self.model.head.weight.sum()
+
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_steps=1, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(Module(), torch.utils.data.DataLoader([torch.zeros(1)]))  # type: ignore[arg-type]
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    match = load_weights(backbone, read_weights(tmp_path / "run.ckpt", "init"), "init")
+    assert equal(backbone, source)
+    assert match.prefix == "model.backbone._orig_mod."
+    assert match.left == ["model.head.bias", "model.head.weight"]
 
 
 def test_safetensors(tmp_path: Path) -> None:

@@ -399,7 +399,7 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     del model.layer4
     save_file(model.state_dict(), str(tmp_path / "half.safetensors"))
-    half = (tmp_path / "half.safetensors", "does not fit: 90 of the backbone's 120 tensors; missing: layer4.0")
+    half = (tmp_path / "half.safetensors", "does not fit: 90 of the backbone's 120 tensors; 30 missing: layer4.0")
     wrong = (
         half,
         (junk, "nothing in it fits"),
@@ -492,7 +492,7 @@ def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys:
     figures = json.loads(capsys.readouterr().out)
     assert figures["knn_top1"] == pytest.approx(trained["knn_top1"])  # of the teacher, as in the run
     assert main(["pretrain", *VIT.split(), "--init", "nowhere", "--out", str(tmp_path / "third")]) == 2
-    assert "neither a run folder, nor a file, nor a timm model" in capsys.readouterr().err
+    assert "neither a run folder, nor a file, nor a model of timm, torchvision: or hf:" in capsys.readouterr().err
 
 
 def test_init_of_a_small_resnet_keeps_the_sources_stem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,6 +214,13 @@ def test_wrong_input_is_named_in_one_line() -> None:
         hard(labelled(brute.PAIRS, 3)[:3])
     with pytest.raises(InputError, match="list of V tensors"):
         hard([labelled(brute.PAIRS, 3), [0], [1], [2]])  # type: ignore[list-item]
+    for nothing in (None, torch.tensor(1.0)):
+        with pytest.raises(InputError, match=r"list of V tensors \[B, \.\.\.\], one per view, not (NoneType|Tensor)$"):
+            hard(nothing)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="one per view, not"):
+            hard.choose(nothing)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one per view, not NoneType"):
+        hard.choose(lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match="different batch sizes: 2, 3"):
         hard([torch.zeros(2, 1), *labelled(brute.PAIRS, 3)[1:]])
     with pytest.raises(InputError, match=r"costs \[4, 4, 3\]; .* \[4, 4, 5\]"):

@@ -149,7 +149,7 @@ def _parser(method: str | None) -> Parser:
         found = methods.find(method)
         parser.add_signature(found, "method", skip={"backbone", "plan"})
         parser.add_signature(found.default_plan, "plan", skip={"size"})
-    parser.add_options(BackboneOptions, "backbone.")
+    parser.add_options(BackboneOptions, "backbone.", skip={"module"})
     parser.add_options(PretrainOptions, skip={"method", "plan", "backbone"})
     return parser
 
@@ -186,11 +186,14 @@ def _given(argv: list[str]) -> dict[str, Any]:
             raise InputError(f"config: {group} must hold settings, not {settings[group]!r}")
         if group in settings and not isinstance(settings[group].get("name", ""), str):
             raise InputError(f"config: {group}.name must be text, not {settings[group]['name']!r}")
+    if settings.get("backbone", {}).get("module", ...) is None:  # an object has no place in a file
+        del settings["backbone"]["module"]
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:
         return settings
     base = asdict(find(recipe)())
+    del base["backbone"]["module"]
     named = (
         value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     )

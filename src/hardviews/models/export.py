@@ -22,7 +22,7 @@ from hardviews.models.formats import FORMATS, Encoder, Exported, images_of
 from hardviews.models.load import LoadedModel, load_model
 from hardviews.models.model_card import model_card
 from hardviews.networks.backbones import check_features
-from hardviews.networks.exports import OPSET, check_torchvision
+from hardviews.networks.exports import OPSET, check_timm, check_torchvision
 from hardviews.options.export import ExportOptions
 from hardviews.setup.data import tested_on
 from hardviews.training.output.run_folder import RunFolder
@@ -50,6 +50,8 @@ def export(target: str, options: ExportOptions) -> dict[str, Any]:
     out = check(options)
     subject = load_model(target, options.checkpoint, options.pretrained, options.image_size)
     subject = at_size(subject, options)
+    if options.format == "timm":
+        check_timm(subject.built)
     if options.format == "torchvision":
         check_torchvision(subject.built, subject.preprocessing.image_size)
     images, features = example(subject)

@@ -1,5 +1,7 @@
 """The formats a backbone is exported in: what each writes, and how it is loaded again."""
 
+import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.models.load import LoadedModel
+from hardviews.networks.backbone_sources import remove_head
 from hardviews.networks.backbones import Built
 from hardviews.networks.exports import OPSET, apart, for_torchvision, timm_config, weights_of, write_onnx
+from hardviews.networks.other_exports import export_other
 
 WEIGHTS = "model.safetensors"
 GRAPH = "model.onnx"
@@ -67,8 +71,15 @@ def to_timm(subject: LoadedModel, images: Mapping[str, Any], dimension: int, fol
 
 
 def to_safetensors(subject: LoadedModel, images: Mapping[str, Any], dimension: int, folder: Path) -> Exported:
-    """The state dictionary, and timm's ``config.json``."""
+    """The state dictionary, and timm's ``config.json``; of other backbones their own library's."""
     built = subject.built
+    if built.library == "torchvision":
+        return to_torchvision(subject, images, dimension, folder)
+    if built.library != "timm":
+        other = export_other(built, images, dimension, WEIGHTS)
+        write_weights(apart(other.weights), folder)
+        (folder / "config.json").write_text(json.dumps(other.config), encoding="utf-8")  # which loading may read
+        return Exported(other.library, other.config, other.code, other.load(folder).eval())
     write_weights(weights_of(built.backbone), folder)
     config = timm_config(built, images, dimension)
     model = timm.create_model(built.architecture, num_classes=0, **built.arguments)
@@ -91,19 +102,22 @@ def to_torchvision(subject: LoadedModel, images: Mapping[str, Any], dimension: i
     there = for_torchvision(built, subject.preprocessing.image_size)
     write_weights(apart(there.weights), folder)
     model = getattr(torchvision.models, there.name)(**there.arguments)
-    setattr(model, there.classifier, nn.Identity())
+    if there.classifier:
+        setattr(model, there.classifier, nn.Identity())
+    classifier = re.sub(r"[.]([0-9]+)", r"[\1]", there.classifier or remove_head(model))
     stem = give_stem(model, built)
     model.load_state_dict(load_file(folder / WEIGHTS))
     arguments = ", ".join(f"{name}={value!r}" for name, value in there.arguments.items())
     code = (
         "import torchvision\nfrom safetensors.torch import load_file\nfrom torch import nn\n\n"
-        f"model = torchvision.models.{there.name}({arguments})\nmodel.{there.classifier} = nn.Identity()\n"
+        f"model = torchvision.models.{there.name}({arguments})\n"
+        f"model.{classifier} = nn.Identity()\n"
         f'{stem}model.load_state_dict(load_file("{WEIGHTS}"))\nmodel.eval()\n'
     )
     config = {
         "architecture": f"torchvision.models.{there.name}",
         "model_args": there.arguments,
-        "classifier": there.classifier,
+        "classifier": classifier,
         "num_features": dimension,
         **images,
     }

@@ -12,6 +12,7 @@ from hardviews.console import say
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing
+from hardviews.networks.backbone_sources import library_of, trained_size
 from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.training.output.run_weights import run_weights
@@ -39,33 +40,40 @@ class LoadedModel:
 
 
 def load_model(
-    target: str, checkpoint: str | None = None, pretrained: bool = True, image_size: int | None = None
+    target: str,
+    checkpoint: str | None = None,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    module: nn.Module | None = None,
 ) -> LoadedModel:
-    """The backbone of a run, or a timm model; an existing folder wins.
+    """The backbone of a run, or one by its name; an existing folder wins.
 
     Args:
-        target: a run folder or a timm model's name.
-        checkpoint: for a timm model: its weights from this file instead of the hub.
-        pretrained: for a timm model: false leaves its weights random.
-        image_size: for a timm model: the size it is made for; by default that it was trained for.
+        target: a run folder or a backbone's name, as ``build_backbone`` takes it.
+        checkpoint: for a named backbone: its weights from this file instead of the hub.
+        pretrained: for a named backbone: false leaves its weights random.
+        image_size: for a named backbone: the size it is made for; by default that it was trained for.
+        module: of a run that was given its backbone as an object, one like it, which is copied.
 
     Raises:
         InputError: there is no such backbone, or its weights do not fit.
     """
     if not Path(target).is_dir():
-        return timm_subject(target, checkpoint, pretrained, image_size)
+        return named_subject(target, checkpoint, pretrained, image_size)
     if checkpoint is not None:
         raise InputError(f"checkpoint: {target} is a run, which has its own; leave the option out")
-    return run_subject(Path(target))
+    return run_subject(Path(target), module)
 
 
-def run_subject(folder: Path) -> LoadedModel:
+def run_subject(folder: Path, module: nn.Module | None = None) -> LoadedModel:
     """The backbone of a run, from its last checkpoint."""
     config, weights, step = run_weights(folder)
     network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
-    built = build_backbone(network["name"], config["image_size"], stem=stem, **network["keywords"])
+    built = build_backbone(
+        network["name"] if module is None else module, config["image_size"], stem=stem, **network["keywords"]
+    )
     try:
         built.backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -76,10 +84,14 @@ def run_subject(folder: Path) -> LoadedModel:
     return LoadedModel(str(folder), built, ready, config, step)
 
 
-def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> LoadedModel:
-    """A timm model, with its pretrained weights, those of a file, or random ones."""
+def named_subject(name: str, checkpoint: str | None, pretrained: bool, image_size: int | None) -> LoadedModel:
+    """A named backbone, with its pretrained weights, those of a file, or random ones."""
     weights = None if checkpoint is None else read_weights(Path(checkpoint), "checkpoint")
-    if is_local(name):
+    library = library_of(name)
+    if library != "timm":
+        side = trained_size(name)
+        trained = side and (3, side, side)
+    elif is_local(name):
         trained = read_config(name)[0].get("input_size")
     else:
         config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
@@ -87,7 +99,8 @@ def timm_subject(name: str, checkpoint: str | None, pretrained: bool, image_size
         if config is None and ("/" in name or "." in name):
             raise InputError(f"{name} is neither a run folder nor a timm model")
     size = image_size or (trained[-1] if trained else 224)
-    built = build_backbone(name, size, stem="imagenet", pretrained=pretrained and weights is None)
+    loads = pretrained and weights is None and library != "function"  # a function brings its own
+    built = build_backbone(name, size, stem="imagenet", pretrained=loads)
     if weights is not None:
         name = f"checkpoint: {checkpoint}"
         match = load_weights(built.backbone, weights, name)

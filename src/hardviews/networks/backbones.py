@@ -1,6 +1,7 @@
-"""Backbones: any timm model that yields one feature vector per image, and the CIFAR form of ResNets."""
+"""Backbones: any network that yields one feature vector per image, timm's by name, and the CIFAR form of ResNets."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -9,6 +10,7 @@ from timm.models import ResNet
 from torch import Tensor, nn
 
 from hardviews.errors import InputError, unknown
+from hardviews.networks.backbone_sources import Library, library_of, make_backbone
 from hardviews.views.plan import whole_patches
 
 Stem = Literal["auto", "imagenet", "cifar"]
@@ -22,40 +24,47 @@ GRAPHS = 256
 
 
 class Built(NamedTuple):
-    """A backbone, and what makes it again: ``timm.create_model(architecture, num_classes=0, **arguments)``, and then a
-    CIFAR stem where it has one."""
+    """A backbone, and what makes it again: of timm ``timm.create_model(architecture, num_classes=0, **arguments)``, and
+    then a CIFAR stem where it has one; of others ``architecture`` is the name it was given by."""
 
     backbone: nn.Module
     architecture: str
     arguments: dict[str, Any]
     cifar_stem: bool
+    library: Library = "timm"
 
 
 def create_backbone(
-    name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+    name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
 ) -> nn.Module:
     """The backbone alone of what ``build_backbone`` builds, by the same arguments."""
     return build_backbone(name, image_size, stem=stem, pretrained=pretrained, **keywords).backbone
 
 
 def build_backbone(
-    name: str, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+    name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
 ) -> Built:
-    """A timm model without its classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
+    """A network without its classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
 
     Args:
-        name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``.
+        name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``;
+            ``torchvision:resnet50``; ``hf:USER/NAME`` or ``hf:FOLDER`` (transformers); ``package.module:function``,
+            which returns a module; or a module, which is copied. Of a function's or one's own module,
+            ``patch_size`` says what view sizes must be multiples of, and ``pretrained_cfg`` may hold mean and std.
         image_size: side of the images in pixels; position embeddings are made for it, in whole patches.
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, as wide as its own, and no max-pool, ``"imagenet"``
             leaves it as it is, ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not
             pretrained.
-        pretrained: load timm's weights.
-        keywords: further arguments of ``timm.create_model``.
+        pretrained: load the weights of timm, torchvision or the hub.
+        keywords: further arguments of ``timm.create_model``, of torchvision's model, of the configuration
+            (transformers) or of the function.
 
     Raises:
         InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model
             does not yield one vector per image of this size.
     """
+    if isinstance(name, nn.Module) or library_of(name) != "timm":
+        return _build_other(name, image_size, stem, pretrained, keywords)
     local = is_local(name)
     if not local and not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
@@ -80,6 +89,25 @@ def build_backbone(
         return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
     _, architecture, saved = read_config(name)
     return Built(backbone, architecture, saved | keywords, cifar_stem)
+
+
+def _build_other(
+    name: str | nn.Module, image_size: int, stem: Stem, pretrained: bool, keywords: dict[str, Any]
+) -> Built:
+    """A backbone that is not timm's."""
+    library: Library
+    if isinstance(name, nn.Module):
+        backbone, library = deepcopy(name).train(), "object"
+        name = f"object:{type(name).__module__}.{type(name).__qualname__}"
+        if pretrained or keywords:
+            raise InputError(f"backbone {name!r} is made already: it takes neither pretrained nor keywords")
+    else:
+        backbone, library = make_backbone(name, image_size, pretrained, keywords), library_of(name)
+    if stem == "cifar":
+        raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets have one")
+    features = check_features(name, backbone, whole_patches(image_size, patch_size(backbone)))
+    backbone._feature_dim = features  # type: ignore[assignment]  # a plain number, kept by copies
+    return Built(backbone, name, keywords, False, library)
 
 
 def is_local(name: str) -> bool:
@@ -148,20 +176,31 @@ def check_features(name: str, backbone: nn.Module, image_size: int) -> int:
     training, weight = backbone.training, next(backbone.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
-            features: Tensor = backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=weight.device))
-    except (RuntimeError, AssertionError, ValueError) as error:
+            features: Any = backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=weight.device))
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"backbone {name!r} does not take images of {image_size} pixels: {line}") from error
     finally:
         backbone.train(training)
-    if features.ndim != 2:
-        raise InputError(f"backbone {name!r} yields {list(features.shape)} for one image, not one feature vector")
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise InputError(f"backbone {name!r} yields {found} for one image, not one feature vector")
     return int(features.shape[1])
 
 
 def feature_dim(backbone: nn.Module) -> int:
-    """D, the length of a backbone's feature vector."""
-    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+    """D, the length of a backbone's feature vector.
+
+    Raises:
+        InputError: a module of one's own does not say.
+    """
+    named = (getattr(backbone, name, None) for name in ("_feature_dim", "head_hidden_size", "num_features"))
+    found = next((size for size in named if isinstance(size, int) and size), None)
+    if found is None:
+        raise InputError(
+            f"backbone {type(backbone).__name__} does not say how many features it yields; set its num_features"
+        )
+    return found
 
 
 def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
@@ -183,9 +222,13 @@ def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
 
 
 def patch_size(backbone: nn.Module) -> int:
-    """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks."""
-    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
-    return int(size[0] if isinstance(size, tuple) else size)
+    """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks.
+
+    timm has it at ``patch_embed``, others at the network itself.
+    """
+    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None) or getattr(backbone, "patch_size", 1)
+    size = size[0] if isinstance(size, tuple | list) else size
+    return size if isinstance(size, int) else 1
 
 
 def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:

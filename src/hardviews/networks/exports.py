@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
+from hardviews.networks.backbone_sources import torchvision_arguments
 from hardviews.networks.backbones import Built, patch_size
 
 _RESNETS = (
@@ -90,7 +91,10 @@ def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[
 
 
 class ForTorchvision(NamedTuple):
-    """``torchvision.models.<name>(**arguments)``, its ``classifier`` replaced by the identity, takes these weights."""
+    """``torchvision.models.<name>(**arguments)``, its ``classifier`` replaced by the identity, takes these weights.
+
+    The classifier of a model of torchvision's own is "": ``remove_head`` finds it.
+    """
 
     name: str
     arguments: dict[str, Any]
@@ -104,7 +108,14 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
     Raises:
         InputError: torchvision has no model of this architecture, or none that takes images of this size.
     """
+    if built.library == "torchvision":
+        own = built.architecture.partition(":")[2]
+        return ForTorchvision(
+            own, torchvision_arguments(own, image_size) | built.arguments, "", built.backbone.state_dict()
+        )
     name = TORCHVISION.get(built.architecture)
+    if built.library != "timm":
+        raise InputError(f"format: torchvision has no {built.architecture}; safetensors and onnx take any backbone")
     if name is None:
         raise InputError(
             f"format: torchvision has no {built.architecture} of timm's structure; it has "
@@ -121,10 +132,19 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
     return ForTorchvision(name, arguments, "heads", {vit_name(key): value for key, value in weights.items()})
 
 
+def check_timm(built: Built) -> None:
+    """Raises InputError where timm has no model that takes a backbone's weights."""
+    if built.library != "timm":
+        others = "torchvision, safetensors and onnx" if built.library == "torchvision" else "safetensors and onnx"
+        raise InputError(f"format: timm can't make {built.architecture}; it can be had as {others}")
+
+
 def check_torchvision(built: Built, image_size: int) -> None:
     """Raises InputError where torchvision has no model that takes a backbone's weights, as ``for_torchvision`` does, or
     where its model of this name is wider, deeper or otherwise of another structure."""
     there = for_torchvision(built, image_size)
+    if built.library == "torchvision":
+        return
     with torch.device("meta"):
         model = getattr(torchvision.models, there.name)(**there.arguments)
         setattr(model, there.classifier, nn.Identity())

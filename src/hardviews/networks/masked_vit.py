@@ -15,8 +15,10 @@ from hardviews.networks.backbones import patch_size
 def check_has_patches(backbone: nn.Module) -> None:
     """Raises InputError where a backbone has no patches to hide, or where they can't be told apart later."""
     wanted = ("patch_embed", "num_prefix_tokens", "forward_features")
-    if not all(hasattr(backbone, name) for name in wanted) or patch_size(backbone) == 1:
-        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask; take a plain ViT as backbone")
+    missing = [name for name in wanted if not hasattr(backbone, name)]
+    if missing or patch_size(backbone) == 1:
+        lacks = f": it lacks timm's {', '.join(missing)}" if missing else ""
+        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask{lacks}; take a plain ViT of timm's")
     if not isinstance(getattr(backbone, "patch_drop", None), nn.Identity | None):
         raise InputError("backbone.patch_drop_rate: masks need every patch in its place; leave it at 0")
 

@@ -1,9 +1,9 @@
-"""Weights of others for a backbone: files as timm, torch, DINO and iBOT write them, read without pickle."""
+"""Weights of others for a backbone: files as timm, torch, Lightning, DINO, iBOT and MoCo write them, without pickle."""
 
 import argparse
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,15 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
+from hardviews.networks.backbone_sources import TransformersBackbone
 
 # Where files keep their weights; of DINO and iBOT the teacher, which is what they evaluate.
 KEYS = ("state_dict", "model_state_dict", "model", "teacher", "student")
+
+# What wrappers and methods put before a backbone's names, in any order: DDP and MoCo ``module``, DINO and lightly
+# ``backbone``, Lightning ``model``, MoCo ``encoder_q``. torch.compile puts ``_orig_mod`` anywhere in a name.
+WRAPPERS = ("module", "backbone", "model", "encoder_q")
+COMPILED = "_orig_mod."
 
 
 # What checkpoints such as DINO's and iBOT's hold besides tensors and plain values: their arguments, and numbers of
@@ -38,11 +44,13 @@ class Match(NamedTuple):
     matched: list[str]  # loaded
     missing: list[str]  # of the backbone, which keeps what it had
     left: list[str]  # of the file, by their names there: of no use, or of another shape
+    prefix: str = ""  # of their names in the file
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} of the backbone's {len(self.matched) + len(self.missing)} tensors"]
-        parts += [f"missing: {_some(self.missing)}"] if self.missing else []
-        parts += [f"left in the file: {_some(self.left)}"] if self.left else []
+        parts[0] += f", under {self.prefix!r}" if self.prefix else ""
+        parts += [f"{len(self.missing)} missing: {_some(self.missing)}"] if self.missing else []
+        parts += [f"{len(self.left)} left in the file: {_some(self.left)}"] if self.left else []
         return "; ".join(parts)
 
 
@@ -89,19 +97,26 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
 
 
 def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match:
-    """Loads what fits by name, once prefixes are gone, and by shape; a ViT's positions are resized.
+    """Loads what fits by name, once the prefix of wrappers is gone, and by shape; a ViT's positions are resized.
+
+    Of several prefixes in the file, that is taken under which most of the backbone's names are found.
 
     Args:
-        backbone: a timm model without classifier.
-        weights: by name, possibly under ``module.`` and ``backbone.``.
+        backbone: without classifier.
+        weights: by name, possibly under a prefix of ``WRAPPERS`` in any nesting.
         name: of what they are, for the message.
 
     Raises:
         InputError: nothing fits.
     """
+    if isinstance(backbone, TransformersBackbone):  # whose files hold the model's own names
+        backbone = backbone.model
     own = backbone.state_dict()
-    names = {_bare(key): key for key in weights}
-    bare = bare_names(weights)
+    named = {key.replace(COMPILED, ""): key for key in weights}
+    prefix = _prefix(named, own)
+    names = {key.removeprefix(prefix): given for key, given in named.items() if key.startswith(prefix)}
+    bare = {key: weights[given] for key, given in names.items()}
+    besides = [given for key, given in named.items() if not key.startswith(prefix)]
     if isinstance(backbone, VisionTransformer):
         bare = _for_vit(bare, backbone)
     found = {key: value for key, value in bare.items() if key in own and value.shape == own[key].shape}
@@ -110,12 +125,35 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
         raise InputError(f"{name}: nothing in it fits the backbone: {there} there, {here} here")
     backbone.load_state_dict(found, strict=False)
     missing, left = own.keys() - found.keys(), bare.keys() - found.keys()
-    return Match(list(found), sorted(missing), sorted(names.get(key, key) for key in left))
+    written = next((names[key].removesuffix(key) for key in found if names.get(key, "").endswith(key)), prefix)
+    return Match(list(found), sorted(missing), sorted([*(names.get(key, key) for key in left), *besides]), written)
 
 
-def bare_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of wrappers and methods."""
-    return {_bare(key): value for key, value in weights.items()}
+def bare_name(name: str) -> str:
+    """A weight's name without the prefixes of wrappers and methods."""
+    return _split(name.replace(COMPILED, ""))[1]
+
+
+def _prefix(names: Iterable[str], own: Container[str]) -> str:
+    """The prefix under which most names are the backbone's; the longest, where several do equally well."""
+    names = list(names)
+    candidates = {""}
+    for whole in {_split(name)[0] for name in names}:
+        parts = whole.split(".")[:-1]
+        candidates |= {"".join(f"{part}." for part in parts[: end + 1]) for end in range(len(parts))}
+
+    def fitting(prefix: str) -> tuple[int, int]:
+        return sum(name.removeprefix(prefix) in own for name in names if name.startswith(prefix)), len(prefix)
+
+    return max(candidates, key=fitting)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The words of wrappers before a name, and the name."""
+    bare = name
+    while bare.partition(".")[0] in WRAPPERS:
+        bare = bare.partition(".")[2]
+    return name.removesuffix(bare), bare
 
 
 def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
@@ -126,12 +164,6 @@ def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Te
     except (RuntimeError, ValueError, AttributeError, AssertionError):
         return weights  # in which positions are of another shape
     return converted
-
-
-def _bare(key: str) -> str:
-    for prefix in ("module.", "backbone."):
-        key = key.removeprefix(prefix)
-    return key
 
 
 def _some(names: list[str], most: int = 3) -> str:

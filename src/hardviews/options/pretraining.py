@@ -11,18 +11,25 @@ class BackboneOptions:
     """The network to train.
 
     Args:
-        name: any timm model that yields features, such as resnet18 or vit_small_patch16_224.
+        name: any timm model that yields features, such as resnet18 or vit_small_patch16_224; torchvision:resnet50;
+            hf:USER/NAME or hf:FOLDER (transformers); package.module:function, which returns an nn.Module.
         stem: for ResNets: cifar is a 3x3 stem without max-pool, imagenet leaves the model as it is, auto takes
             cifar for images below 64 pixels.
-        pretrained: start from timm's weights.
-        keywords: further arguments of timm.create_model; --backbone.channels [16,32,64,128] is short for
-            --backbone.keywords.channels.
+        pretrained: start from the weights of timm, torchvision or the hub.
+        keywords: further arguments of timm.create_model, torchvision's model, the configuration (hf:) or the function;
+            --backbone.channels [16,32,64,128] is short for --backbone.keywords.channels.
+        module: in Python, an nn.Module in place of a name; every run trains a copy.
     """
 
     name: str = "resnet18"
     stem: Literal["auto", "imagenet", "cifar"] = "auto"
     pretrained: bool = False
     keywords: dict[str, Any] = field(default_factory=dict)
+    module: Any = None
+
+    def __post_init__(self) -> None:
+        if self.module is not None:  # what a run folder says of it
+            self.name = f"object:{type(self.module).__module__}.{type(self.module).__qualname__}"
 
 
 @dataclass
@@ -47,9 +54,9 @@ class PretrainOptions:
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
         backbone: the network to train.
-        init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, an official DINO or
-            iBOT checkpoint), or a timm model with pretrained weights. What fits by name and shape is loaded, and what
-            was and was not is told.
+        init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
+            official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
+            loaded, and what was and was not is told.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.

@@ -23,6 +23,8 @@ from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.wording import several
 
+CANDIDATES = "candidates are a list of V tensors [B, ...], one per view"
+
 Output = TypeVar("Output")
 
 
@@ -115,7 +117,7 @@ class HardViews:
         Raises:
             InputError, RunError: as ``choose``.
         """
-        candidates = list(candidates)  # a stacked tensor [V, B, ...] is one too
+        candidates = listed(candidates)
         plan = self._plan_of(candidates)
         if not plan.selects:
             check_candidates(candidates, plan)
@@ -149,9 +151,9 @@ class HardViews:
         scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
         made: list[Tensor] | None = None
         if not callable(candidates):
-            made = list(candidates)
+            made = listed(candidates)
         elif scores or views is None:
-            made = list(candidates())
+            made = listed(candidates())
         plan = self._plan_of(made)
         if made is not None:
             check_candidates(made, plan)
@@ -273,9 +275,17 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
     return kept
 
 
+def listed(candidates: Sequence[Tensor]) -> list[Tensor]:
+    """Candidates one by one; a stacked tensor ``[V, B, ...]`` is taken apart."""
+    try:
+        return list(candidates)
+    except TypeError as error:  # None, or a single number
+        raise InputError(f"{CANDIDATES}, not {type(candidates).__name__}") from error
+
+
 def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
     if not all(isinstance(view, Tensor) for view in candidates):
-        raise InputError("candidates are a list of V tensors [B, ...], one per view, and nothing else")
+        raise InputError(f"{CANDIDATES}, and nothing else")
     if any(view.ndim == 0 for view in candidates):
         raise InputError("a candidate view is a single number; candidates are V tensors [B, ...], one per view")
     if len(candidates) != plan.draw:

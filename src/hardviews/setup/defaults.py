@@ -17,6 +17,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, unknown
 from hardviews.methods.base import Method
+from hardviews.networks.backbone_sources import library_of
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
 from hardviews.options.pretraining import PretrainOptions
@@ -54,9 +55,11 @@ def resolve_defaults(
     start = start_of(options, image_size)
     network = options.backbone if start is None else replace(options.backbone, stem=start.stem)
     backbone = create_backbone(
-        network.name, image_size, stem=network.stem, pretrained=network.pretrained, **network.keywords
-    )
-    wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained else {}
+        network.name if network.module is None else network.module, image_size,
+        stem=network.stem, pretrained=network.pretrained, **network.keywords,
+    )  # fmt: skip
+    own = library_of(network.name) in ("function", "object")  # which may bring weights with them
+    wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained or own else {}
     if start is not None:
         wanted = start.known
         if start.weights is not None:
@@ -70,6 +73,7 @@ def resolve_defaults(
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
     plan = _call("plan", method_class.default_plan, image_size, **options.plan)
     plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
@@ -138,6 +142,15 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
             say(f"candidates are scored at full size: {error}")
             settled["resolution"] = 1.0
     return {f"score_{name}": value for name, value in settled.items()}
+
+
+def check_sizes(name: str, backbone: nn.Module, plan: ViewPlan) -> None:
+    """Raises InputError where a backbone does not take views of a size that the plan has."""
+    for slot in plan.slots:
+        try:
+            check_features(name, backbone, size_at(plan, slot))
+        except InputError as error:
+            raise InputError(f"plan: of the views of kind {slot.name!r}: {error}") from error
 
 
 def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
@@ -210,7 +223,10 @@ def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings
 
 def config_of(options: PretrainOptions) -> dict[str, Any]:
     """What ``config.yaml`` holds of resolved options."""
-    return {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    options = replace(options, backbone=replace(options.backbone, module=None))  # of which the name tells
+    config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
+    del config["backbone"]["module"]
+    return config
 
 
 def run_folder_name(options: PretrainOptions, now: str) -> Path:

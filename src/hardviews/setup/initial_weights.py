@@ -8,8 +8,9 @@ import timm
 from torch import Tensor
 
 from hardviews.errors import InputError
+from hardviews.networks.backbone_sources import library_of
 from hardviews.networks.backbones import Stem, create_backbone
-from hardviews.networks.weights import bare_names, read_weights
+from hardviews.networks.weights import bare_name, read_weights
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.output.run_weights import run_weights
@@ -42,12 +43,12 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
         known, weights, _ = run_weights(Path(init))
     elif Path(init).exists():
         weights = read_weights(Path(init), "init")
-    elif timm.is_model(init):
+    elif library_of(init) in ("torchvision", "transformers") or timm.is_model(init):
         source = create_backbone(init, image_size, stem="imagenet", pretrained=True)
         known, weights = getattr(source, "pretrained_cfg", {}), source.state_dict()
     else:
-        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a timm model")
-    first = bare_names(weights).get("conv1.weight")
+        raise InputError(f"init: {init} is neither a run folder, nor a file, nor a model of timm, torchvision: or hf:")
+    first = {bare_name(name): value for name, value in weights.items()}.get("conv1.weight")
     if stem == "auto" and first is not None and options.backbone.name.startswith("resnet"):
         stem = "cifar" if first.shape[-1] == 3 else "imagenet"
     return Start(weights, known, stem)

@@ -1,7 +1,6 @@
 """A step whose loss, costs or gradients are not finite changes neither weights, nor optimizer, nor buffers."""
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 
 import torch
 from lightning_fabric import Fabric
@@ -10,6 +9,7 @@ from torch.optim import Optimizer
 
 from hardviews.training.distributed.sharding import local
 from hardviews.training.optimizers import create_missing_momenta
+from hardviews.training.packing import alike, packed, put_back
 
 
 class NonFiniteSteps:
@@ -99,38 +99,13 @@ class Copies:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        kinds = dict.fromkeys((x.device, x.dtype) for x in tensors)
-        self._groups = [[x for x in tensors if (x.device, x.dtype) == kind] for kind in kinds]
-        self._copies = [_packed(group) for group in self._groups]
+        self._groups = alike(tensors)
+        self._copies = [packed(group) for group in self._groups]
 
     @torch.no_grad()
     def put_back(self, flag: Tensor) -> None:
         """Gives every tensor the content it had, where ``flag`` is above 0."""
         for group, before in zip(self._groups, self._copies, strict=True):
-            now = _packed(group)
+            now = packed(group)
             torch.where(flag.to(now.device) > 0, before, now, out=now)
-            torch._foreach_copy_(group, _parts(now, group))
-
-
-@torch.no_grad()
-def _packed(tensors: list[Tensor]) -> Tensor:
-    """The numbers of tensors of one device and dtype, one after the other."""
-    packed = tensors[0].new_empty(sum(x.numel() for x in tensors))
-    torch._foreach_copy_(_parts(packed, tensors), tensors)
-    return packed
-
-
-def _parts(packed: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """Views of a packed buffer, laid out as the tensors are; those of tensors with gaps are contiguous."""
-    ends = list(accumulate(x.numel() for x in tensors))
-    return [
-        packed.as_strided(x.shape, x.stride(), end - x.numel())
-        if _is_dense(x)
-        else packed[end - x.numel() : end].view(x.shape)
-        for x, end in zip(tensors, ends, strict=True)
-    ]
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether the numbers of a tensor fill its stretch of memory, each once."""
-    return 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) == x.numel()
+            put_back(now, group)

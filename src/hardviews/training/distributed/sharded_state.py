@@ -1,4 +1,9 @@
-"""The sharded part of a checkpoint: every process writes its own shard and reads it back."""
+"""The sharded part of a checkpoint: every process writes its own shard and reads it back.
+
+``torch.distributed.checkpoint.state_dict`` does not do this job: to read an optimizer before its first step it makes a
+step, which changes the next one; its states do not follow the memory layout of their parameters; and it takes a
+network put together, which needs the memory of all of it in every process, where here it is one tensor at a time.
+"""
 
 from collections.abc import Mapping
 from typing import Any

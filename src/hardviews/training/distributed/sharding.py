@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.training.distributed.meeting import Meeting
+from hardviews.training.packing import exchange
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -74,25 +75,14 @@ def local(tensor: Tensor) -> Tensor:
 def synchronise(network: nn.Module) -> None:
     """Of what every process has whole: averages the gradients, and takes the first process's buffers, as DDP does."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None and not is_sharded(p)]
-    if gradients:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        _put_back(flat / dist.get_world_size(), gradients)
+    exchange(gradients, lambda flat: (dist.all_reduce(flat), flat.div_(dist.get_world_size())))
     take_first_buffers(network)
 
 
 def take_first_buffers(network: nn.Module) -> None:
     """Takes the first process's buffers, such as running means, which every process has moved by its own images."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    if buffers:
-        flat = torch.cat([buffer.flatten() for buffer in buffers])
-        dist.broadcast(flat, 0)
-        _put_back(flat, buffers)
-
-
-def _put_back(flat: Tensor, tensors: list[Tensor]) -> None:
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+    exchange(buffers, lambda flat: dist.broadcast(flat, 0))
 
 
 class UnshardedCopy:

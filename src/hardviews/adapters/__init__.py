@@ -1,0 +1,1 @@
+"""Hard views in the trainers of others: one file per library (docs/adapters.md)."""
