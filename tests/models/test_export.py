@@ -305,7 +305,7 @@ def test_other_widths_and_depths_than_torchvisions(name: str, arguments: dict[st
         ("RUN --out FILE --format timm", "is a file"),
         (
             "RUN --out out/of/the/way --format torchvision",
-            "torchvision's resnet18 has not this backbone's channels [8, 8, 16, 16], layers [1, 1, 1, 1]: its "
+            "torchvision's resnet18 does not have this backbone's channels [8, 8, 16, 16], layers [1, 1, 1, 1]: its "
             "layer1.0.conv1.weight is 64x64x3x3, and here 8x64x3x3; give --format timm, safetensors or onnx",
         ),
         ("resnet26 --pretrained false --out out --format torchvision", "torchvision has no resnet26"),
