@@ -100,9 +100,9 @@ def test_chance_is_no_preference() -> None:
         run = run_of(synthetic(PLANS[0], 200, seed, kept=random))
         of = chosen([run])
         inside += [abs(effect) < 1.96 * error for effect, error in _effects(of[0]).values() if np.isfinite(effect)]
-        named += "What differs most: nothing by more than chance." not in preferences([run], of)[0].caption
+        named += "Largest difference: nothing beyond chance." not in preferences([run], of)[0].caption
         few = run_of(synthetic(PLANS[0], 3, seed, kept=random[:3]))  # of which nothing can be said
-        named += "What differs most: nothing by more than chance." not in preferences([few], chosen([few]))[0].caption
+        named += "Largest difference: nothing beyond chance." not in preferences([few], chosen([few]))[0].caption
     assert 0.9 < np.mean(inside) < 0.99
     assert named <= 3
     telemetry = synthetic(PLANS[0], 200)

@@ -268,7 +268,7 @@ def test_every_figure_names_its_test_images(strange_run: Path, reported: Reporte
     assert [on in note for note in notes[:4]] == [True, True, True, False]
     assert on in page.caption("knn")
     assert on in page.caption("rank")
-    assert any(on in element.text and "Measured on the way, on " in element.text for element in page.all("caption"))
+    assert any(on in element.text and "Measured during training, on " in element.text for element in page.all("caption"))
     page = reported(old)
     assert f"a held-out tenth of {STRANGE_DATA} (of a version that did not record" in page.caption("knn")
     captions = [element.text for element in page.all("caption")]
@@ -296,7 +296,7 @@ def test_pages_are_replaced_and_nothing_else_is(
         f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the {sizes['knn_k']} "
         f"nearest of {sizes['knn_train_images']} training images"
     )
-    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; as last measured, on {on}"
+    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; last measurement, on {on}"
     assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}; mean of all steps"
     assert said[3].startswith("Training time: ")
     assert not list(run.glob("*.part"))
@@ -320,7 +320,7 @@ def test_pages_are_replaced_and_nothing_else_is(
 def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no run folder" in line
+    assert "not a run folder" in line
     assert main(["report"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
