@@ -108,7 +108,7 @@ def test_chance_is_no_preference() -> None:
     telemetry = synthetic(PLANS[0], 200)
     telemetry.rows["kept"] = np.sort(np.argsort(telemetry["blur"], 1)[:, 2:].astype(np.int16), 1)
     run = run_of(telemetry)
-    assert "What differs most: blur diff." in preferences([run], chosen([run]))[0].caption
+    assert "Largest difference: blur diff." in preferences([run], chosen([run]))[0].caption
 
 
 def test_runs_that_chose_nothing_are_left_out() -> None:

@@ -95,7 +95,7 @@ def test_the_table_is_of_the_pairs_asked_for() -> None:
 
 
 def test_what_can_not_be_asked_is_refused() -> None:
-    with pytest.raises(InputError, match="costs of two combinations"):
+    with pytest.raises(InputError, match="costs of at least two combinations"):
         importance(synthetic(plan_of((2, 2, True)), 300))
     with pytest.raises(InputError, match=r"at least 200 costs, of 8 pictures; there are 100, of 100"):
         importance(with_costs("iou", 100))

@@ -200,7 +200,7 @@ def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path, capsys
     assert f"on train, tested on val (6 images; {left_out})" in results([read(run)])  # the report's tables
     assert rows[f"knn_top1_k3 on val (6 images; {left_out})"] == f"{tested:.2%}"
     assert rows["knn_top1_k3 on a held-out tenth of train (1 image)"] == f"{held_out:.2%}"
-    assert "On the test split of shapes:32 (of a version that did not record how many images).\n" in text
+    assert "On the test split of shapes:32 (from a version that did not record the number of images).\n" in text
     assert str(tmp_path) not in text
 
 

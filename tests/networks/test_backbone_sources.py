@@ -102,7 +102,7 @@ def test_functions_and_modules_of_ones_own() -> None:
     assert not own.training
     assert built.backbone is not own
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), built.backbone.parameters(), strict=True))
-    with pytest.raises(InputError, match="does not say how many features it yields; set its num_features"):
+    with pytest.raises(InputError, match="does not declare its number of features; set its num_features"):
         feature_dim(own)
 
 
@@ -129,7 +129,7 @@ def test_wrong_ones_are_named_in_one_line(name: str, says: str) -> None:
     [
         ({"name": "torchvision:resnet18", "stem": "cifar"}, "only timm's ResNets have one"),
         ({"name": "torchvision:resnet18", "drop_path_rate": 0.1}, "unexpected keyword argument 'drop_path_rate'"),
-        ({"name": f"{__name__}:tiny", "pretrained": True}, "let the function load the weights"),
+        ({"name": f"{__name__}:tiny", "pretrained": True}, "load the weights in the function"),
         ({"name": f"{__name__}:tiny", "depth": 1}, "unexpected keyword argument 'depth'"),
         ({"name": "torchvision:vit_b_32", "image_size": 20}, None),
     ],

@@ -121,7 +121,7 @@ def test_what_lies_in_a_crowd_counts_neither_way(tmp_path: Path) -> None:
         found = list(results(7, output, scenes.category_ids))
         assert average_precision(scenes.truth(), found, "bbox")[0] == pytest.approx(expected, abs=0.01)
     scenes = CocoScenes(write(tmp_path, "val2017", [crowd(2, 7)]), "test")
-    with pytest.raises(InputError, match="no object to find"):
+    with pytest.raises(InputError, match="has no objects"):
         average_precision(scenes.truth(), found, "bbox")
 
 
