@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.curves import label, said
+from hardviews.analysis.curves import label, per_run
 from hardviews.analysis.drawing import bars, histogram, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number, signed
 from hardviews.analysis.run import Run
-from hardviews.analysis.statistics import by_epoch, of_pairs, of_views, quantities
+from hardviews.analysis.statistics import by_epoch, pair_quantities, quantities, view_quantities
 from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.plan import ViewPlan
 
@@ -23,7 +23,7 @@ SURE = 3  # minimum |mean| / standard error for a named preference; among 14, on
 
 
 @dataclass(frozen=True)
-class Described:
+class QuantityText:
     """A quantity in words: title, the axis' unit, meaning, and whether it is a fraction."""
 
     title: str
@@ -33,37 +33,37 @@ class Described:
 
 
 GEOMETRY = {
-    "overlap": Described(
+    "overlap": QuantityText(
         "Overlap", "of the smaller crop", "fraction of the smaller crop that lies within the other", percent=True
     ),
-    "distance": Described(
+    "distance": QuantityText(
         "Distance of centres", "in crop sides", "distance between the crops' centres, in units of their sides"
     ),
-    "area": Described("Crop size", "of the picture", "fraction of the picture that a view shows", percent=True),
-    "area_difference": Described(
+    "area": QuantityText("Crop size", "of the picture", "fraction of the picture that a view shows", percent=True),
+    "area_difference": QuantityText(
         "Difference in size",
         "logarithm of areas",
         "how much two crops differ in size (0: equal, 0.7: one twice as large)",
     ),
 }
 COLOURS = {
-    "brightness_difference": Described(
+    "brightness_difference": QuantityText(
         "Brightness", "difference of factors", "how much two views differ in brightness"
     ),
-    "contrast_difference": Described("Contrast", "difference of factors", "how much two views differ in contrast"),
-    "saturation_difference": Described(
+    "contrast_difference": QuantityText("Contrast", "difference of factors", "how much two views differ in contrast"),
+    "saturation_difference": QuantityText(
         "Saturation", "difference of factors", "how much two views differ in saturation"
     ),
-    "hue_difference": Described("Hue", "difference, in turns", "how much the hue shifts of two views differ"),
-    "grey_difference": Described(
+    "hue_difference": QuantityText("Hue", "difference, in turns", "how much the hue shifts of two views differ"),
+    "grey_difference": QuantityText(
         "Grey beside colour", "of pairs", "how often one of two views is grey and the other in colour", percent=True
     ),
-    "grey": Described("Grey", "of views", "how often a view is grey", percent=True),
-    "blur_difference": Described("Blur", "difference, in pixels", "how much two views differ in blur"),
-    "solarize_difference": Described(
+    "grey": QuantityText("Grey", "of views", "how often a view is grey", percent=True),
+    "blur_difference": QuantityText("Blur", "difference, in pixels", "how much two views differ in blur"),
+    "solarize_difference": QuantityText(
         "Solarized beside not", "of pairs", "how often bright parts of only one of two views are inverted", percent=True
     ),
-    "flip_difference": Described(
+    "flip_difference": QuantityText(
         "Mirrored beside not", "of pairs", "how often exactly one of two views is mirrored", percent=True
     ),
 }
@@ -78,7 +78,7 @@ SHORT = {
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class SelectingRun:
     """A run that selected views and has telemetry.
 
     Args:
@@ -100,7 +100,7 @@ class Chosen:
         return float((self.table[name][known] * weight).sum() / weight.sum()) if weight.sum() else float("nan")
 
 
-def chosen(runs: Sequence[Run]) -> list[Chosen]:
+def selecting_runs(runs: Sequence[Run]) -> list[SelectingRun]:
     """The runs that selected views and have telemetry."""
     found = []
     for place, run in enumerate(runs):
@@ -111,15 +111,15 @@ def chosen(runs: Sequence[Run]) -> list[Chosen]:
             rows = np.flatnonzero(run.telemetry["chosen"])
             if len(rows) > MOST_ROWS:
                 rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
-            found.append(Chosen(place, run, table, run.telemetry.where(rows)))
+            found.append(SelectingRun(place, run, table, run.telemetry.where(rows)))
     return found
 
 
-def overlaps(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+def overlaps(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
     """IoU by epoch, its histogram, and how often the kept combination has the lowest IoU."""
     some = [run for run in runs if np.isfinite(run.mean("iou_kept"))]
     found = [_iou(some, runs)] if some else []
-    return found + ([_histogram(of, runs), _lowest(of, runs)] if of else [])
+    return found + ([_histogram(selecting, runs), _lowest(selecting, runs)] if selecting else [])
 
 
 def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
@@ -128,7 +128,7 @@ def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
         if run in some:
             drawn.append(Line(label(runs, run, "kept"), *run.by_epoch("iou_kept"), place))
             drawn.append(Line(label(runs, run, "random"), *run.by_epoch("iou_random"), place, True, len(runs) == 1))
-    phrase = said(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
+    phrase = per_run(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
     caption = (
         "IoU (intersection over union) is the area that two crops share, divided by the area that they cover together: "
         f"1 for the same crop twice, 0 for no overlap. Kept views against a random choice, over all steps: {phrase}"
@@ -136,7 +136,7 @@ def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
     return lines("iou", "How much the views share", caption, drawn, unit="IoU")
 
 
-def chances(plan: ViewPlan) -> Tensor:
+def pair_probabilities(plan: ViewPlan) -> Tensor:
     """The probability that a random choice keeps both candidates t and v, ``[T, V]``; 0 for t = v."""
     slot = plan.slot_of()
     both = torch.zeros(plan.targets, plan.draw, dtype=torch.float64)
@@ -158,10 +158,10 @@ def iou_parts(rows: Telemetry, edges: Array) -> tuple[Array, Array]:
     Returns:
         Fractions per bin ``[bins]``, of the kept and of a random choice.
     """
-    iou = of_pairs(rows.views())["iou"][: rows.plan.targets]  # [T, V, N]
+    iou = pair_quantities(rows.views())["iou"][: rows.plan.targets]  # [T, V, N]
     kept = torch.zeros(rows.plan.draw, len(rows), dtype=torch.bool).scatter_(0, rows.kept(), True)
     both = kept[: rows.plan.targets, None] & kept[None]
-    chance = chances(rows.plan)[..., None].expand_as(iou)
+    chance = pair_probabilities(rows.plan)[..., None].expand_as(iou)
     both = both & (chance > 0)
     found = []
     for weight in (both.double(), chance):
@@ -170,18 +170,18 @@ def iou_parts(rows: Telemetry, edges: Array) -> tuple[Array, Array]:
     return found[0], found[1]
 
 
-def _histogram(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+def _histogram(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
     edges = np.linspace(0, 1, BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     drawn, low = [], {}
-    for one in of:
+    for one in selecting:
         kept, random = iou_parts(one.rows, edges)
         low[one.run.name] = kept[: BINS // 4].sum(), random[: BINS // 4].sum()
         drawn.append(Line(label(runs, one.run, "kept"), middles, kept, one.place))
         drawn.append(Line(label(runs, one.run, "random"), middles, random, one.place, True, len(runs) == 1))
-    phrase = said(
+    phrase = per_run(
         runs,
-        [one.run for one in of],
+        [one.run for one in selecting],
         lambda run: " against ".join(number(float(part), True) for part in low[run.name]),
     )
     caption = (
@@ -191,72 +191,73 @@ def _histogram(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
     return histogram("iou-histogram", "Spread of the IoU", caption, drawn, edges, unit="of all pairs", x_label="IoU")
 
 
-def _lowest(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+def _lowest(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
     drawn = []
-    for one in of:
+    for one in selecting:
         x = one.table["epoch"] + 1.0
         drawn.append(Line(label(runs, one.run, "kept"), x, one.table["lowest_iou_kept"], one.place))
         chance = one.table["lowest_iou_random"]
         drawn.append(Line(label(runs, one.run, "chance"), x, chance, one.place, True, len(runs) == 1))
 
     def phrase(run: Run) -> str:
-        one = next(one for one in of if one.run is run)
+        one = next(one for one in selecting if one.run is run)
         chance = one.mean("lowest_iou_random")
         beside = f", by chance {number(chance, True)}" if np.isfinite(chance) else ""
         return f"{number(one.mean('lowest_iou_kept'), True)} of pictures{beside}"
 
     caption = (
         "How often no other combination of a picture's candidates overlaps less than the kept one. If hard views were "
-        f"only the ones that overlap least, this would be 100%. {said(runs, [one.run for one in of], phrase)}"
+        f"only the ones that overlap least, this would be 100%. {per_run(runs, [one.run for one in selecting], phrase)}"
     )
     title = "Kept views with the lowest IoU"
     return lines("lowest-iou", title, caption, drawn, unit="of pictures", percent=True, zero=True)
 
 
-def crops(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+def crops(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
     """Overlap, distance and size of crops by epoch."""
-    return [_quantity(name, described, runs, of) for name, described in GEOMETRY.items()] if of else []
+    return [_quantity(name, described, runs, selecting) for name, described in GEOMETRY.items()] if selecting else []
 
 
-def colours(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+def colours(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
     """Every parameter of colour, blur and flip that any run draws, by epoch."""
     return [
-        _quantity(name, described, runs, of)
+        _quantity(name, described, runs, selecting)
         for name, described in COLOURS.items()
-        if any(one.mean(f"{name}_random") for one in of)
+        if any(one.mean(f"{name}_random") for one in selecting)
     ]
 
 
-def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence[Chosen]) -> Figure:
-    of = [one for one in of if one.mean(f"{name}_random")]  # leaves out runs whose plans do not draw it
+def _quantity(name: str, described: QuantityText, runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> Figure:
+    selecting = [one for one in selecting if one.mean(f"{name}_random")]  # leaves out runs whose plans do not draw it
     drawn = []
-    for one in of:
+    for one in selecting:
         x = one.table["epoch"] + 1.0
         drawn.append(Line(label(runs, one.run, "kept"), x, one.table[f"{name}_kept"], one.place))
         random = one.table[f"{name}_random"]
         drawn.append(Line(label(runs, one.run, "random"), x, random, one.place, True, len(runs) == 1))
 
     def phrase(run: Run) -> str:
-        one = next(one for one in of if one.run is run)
+        one = next(one for one in selecting if one.run is run)
         kept, random = one.mean(f"{name}_kept"), one.mean(f"{name}_random")
         return f"{number(kept, described.percent)} for kept views, {number(random, described.percent)} for random ones"
 
-    caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {said(runs, [one.run for one in of], phrase)}"
+    phrases = per_run(runs, [one.run for one in selecting], phrase)
+    caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {phrases}"
     slug = name.replace("_", "-")
     return lines(slug, described.title, caption, drawn, unit=described.unit, percent=described.percent)
 
 
-def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+def preferences(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
     """What selection prefers, with all quantities on one scale."""
-    if not of:
+    if not selecting:
         return []
-    effects = {one.run.name: _effects(one) for one in of}
+    effects = {one.run.name: _effects(one) for one in selecting}
     names = [name for name in SHORT if any(np.isfinite(effect[name][0]) for effect in effects.values())]
     if not names:
         return []
     names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name][0])) for effect in effects.values()))
     groups = []
-    for one in of:
+    for one in selecting:
         values, errors = np.array([effects[one.run.name][name] for name in names]).T
         written = [signed(value, 2) for value in values]
         what = label(runs, one.run, "difference" if len(runs) == 1 else "")
@@ -267,31 +268,31 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
         largest = max(known, key=lambda name: abs(known[name]), default=None)
         return "nothing beyond chance" if largest is None else f"{SHORT[largest]} ({signed(known[largest], 2)})"
 
-    told = said(runs, [one.run for one in of], phrase)
+    phrases = per_run(runs, [one.run for one in selecting], phrase)
     caption = (
         "How much kept views differ from a random choice, in standard deviations of the candidates. To the right, kept "
         "views have more of it; to the left, less; 0 is no preference. Whiskers: 95 % intervals. Largest difference: "
-        f"{told}"
+        f"{phrases}"
     )
     labels = [SHORT[name] for name in names]
     title, axis = "What selection prefers", "standard deviations"
     return [bars("preference", title, caption, labels, groups, x_label=axis, head="quantity")]
 
 
-def _effects(one: Chosen) -> dict[str, tuple[float, float]]:
+def _effects(one: SelectingRun) -> dict[str, tuple[float, float]]:
     """Mean differences of kept minus random and their standard errors, divided by the standard deviation over
     candidates. Both are NaN if that is 0; errors also if there are few rows."""
     measured = quantities(one.rows)
     views, plan = one.rows.views(), one.rows.plan
-    chance = chances(plan)[..., None]
+    chance = pair_probabilities(plan)[..., None]
     found = {}
-    pairs = of_pairs(views)
+    pairs = pair_quantities(views)
     for name in SHORT:
         if name in pairs:
             values = pairs[name][: plan.targets]
             weight = chance.expand_as(values) / max(float(chance.sum()) * values.shape[-1], 1e-12)
         else:
-            values = of_views(views)[name]
+            values = view_quantities(views)[name]
             weight = torch.full_like(values, 1 / values.numel())
         centre = (weight * values).sum()
         deviation = float((weight * (values - centre) ** 2).sum().sqrt())

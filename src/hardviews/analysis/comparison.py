@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hardviews.analysis.choices import Chosen
+from hardviews.analysis.choices import SelectingRun
 from hardviews.analysis.figure import number
 from hardviews.analysis.measured import SIZES, test_set
 from hardviews.analysis.run import Run, measured_on
@@ -52,9 +52,9 @@ class KeyFigure:
     values: list[Value]
 
 
-def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
+def key_figures(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[KeyFigure]:
     """The most important figures; leaves out those that no run has."""
-    by_place = {one.place: one for one in of}
+    by_place = {one.place: one for one in selecting}
 
     def share(run: Run) -> float:
         return run.spent()["score"] / run.seconds if run.seconds else float("nan")

@@ -17,7 +17,7 @@ KNOWN = {
 }  # fmt: skip
 
 
-def said(runs: Sequence[Run], some: Sequence[Run], phrase: Callable[[Run], str]) -> str:
+def per_run(runs: Sequence[Run], some: Sequence[Run], phrase: Callable[[Run], str]) -> str:
     """A sentence with a phrase for each of some runs, with their names if the report has several runs."""
     if len(runs) == 1:
         return phrase(runs[0]) + "."
@@ -73,7 +73,7 @@ def _loss(trained: Sequence[Run], runs: Sequence[Run]) -> Figure:
     ]
     caption = (
         "The loss that training minimises, on its own views, averaged over stretches of steps: "
-        f"{said(runs, trained, phrase)} Harder views cost more, so a higher loss does not mean a worse model, and "
+        f"{per_run(runs, trained, phrase)} Harder views cost more, so a higher loss does not mean a worse model, and "
         "losses of different methods are not comparable."
     )
     return lines("loss", "Training loss", caption, drawn, unit="loss")
@@ -101,7 +101,7 @@ def _knn(runs: Sequence[Run]) -> Figure:
         drawn.append(Line(f"raw pixels{whose}", np.unique(ends), np.full(len(np.unique(ends)), raw), 0, True, True))
     caption = (
         "Labels are used only here, never in training: a picture gets the class of the pictures with the nearest "
-        f"features, and this is how often that is right{measured_on(some)}. {said(runs, some, phrase)}"
+        f"features, and this is how often that is right{measured_on(some)}. {per_run(runs, some, phrase)}"
     )
     if len(pixels) == 1:
         caption += f" Comparing raw pixels instead gives {number(next(iter(pixels)), True)}."
@@ -121,7 +121,7 @@ def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
     caption = (
         "Cost of the kept combination of views when it is chosen, against the mean over all combinations. Above the "
         "mean, selection makes training harder; below it, easier. On average: "
-        f"{said(runs, costing, phrase)}"
+        f"{per_run(runs, costing, phrase)}"
     )
     return lines("cost", "Cost of the kept views", caption, drawn, unit="cost per picture")
 
@@ -137,7 +137,7 @@ def _rank(ranked: Sequence[Run], runs: Sequence[Run]) -> Figure:
         drawn.append(Line(label(runs, run, "rank" if len(runs) == 1 else ""), epochs, values, place))
     caption = (
         "How many directions the features of different pictures use; a fall towards 1 means that the model gives all "
-        f"pictures the same features (collapse). Over training{measured_on(ranked)}: {said(runs, ranked, phrase)}"
+        f"pictures the same features (collapse). Over training{measured_on(ranked)}: {per_run(runs, ranked, phrase)}"
     )
     return lines("rank", "Effective rank of the embedding", caption, drawn, unit="directions", zero=True)
 
@@ -150,7 +150,7 @@ def _extra(name: str, some: Sequence[Run], runs: Sequence[Run]) -> Figure:
         return f"from {number(y[0])} to {number(y[-1])}"
 
     drawn = [Line(label(runs, run, words), *stretches(run, name), place) for place, run in _numbered(runs, some)]
-    caption = f"A metric of the method besides its loss: {words}, {said(runs, some, phrase)}"
+    caption = f"A metric of the method besides its loss: {words}, {per_run(runs, some, phrase)}"
     # The method names the column, so it may contain any characters.
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
     return lines(f"extra-{safe}", words[:1].upper() + words[1:], caption, drawn)
@@ -181,7 +181,7 @@ def _parts(timed: Sequence[Run], runs: Sequence[Run]) -> Figure:
 
     caption = (
         "Parts of the mean step: reading pictures, drawing and rendering views, scoring candidates without gradient, "
-        f"and training on the kept views. {said(runs, timed, phrase)}"
+        f"and training on the kept views. {per_run(runs, timed, phrase)}"
     )
     return bars("time", "Time per step", caption, list(names.values()), groups, x_label="milliseconds", head="part")
 
@@ -191,6 +191,6 @@ def _throughput(timed: Sequence[Run], runs: Sequence[Run]) -> Figure:
     for place, run in _numbered(runs, timed):
         what = "images per second" if len(runs) == 1 else ""
         drawn.append(Line(label(runs, run, what), *stretches(run, "images_per_second"), place))
-    phrase = said(runs, timed, lambda run: f"{number(run.mean('images_per_second'))} images per second on average")
+    phrase = per_run(runs, timed, lambda run: f"{number(run.mean('images_per_second'))} images per second on average")
     caption = f"Training speed over entire steps. {phrase}"
     return lines("throughput", "Speed", caption, drawn, unit="images per second", zero=True)

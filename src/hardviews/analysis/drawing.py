@@ -163,8 +163,8 @@ def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]
                 least, most = min(least, value - off), max(most, value + off)
                 side = int(value >= 0)
                 room[side] = max(room[side], (LETTER * len(text) + 6) / wide)
-    whole = (most - least) / (1 - min(sum(room), 0.8))
-    return least - room[0] * whole, most + room[1] * whole
+    span = (most - least) / (1 - min(sum(room), 0.8))
+    return least - room[0] * span, most + room[1] * span
 
 
 @contextmanager
@@ -204,11 +204,11 @@ def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -
 
 def _svg(canvas: Canvas, name: str, title: str, caption: str) -> str:
     """The SVG with title and description, ids prefixed by its name, and CSS variables for colours."""
-    whole = StringIO()
+    buffer = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
-        canvas.savefig(whole, format="svg", metadata=nothing)
-    drawn = whole.getvalue()
+        canvas.savefig(buffer, format="svg", metadata=nothing)
+    drawn = buffer.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     # A style element in an SVG would apply to the entire page; the page has its own style.
     drawn = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawn, flags=re.DOTALL)

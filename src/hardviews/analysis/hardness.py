@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hardviews.analysis.curves import label, said
+from hardviews.analysis.curves import label, per_run
 from hardviews.analysis.drawing import bars
 from hardviews.analysis.figure import Bars, Figure, number, signed
 from hardviews.analysis.importance import Importance, importance
@@ -57,7 +57,7 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
     caption = (
         "From the drawn parameters alone, a random forest predicts how much more than the mean a combination of views "
         "costs the model. A bar shows how much its R² on held-out pictures falls if a parameter is shuffled; whiskers "
-        f"are the standard deviation over shuffles. Result: {said(runs, [runs[place] for place in found], phrase)}"
+        f"are the standard deviation over shuffles. Result: {per_run(runs, [runs[place] for place in found], phrase)}"
     )
     title, axis = "What makes views hard", "fall in R² if shuffled"
     return bars("importance", title, caption, names, groups, x_label=axis, head="parameter")

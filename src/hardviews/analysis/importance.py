@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.statistics import of_pairs, of_views
+from hardviews.analysis.statistics import pair_quantities, view_quantities
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.telemetry.reading import Array, Telemetry
@@ -98,17 +98,17 @@ def importance(
     )
     forest.fit(x[~held], y[~held])
     tested, true = x[held], y[held]
-    whole = _explained(true, forest.predict(tested))
+    baseline = _explained(true, forest.predict(tested))
     drops: dict[str, list[float]] = {}
     for name, members in columns.items():
         for _ in range(repeats):
             shuffled = tested.copy()
             shuffled[:, members] = tested[random.permutation(len(tested))][:, members]
-            drops.setdefault(name, []).append(whole - _explained(true, forest.predict(shuffled)))
+            drops.setdefault(name, []).append(baseline - _explained(true, forest.predict(shuffled)))
     drop = {name: float(np.mean(values)) for name, values in drops.items()}
     drop = dict(sorted(drop.items(), key=lambda item: -item[1]))
     deviation = {name: float(np.std(drops[name])) for name in drop}
-    return Importance(float(forest.oob_score_), whole, drop, deviation, len(x))
+    return Importance(float(forest.oob_score_), baseline, drop, deviation, len(x))
 
 
 def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, list[int]]]:
@@ -124,11 +124,11 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
     views = telemetry.views()
     ids = torch.from_numpy(telemetry.combinations[picked]).T  # [K, N]
     places, masked = _places(views), torch.from_numpy(telemetry["masked"]).double().T
-    of_two = of_pairs(views) | {
+    of_two = pair_quantities(views) | {
         "order_difference": (places[:, None] - places[None]).abs().sum(-1),
         "masked_difference": (masked[:, None] - masked[None]).abs(),
     }
-    of_each = of_views(views) | {f"place_{step}": places[..., step] for step in range(4)} | {"masked": masked}
+    of_each = view_quantities(views) | {f"place_{step}": places[..., step] for step in range(4)} | {"masked": masked}
     pairs = {name: Costs(x[: telemetry.plan.targets]).total(ids) for name, x in of_two.items()}
     means = {name: x.gather(0, ids).mean(0) for name, x in of_each.items()}
     values: list[Array] = []

@@ -72,8 +72,8 @@ def describe_images(values: Mapping[str, float], test: str, asked: int | None = 
     tested = several(int(values["knn_test_images"]), "test image")
     if "knn_test_images_of" in values:
         tested = f"{int(values['knn_test_images']):,} of {several(int(values['knn_test_images_of']), 'test image')}"
-    lacking = {part: int(values.get(f"knn_{part}_images_unreadable", 0)) for part in ("test", "train")}
-    without = left_out(test=lacking["test"], training=lacking["train"])
+    unreadable = {part: int(values.get(f"knn_{part}_images_unreadable", 0)) for part in ("test", "train")}
+    without = left_out(test=unreadable["test"], training=unreadable["train"])
     return f"{tested} ({test}), kNN by {voted}{drawn}{'; ' if without else ''}{without}"
 
 

@@ -67,8 +67,8 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
         runs: at least one; plots overlay several, and tables compare them with the first.
         readers: for every run, a reader of its data set's pictures by index, or the reason why there is none.
     """
-    of = choices.chosen(runs)
-    figures = comparison.key_figures(runs, of)
+    selecting = choices.selecting_runs(runs)
+    figures = comparison.key_figures(runs, selecting)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     here = resources.files("hardviews.analysis")
     template = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
         settings=[comparison.settings(run.config) for run in runs],
         differences=[[name, *values] for name, values in comparison.differences(runs)],
         results=results,
-        sections=_sections(runs, of),
+        sections=_sections(runs, selecting),
         albums=[_album(run, reader, len(runs)) for run, reader in zip(runs, readers, strict=True)],
         version=version("hardviews"),
         svg=Markup,
@@ -92,7 +92,7 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
     return page, figures
 
 
-def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section]:
+def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> list[Section]:
     untrained = [f"{run.name}: no curves yet, since no step was written." for run in runs if not run.steps]
     diverged = [
         f"{run.name}: no step had a finite loss: training diverged at the start."
@@ -105,7 +105,7 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
         for run in runs
         if not run.evaluations.get("knn_top1")
     ]
-    asked = _asked(runs, of)
+    asked = _asked(runs, selecting)
     found = [
         Section(
             "learning", "What was learned",
@@ -121,17 +121,17 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
             "overlap", "Which views were kept",
             "Every candidate view shows another part of the picture; views that overlap little are harder to recognise "
             "as the same picture. These figures show how much the kept views overlap.",
-            choices.overlaps(runs, of) + choices.crops(runs, of), _unchosen(runs, of),
+            choices.overlaps(runs, selecting) + choices.crops(runs, selecting), _unchosen(runs, selecting),
         ),
         Section(
             "colour", "Their colours",
             f"Candidates also differ in colour, at random. {asked}",
-            choices.colours(runs, of), _unchosen(runs, of, brief=True),
+            choices.colours(runs, selecting), _unchosen(runs, selecting, brief=True),
         ),
     ]  # fmt: skip
     importance, without = hardness.measured(runs)
     missing = [f"{runs[place].name}: unknown; {why}." for place, why in without.items()]
-    drawn = choices.preferences(runs, of) + ([hardness.figure(runs, importance)] if importance else [])
+    drawn = choices.preferences(runs, selecting) + ([hardness.figure(runs, importance)] if importance else [])
     hard = Section(
         "hardness", "What makes a view hard",
         "How kept views differ from a random choice, and which of the drawn parameters (crop, colours, blur) explain "
@@ -141,21 +141,21 @@ def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section
     return [*found, hard]
 
 
-def _asked(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> str:
+def _asked(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> str:
     """What a difference between kept and random views means under the runs' policies; see ``MEANING``."""
     by_policy: dict[str, list[str]] = {}
-    for one in of:
+    for one in selecting:
         policy = str(one.run.config.get("policy")).partition("(")[0]
         by_policy.setdefault(MEANING.get(policy, ""), []).append(one.run.name)
     by_policy.pop("", None)
-    said = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
-    return " ".join(f"{one[:1].upper()}{one[1:]}." for one in said)
+    per_run = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
+    return " ".join(f"{one[:1].upper()}{one[1:]}." for one in per_run)
 
 
-def _unchosen(runs: Sequence[Run], of: Sequence[choices.Chosen], brief: bool = False) -> list[str]:
+def _unchosen(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun], brief: bool = False) -> list[str]:
     """Why runs are missing from the figures of telemetry."""
     found = []
-    shown = {one.place for one in of}
+    shown = {one.place for one in selecting}
     for place, run in enumerate(runs):
         if place not in shown:
             why = run.without or "nothing was selected: all drawn views were kept"

@@ -207,7 +207,7 @@ def address(picture: Image.Image) -> str:
     small.thumbnail((LARGER, LARGER))
     ways = []
     for kind, settings in (("jpeg", {"quality": 85, "optimize": True}), ("png", {"optimize": True})):
-        whole = BytesIO()
-        small.save(whole, kind, **settings)
-        ways.append(f"data:image/{kind};base64,{b64encode(whole.getvalue()).decode()}")
+        buffer = BytesIO()
+        small.save(buffer, kind, **settings)
+        ways.append(f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}")
     return min(ways, key=len)

@@ -29,7 +29,7 @@ class Quantity:
     random: Array
 
 
-def of_views(views: Views) -> dict[str, Tensor]:
+def view_quantities(views: Views) -> dict[str, Tensor]:
     """Quantities of single views, ``[V, N]``: area as a fraction of the picture, and width / height relative to the
     picture's. Without jitter, its factors are 1 and the hue shift is 0."""
     sides = views.box[..., 2:] - views.box[..., :2]
@@ -48,11 +48,11 @@ def of_views(views: Views) -> dict[str, Tensor]:
     }
 
 
-def of_pairs(views: Views) -> dict[str, Tensor]:
+def pair_quantities(views: Views) -> dict[str, Tensor]:
     """Quantities of every two views, ``[V, V, N]``. Differences are absolute; those of area and shape are of
     logarithms."""
     a, b = views.box[:, None], views.box[None]
-    singles = of_views(views) | {"hue": views.jitter[..., 3].double()}
+    singles = view_quantities(views) | {"hue": views.jitter[..., 3].double()}
     singles |= {name: singles[name].log() for name in ("area", "shape")}
     apart = {f"{name}_difference": (x[:, None] - x[None]).abs() for name, x in singles.items()}
     return {"iou": iou(a, b), "overlap": overlap(a, b), "distance": relative_distance(a, b)} | apart
@@ -67,11 +67,11 @@ def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
         return Quantity(*(np.where(chosen, x.numpy(), np.nan) for x in (of_kept, of_random)))
 
     found = {}
-    for name, pairs in of_pairs(views).items():
+    for name, pairs in pair_quantities(views).items():
         costs = Costs(pairs[: plan.targets])
         found[name] = quantity(costs.total(kept), mean_total(costs, plan))
     weight = torch.tensor([plan.slots[slot].keep / plan.slots[slot].draw for slot in plan.slot_of()])
-    for name, singles in of_views(views).items():
+    for name, singles in view_quantities(views).items():
         random = (weight[:, None].double() * singles).sum(0) / plan.keep
         found[name] = quantity(singles.gather(0, kept).mean(0), random)
     found["cost"] = Quantity(telemetry["cost"], telemetry["cost_mean"])

@@ -141,8 +141,8 @@ class Bench:
 
     def ready(self, source: ImageSource) -> Preprocessing:
         """The preprocessing for the images of a source."""
-        whole = self.whole_if_small and source.native_size
-        return replace(self.preprocessing, crop=1.0) if whole else self.preprocessing
+        uncropped = self.whole_if_small and source.native_size
+        return replace(self.preprocessing, crop=1.0) if uncropped else self.preprocessing
 
     def features_of(self, source: ImageSource, what: str) -> Features:
         """The backbone's features of a source, from the cache if possible."""

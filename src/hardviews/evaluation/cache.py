@@ -57,13 +57,13 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=self.folder, prefix=".", suffix=".part") as part:
-                whole = Path(part) / key
-                whole.mkdir()
+                complete = Path(part) / key
+                complete.mkdir()
                 for name, value in _arrays(made, blocks).items():
-                    np.save(whole / f"{name}.npy", value.numpy())
+                    np.save(complete / f"{name}.npy", value.numpy())
                 shutil.rmtree(self.folder / key, ignore_errors=True)  # has other blocks, or is damaged
                 with suppress(FileExistsError):  # another process has just stored the same
-                    whole.rename(self.folder / key)
+                    complete.rename(self.folder / key)
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 log.warning("%s: features can't be cached (%s)", self.folder, error.strerror or error)

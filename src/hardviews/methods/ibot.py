@@ -12,7 +12,7 @@ from hardviews.methods.dino import DINO, check_numbers, drop_gradients, encode
 from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim, patch_size
 from hardviews.networks.heads import PrototypeHead
-from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
+from hardviews.networks.masked_vit import check_has_patches, resample_mask, tokens
 from hardviews.networks.teacher import Teacher, cosine_momentum
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Masking, ViewPlan
@@ -159,29 +159,31 @@ class IBOT(Method[IBOTEncoding]):
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
     ) -> IBOTEncoding:
         count = self.plan.targets_of(len(views))
-        whole, local = torch.cat(views[:count]), views[count:]
-        found = tokens(self.backbone, whole, None if masks is None else masks[:count].flatten(0, 1), self.mask_token)
+        global_views, local = torch.cat(views[:count]), views[count:]
+        found = tokens(
+            self.backbone, global_views, None if masks is None else masks[:count].flatten(0, 1), self.mask_token
+        )
         prefix = int(self.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        order, hidden = self._hidden_first(masks, count, whole)
+        order, hidden = self._hidden_first(masks, count, global_views)
         features = [self.backbone.forward_head(found, pre_logits=True)]  # type: ignore[operator]
         features += [self.backbone(torch.cat(local))] if local else []
         student = per_view(self.head(torch.cat(features)), len(views))
-        patches = self.patch_head(taken(found[:, prefix:], order))
+        patches = self.patch_head(gather_patches(found[:, prefix:], order))
         if targets is None:
-            targets = self._encode_targets(whole, order, count)
+            targets = self._encode_targets(global_views, order, count)
         return IBOTEncoding(
             student, targets.fields[0], per_view(patches, count), targets.fields[1],
             per_view(hidden, count), targets.fields[2],
         )  # fmt: skip
 
     @torch.no_grad()
-    def _encode_targets(self, whole: Tensor, order: Tensor, count: int) -> TargetEncoding:
+    def _encode_targets(self, global_views: Tensor, order: Tensor, count: int) -> TargetEncoding:
         teacher = self.teacher
         prefix = int(teacher.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        found = tokens(teacher.backbone, whole)
+        found = tokens(teacher.backbone, global_views)
         views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
         patches = teacher.patch_head(found[:, prefix:])
-        fields = views, taken(patches, order), patches.mean(1)
+        fields = views, gather_patches(patches, order), patches.mean(1)
         return TargetEncoding(tuple(per_view(field, count) for field in fields))
 
     def teacher_costs(
@@ -190,8 +192,8 @@ class IBOT(Method[IBOTEncoding]):
         """Terms between views only: the teacher hides no patches of its own."""
         count, targets, found = self.plan.targets, None, []
         if reuse and not self.teacher.uses_batch_statistics():
-            whole = torch.cat(views[:count])
-            targets = self._encode_targets(whole, self._hidden_first(masks, count, whole)[0], count)
+            global_views = torch.cat(views[:count])
+            targets = self._encode_targets(global_views, self._hidden_first(masks, count, global_views)[0], count)
             found.append(targets.fields[0])
         if len(views) > len(found) * count:  # all views, or only the local ones
             found.append(encode(self.teacher.backbone, self.teacher.head, views[len(found) * count :]))
@@ -199,17 +201,17 @@ class IBOT(Method[IBOTEncoding]):
         with torch.autocast(student.device.type, enabled=False):
             return Costs(self._cross(student, self.teacher.head, student[:count])), targets
 
-    def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor) -> tuple[Tensor, Tensor]:
+    def _hidden_first(self, masks: Tensor | None, count: int, global_views: Tensor) -> tuple[Tensor, Tensor]:
         """The positions of M patches of ``count · B`` images, hidden ones first, and which of them are hidden.
 
         M is the maximum that a mask can hide. It is fixed, so that nothing waits for a GPU to count.
         """
         if masks is None:
-            none = torch.zeros(len(whole), 0, dtype=torch.int64, device=whole.device)
+            none = torch.zeros(len(global_views), 0, dtype=torch.int64, device=global_views.device)
             return none, none.bool()
-        side = whole.shape[-1] // patch_size(self.backbone)
+        side = global_views.shape[-1] // patch_size(self.backbone)
         patches = side**2
-        hidden = on_grid(masks[:count].flatten(0, 1), (side, side)).flatten(1)
+        hidden = resample_mask(masks[:count].flatten(0, 1), (side, side)).flatten(1)
         most = patches  # at another resolution a mask may hide slightly more than its ratio
         if side == masks.shape[-1]:
             highest = max(slot.mask.ratio + slot.mask.spread for slot in self.plan.slots if slot.mask)
@@ -258,6 +260,6 @@ class IBOT(Method[IBOTEncoding]):
         return entropies | {"feature_std": feature_std(encoding.teacher)}
 
 
-def taken(patches: Tensor, order: Tensor) -> Tensor:
+def gather_patches(patches: Tensor, order: Tensor) -> Tensor:
     """The patches at positions ``[N, M]`` of ``[N, patches, D]``: ``[N, M, D]``."""
     return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))

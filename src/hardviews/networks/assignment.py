@@ -75,11 +75,11 @@ class Assignment(nn.Module):
             assigned = self(prototypes.logits(view), epoch)  # [B, P]
             entropy.append(torch.special.entr(assigned).sum(-1).mean())
             mean.append(assigned.mean(0))
-        whole = torch.stack(mean).mean(0)
-        average(whole)
+        overall = torch.stack(mean).mean(0)
+        average(overall)
         return {
             "teacher_entropy": torch.stack(entropy).mean(),
-            "teacher_entropy_of_mean": torch.special.entr(whole).sum(),
+            "teacher_entropy_of_mean": torch.special.entr(overall).sum(),
         }
 
 

@@ -77,14 +77,14 @@ def build_backbone(
     if tag is not None and tag.fixed_input_size:
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
     backbone, keywords = _create(name, pretrained, keywords)
-    whole = whole_patches(image_size, patch_size(backbone))
-    if whole != image_size and keywords.get("img_size") == image_size:
-        backbone, keywords = _create(name, pretrained, {**keywords, "img_size": whole})
+    rounded = whole_patches(image_size, patch_size(backbone))
+    if rounded != image_size and keywords.get("img_size") == image_size:
+        backbone, keywords = _create(name, pretrained, {**keywords, "img_size": rounded})
     small = image_size < CIFAR_STEM_BELOW and not pretrained
     cifar_stem = stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone))
     if cifar_stem:
         _give_cifar_stem(name, backbone)
-    check_features(name, backbone, whole)
+    check_features(name, backbone, rounded)
     if not local:
         return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
     _, architecture, saved = read_config(name)

@@ -48,7 +48,7 @@ def _masked(vit: nn.Module, hidden: Tensor | None, mask_token: Tensor | None) ->
     def hide(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
         flat = embedded.ndim == 3  # [N, patches, D], or [N, rows, columns, D] for models with variable sizes
         grid = (int(embedded.shape[1] ** 0.5),) * 2 if flat else embedded.shape[1:3]
-        mask = on_grid(hidden, grid)
+        mask = resample_mask(hidden, grid)
         return torch.where((mask.flatten(1) if flat else mask)[..., None], mask_token.to(embedded.dtype), embedded)
 
     handle = vit.patch_embed.register_forward_hook(hide)  # type: ignore[union-attr]
@@ -58,7 +58,7 @@ def _masked(vit: nn.Module, hidden: Tensor | None, mask_token: Tensor | None) ->
         handle.remove()
 
 
-def on_grid(mask: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+def resample_mask(mask: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
     """Resamples a mask ``[N, rows, columns]`` to another grid by nearest neighbour, which preserves its ratio."""
     if mask.shape[1:] == torch.Size(grid):
         return mask

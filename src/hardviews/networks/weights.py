@@ -138,8 +138,8 @@ def _prefix(names: Iterable[str], own: Container[str]) -> str:
     """The prefix under which most names are the backbone's; the longest if several tie."""
     names = list(names)
     candidates = {""}
-    for whole in {_split(name)[0] for name in names}:
-        parts = whole.split(".")[:-1]
+    for prefix in {_split(name)[0] for name in names}:
+        parts = prefix.split(".")[:-1]
         candidates |= {"".join(f"{part}." for part in parts[: end + 1]) for end in range(len(parts))}
 
     def fitting(prefix: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
     # A batch norm's forward obeys its flag; other modules' forwards might write any buffer (a queue, an instance
     # norm's).
     buffers = [
-        (module, name, buffer, buffer.detach().clone(), version_of(buffer))
+        (module, name, buffer, buffer.detach().clone(), write_count(buffer))
         for module in modules
         if not isinstance(module, _BatchNorm)
         for name, buffer in module.named_buffers(recurse=False)
@@ -52,7 +52,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
             for norm, was in zip(norms, tracking, strict=True):
                 norm.track_running_stats = was
             for module, name, buffer, before, version in buffers:
-                if version_of(buffer) != version:  # a needless write would invalidate graphs that saved the buffer
+                if write_count(buffer) != version:  # a needless write would invalidate graphs that saved the buffer
                     buffer.copy_(before)
                 setattr(module, name, buffer)
             random.setstate(python_state)
@@ -60,7 +60,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
             torch.clear_autocast_cache()
 
 
-def version_of(buffer: Tensor) -> int:
+def write_count(buffer: Tensor) -> int:
     """How often a tensor was written to; 0 for inference tensors, which don't count writes and can't be written to
     here."""
     return 0 if buffer.is_inference() else buffer._version

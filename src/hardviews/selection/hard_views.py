@@ -18,7 +18,7 @@ from hardviews.selection.costs import NOT_FINITE, Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.modules import modules_of
 from hardviews.selection.policies import Policy, hardest, named, needs_costs
-from hardviews.selection.search import mean_total, spans
+from hardviews.selection.search import mean_total, slot_slices
 from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.wording import several
@@ -119,7 +119,7 @@ class HardViews:
         Raises:
             InputError, RunError: as in ``choose``.
         """
-        candidates = listed(candidates)
+        candidates = as_list(candidates)
         plan = self._plan_of(candidates)
         if not plan.selects:
             check_candidates(candidates, plan)
@@ -153,13 +153,13 @@ class HardViews:
         scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
         made: list[Tensor] | None = None
         if not callable(candidates):
-            made = listed(candidates)
+            made = as_list(candidates)
         elif scores or views is None:
-            made = listed(candidates())
+            made = as_list(candidates())
         plan = self._plan_of(made)
         if made is not None:
             check_candidates(made, plan)
-        like = made[0] if made is not None else given_box(views)[0]
+        like = made[0] if made is not None else require_boxes(views)[0]
         batch, device = like.shape[0], like.device
 
         if not plan.selects:
@@ -267,7 +267,7 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
         InputError: candidates of one slot differ in shape.
     """
     kept: list[Tensor] = []
-    for slot, span in spans(plan):
+    for slot, span in slot_slices(plan):
         draws = candidates[span]
         if any(view.shape != draws[0].shape for view in draws):
             raise InputError(f"the candidates of slot {plan.slots[slot].name!r} must have the same shape")
@@ -278,7 +278,7 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
     return kept
 
 
-def listed(candidates: Sequence[Tensor]) -> list[Tensor]:
+def as_list(candidates: Sequence[Tensor]) -> list[Tensor]:
     """Candidates as a list; a stacked tensor ``[V, B, ...]`` is split."""
     try:
         return list(candidates)
@@ -299,7 +299,7 @@ def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
         raise InputError(f"the candidate views have different batch sizes: {', '.join(map(str, batches))}")
 
 
-def given_box(views: Views | None) -> Tensor:
+def require_boxes(views: Views | None) -> Tensor:
     if views is None:
         raise InputError("neither candidates nor views were given")
     return views.box

@@ -65,13 +65,13 @@ def named(name: str) -> Policy:
 @policy(needs_costs=True)
 def hardest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
     """The combination with the largest total, exactly (Ferreira et al., ICLR 2025, sample it for multi-crop)."""
-    return hardest_ids(given(costs), plan)
+    return hardest_ids(require_costs(costs), plan)
 
 
 @policy(needs_costs=True)
 def easiest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
     """The combination with the smallest total, exactly: a comparison for selection, not a way to train."""
-    costs = given(costs)
+    costs = require_costs(costs)
     return hardest_ids(Costs(-costs.cross, None if costs.own is None else -costs.own), plan)
 
 
@@ -84,8 +84,8 @@ def random(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: 
     """
     if views is not None:
         return largest_by_slot(views.ticket, plan)
-    batch, device = given(costs).cross.shape[2], given(costs).cross.device
-    return moved(random_ids(plan, batch, generator), device)
+    batch, device = require_costs(costs).cross.shape[2], require_costs(costs).cross.device
+    return ids_on(random_ids(plan, batch, generator), device)
 
 
 def sampled(limit: int = 64) -> Policy:
@@ -101,8 +101,8 @@ def sampled(limit: int = 64) -> Policy:
         raise InputError(f"sampled({limit}): give the number of combinations to draw, 1 or more")
 
     def choose(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-        costs = given(costs)
-        combos = moved(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
+        costs = require_costs(costs)
+        combos = ids_on(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
         return combos[best_of(costs, plan, combos, free=[])].T
 
     choose.__name__ = choose.__qualname__ = f"sampled({limit})"
@@ -131,12 +131,12 @@ def target_iou(plan: ViewPlan, views: Views | None) -> Tensor:
     return pairwise_iou(views.box)[: plan.targets]
 
 
-def given(costs: Costs | None) -> Costs:
+def require_costs(costs: Costs | None) -> Costs:
     if costs is None:
         raise InputError("this policy needs costs, and none were given")
     return costs
 
 
-def moved(ids: Tensor, device: torch.device) -> Tensor:
+def ids_on(ids: Tensor, device: torch.device) -> Tensor:
     """Copies ids to a device: without waiting if it is a GPU; from a GPU it waits, since the CPU reads them at once."""
     return ids.to(device, non_blocking=device.type != "cpu")

@@ -34,13 +34,13 @@ def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
 
     views, batch = costs.cross.shape[1:]
     gain = costs.cross.gather(0, targets[:, None].expand(-1, views, batch)).sum(0)  # [V, B]
-    rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in spans(plan) if slot in free]
+    rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in slot_slices(plan) if slot in free]
     return torch.cat([targets, *rest])
 
 
 def first_ids(plan: ViewPlan, batch: int, device: torch.device) -> Tensor:
     """The choice of the first candidates of every slot, ``[K, B]``: the views that the plain method would draw."""
-    ids = [id for slot, span in spans(plan) for id in range(span.start, span.start + plan.slots[slot].keep)]
+    ids = [id for slot, span in slot_slices(plan) for id in range(span.start, span.start + plan.slots[slot].keep)]
     # Filled, not copied: a copy would wait for a GPU.
     rows = [torch.full((batch,), id, dtype=torch.int64, device=device) for id in ids]
     return torch.stack(rows)
@@ -72,7 +72,7 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
         targets = part[:, :kept_targets]
         gain = cross[targets].sum(1)  # [C, V, B]: what each view adds, given the kept targets
         total = gain.gather(1, part[:, :, None].expand(-1, -1, batch)).sum(1)  # [C, B]
-        for slot, span in spans(plan):
+        for slot, span in slot_slices(plan):
             if slot in free:  # only the values matter here, so topk is enough; ids need the stable sort of `largest`
                 total = total + gain[:, span].topk(plan.slots[slot].keep, dim=1).values.sum(1)
         if costs.own is not None:
@@ -123,10 +123,10 @@ def largest(values: Tensor, keep: int) -> Tensor:
 
 def largest_by_slot(values: Tensor, plan: ViewPlan) -> Tensor:
     """Ids ``[K, B]`` of each slot's largest values among ``[V, B]``."""
-    return torch.cat([largest(values[span], plan.slots[slot].keep) + span.start for slot, span in spans(plan)])
+    return torch.cat([largest(values[span], plan.slots[slot].keep) + span.start for slot, span in slot_slices(plan)])
 
 
-def spans(plan: ViewPlan) -> list[tuple[int, slice]]:
+def slot_slices(plan: ViewPlan) -> list[tuple[int, slice]]:
     """Every slot with the slice of its candidates."""
     ends = list(accumulate(slot.draw for slot in plan.slots))
     return [

@@ -23,7 +23,7 @@ def path_of(folder: Path, epoch: int, process: int) -> Path:
     return folder / (f"epoch-{epoch:04d}" + (f"-{process}" if process else "") + ".npz")
 
 
-def written(folder: Path) -> list[tuple[int, int, Path]]:
+def list_files(folder: Path) -> list[tuple[int, int, Path]]:
     """Epoch, process and path of every existing file."""
     found = []
     for file in sorted(folder.glob("epoch-*.npz")):
@@ -50,17 +50,17 @@ def load(file: Path) -> Rows:
     return rows
 
 
-def packed(rows: Rows) -> bytes:
-    whole = BytesIO()
+def compressed(rows: Rows) -> bytes:
+    buffer = BytesIO()
     # The format of np.savez_compressed in half the time: a higher compression level hardly shrinks random numbers.
-    with ZipFile(whole, "w", ZIP_DEFLATED, compresslevel=1) as file:
+    with ZipFile(buffer, "w", ZIP_DEFLATED, compresslevel=1) as file:
         for name, array in rows.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    return whole.getvalue()
+    return buffer.getvalue()
 
 
-def together(parts: Sequence[Rows]) -> Rows:
+def concatenated(parts: Sequence[Rows]) -> Rows:
     """Joins the rows of several parts of an epoch in order of step and image, without the constant arrays."""
     names = [name for name in parts[0] if name not in CONSTANT] if parts else []
     rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -70,7 +70,7 @@ def together(parts: Sequence[Rows]) -> Rows:
     return {name: x[order] for name, x in rows.items()}
 
 
-def before(rows: Rows, step: int) -> Rows:
+def rows_before(rows: Rows, step: int) -> Rows:
     """The rows of earlier steps; empty if there are none."""
     earlier = rows["step"] < step
     return {name: x if name in CONSTANT else x[earlier] for name, x in rows.items()} if earlier.any() else {}

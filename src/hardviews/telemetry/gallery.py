@@ -28,9 +28,9 @@ def thumbnail(pixels: Tensor) -> bytes:
     """A picture, uint8 ``[3, h, w]``, as a PNG whose longer side is at most ``STORED_SIDE``; never enlarged."""
     picture = Image.fromarray(pixels.permute(1, 2, 0).cpu().contiguous().numpy())
     picture.thumbnail((STORED_SIDE, STORED_SIDE))
-    whole = BytesIO()
-    picture.save(whole, "PNG")
-    return whole.getvalue()
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def with_boxes(picture: Image.Image, boxes: Sequence[Sequence[float]], kept: Iterable[int]) -> Image.Image:
@@ -55,8 +55,8 @@ def with_boxes(picture: Image.Image, boxes: Sequence[Sequence[float]], kept: Ite
 def sheet(pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
     """Pictures side by side in rows, uint8 ``[h, w, 3]``."""
     columns, cell = ceil(sqrt(len(pictures))), SHOWN_SIDE + GAP
-    whole = Image.new("RGB", (columns * cell, ceil(len(pictures) / columns) * cell), GROUND)
+    canvas = Image.new("RGB", (columns * cell, ceil(len(pictures) / columns) * cell), GROUND)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
-        whole.paste(picture, (column * cell + (cell - picture.width) // 2, row * cell + (cell - picture.height) // 2))
-    return np.asarray(whole)
+        canvas.paste(picture, (column * cell + (cell - picture.width) // 2, row * cell + (cell - picture.height) // 2))
+    return np.asarray(canvas)

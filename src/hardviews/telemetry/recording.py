@@ -202,7 +202,7 @@ class Recorder:
         Args:
             ended: whether the epoch has ended.
         """
-        rows = files.together(self._epoch)
+        rows = files.concatenated(self._epoch)
         if ended:
             self._epoch = []
         try:
@@ -211,7 +211,7 @@ class Recorder:
                 if self.process == 0:
                     self._replace(self.folder / "about.json", (json.dumps(self.about(), indent=2) + "\n").encode())
                 file = files.path_of(self.folder, int(rows["epoch"][0]), self.process)
-                self._replace(file, files.packed(rows | self._constant()))
+                self._replace(file, files.compressed(rows | self._constant()))
             for image, picture in list(self._small.items()):
                 self._picture(image).parent.mkdir(exist_ok=True)
                 self._replace(self._picture(image), picture)
@@ -223,16 +223,16 @@ class Recorder:
         """Resumes a run before ``step``: drops rows of later steps and continues the current epoch."""
         epoch = step // self.followed.steps_per_epoch
         self._noted, self._epoch = [], []
-        for written, process, file in files.written(self.folder):
+        for file_epoch, process, file in files.list_files(self.folder):
             # The files of processes that no longer exist are divided among the others.
-            if written < epoch or process % self.processes != self.process:
+            if file_epoch < epoch or process % self.processes != self.process:
                 continue
             try:
-                rows = self._before(file, step) if written == epoch else {}
+                rows = self._before(file, step) if file_epoch == epoch else {}
                 if rows and process == self.process:
                     self._epoch = [rows]
                 elif rows:
-                    self._replace(file, files.packed(rows))
+                    self._replace(file, files.compressed(rows))
                 else:
                     file.unlink()
             except OSError as error:
@@ -243,7 +243,7 @@ class Recorder:
         rows = files.load(file)
         if not np.array_equal(rows["combinations"], self._combos):
             raise OSError(f"{file.name} was written by another version of hardviews")
-        return files.before(rows, step)
+        return files.rows_before(rows, step)
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """The gallery's latest pictures with the candidates' boxes, uint8 ``[h, w, 3]``; None if there are none yet."""
@@ -294,5 +294,5 @@ def _picked(tensors: Sequence[Tensor], noted: Sequence[_Noted]) -> Tensor:
     """The followed images' rows of each ``[..., B]``, concatenated, on the CPU, in a single copy."""
     starts = accumulate((tensor.shape[-1] for tensor in tensors[:-1]), initial=0)
     index = torch.cat([note.rows + start for note, start in zip(noted, starts, strict=True)])
-    whole = torch.cat(list(tensors), -1)
-    return whole.index_select(-1, index.to(whole.device)).cpu()
+    joined = torch.cat(list(tensors), -1)
+    return joined.index_select(-1, index.to(joined.device)).cpu()

@@ -63,7 +63,7 @@ class CollapseWatch:
         if means.get("information", 1.0) < LEAST_INFORMATION:
             self._warn(
                 "information",
-                "the teacher hardly distinguishes pictures, teacher_entropy_of_mean - teacher_entropy "
+                "the teacher hardly tells pictures apart, teacher_entropy_of_mean - teacher_entropy "
                 f"{means['information']:.3f} in epoch {self._epoch + 1}",
             )
 

@@ -27,7 +27,7 @@ from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.output.saving import DivergedError, Saver
 from hardviews.training.progress import ProgressReport
-from hardviews.training.step import Report, Step
+from hardviews.training.step import Step, StepReport
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.images import ImageBatch
 from hardviews.wording import several
@@ -129,13 +129,13 @@ class Loop:
         self, batches: Iterator[ImageBatch], first: int, steps: int, progress: ProgressReport, stop: StopRequest
     ) -> None:
         steps_per_epoch = self.loader.steps_per_epoch
-        pending: list[tuple[int, Report]] = []
+        pending: list[tuple[int, StepReport]] = []
         mark = time.perf_counter()
         for step in range(first, steps):
             self.step.watch.start()
             with self._clear_errors(step):
                 # At the start, a stream reads its epoch again up to this step.
-                with Meeting(self.fabric).slowly(REREADING) if step == first else contextlib.nullcontext():
+                with Meeting(self.fabric).slow_work(REREADING) if step == first else contextlib.nullcontext():
                     images = next(batches)
                 self.step.watch.lap("data")
                 pending.append((step, self.step(images, step)))
@@ -173,7 +173,7 @@ class Loop:
                 "stream's order: in the rest of the epoch some images come again and others do not come"
             )
         if self.fabric.is_global_zero:
-            self.logbook.forget_after(step)
+            self.logbook.drop_after(step)
         return step
 
     def _go_back(self, diverged: DivergedError) -> int:
@@ -203,7 +203,7 @@ class Loop:
             saved = f", could not save ({self.saver.failure})"
         return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} goes on", number)
 
-    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: int) -> int:
+    def _write(self, pending: list[tuple[int, StepReport]], spent: float, progress: ProgressReport, asked: int) -> int:
         """Fetches the figures of the pending steps together and writes them to every log.
 
         Args:
@@ -264,7 +264,7 @@ class Loop:
     def _show_gallery_if_due(self, done: int) -> None:
         picture = self.telemetry.sheet() if self.logbook.loggers and self.monitor.due(done) else None
         if picture is not None:
-            self.logbook.tell(lambda logger: logger.show("gallery", picture, done))
+            self.logbook.to_loggers(lambda logger: logger.show("gallery", picture, done))
 
     @contextlib.contextmanager
     def _clear_errors(self, step: int) -> Iterator[None]:

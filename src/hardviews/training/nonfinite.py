@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from hardviews.training.distributed.sharding import local
 from hardviews.training.optimizers import create_missing_momenta
-from hardviews.training.packing import alike, packed, put_back
+from hardviews.training.packing import by_device_and_dtype, packed, unpack
 
 
 class NonFiniteSteps:
@@ -68,7 +68,7 @@ class NonFiniteSteps:
             before = self._changing()
             copies = Copies(list(before.values()))
             optimizer.step()
-            copies.put_back(skipped)
+            copies.restore(skipped)
             for key, new in self._changing().items():
                 if key not in before:  # created by this very step: all states start at zero
                     new.masked_fill_(skipped.to(new.device) > 0, 0.0)
@@ -77,7 +77,7 @@ class NonFiniteSteps:
 
     def end(self, skipped: Tensor) -> None:
         assert self._buffers is not None
-        self._buffers.put_back(skipped)
+        self._buffers.restore(skipped)
         self._buffers = None
 
     def _changing(self) -> dict[tuple[Tensor, str], Tensor]:
@@ -100,13 +100,13 @@ class Copies:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._groups = alike(tensors)
+        self._groups = by_device_and_dtype(tensors)
         self._copies = [packed(group) for group in self._groups]
 
     @torch.no_grad()
-    def put_back(self, flag: Tensor) -> None:
+    def restore(self, flag: Tensor) -> None:
         """Restores every tensor's content if ``flag`` is above 0."""
         for group, before in zip(self._groups, self._copies, strict=True):
             now = packed(group)
             torch.where(flag.to(now.device) > 0, before, now, out=now)
-            put_back(now, group)
+            unpack(now, group)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+def by_device_and_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """Groups tensors by device and dtype, so that each group fits one buffer."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for x in tensors:
@@ -24,7 +24,7 @@ def packed(tensors: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def put_back(buffer: Tensor, tensors: list[Tensor]) -> None:
+def unpack(buffer: Tensor, tensors: list[Tensor]) -> None:
     """Copies a buffer from ``packed`` back into tensors with the same layout."""
     torch._foreach_copy_(tensors, parts(buffer, tensors))
 
@@ -35,10 +35,10 @@ def exchange(tensors: Iterable[Tensor], send: Callable[[Tensor], object]) -> Non
 
     Every process passes tensors of the same shapes and strides. Gradients have those of their parameters.
     """
-    for group in alike(tensors):
+    for group in by_device_and_dtype(tensors):
         buffer = packed(group)
         send(buffer)
-        put_back(buffer, group)
+        unpack(buffer, group)
 
 
 def parts(buffer: Tensor, tensors: list[Tensor]) -> list[Tensor]:

@@ -76,10 +76,10 @@ class Scorer:
                 parts = [
                     self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden), reuse) for chunk in chunks
                 ]
-                costs, targets = self._together(parts)
+                costs, targets = self._join_chunks(parts)
         return costs if targets is None or not reuse else (costs, targets)
 
-    def _together(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
+    def _join_chunks(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
         """Joins the chunks' costs; unscored views get no terms."""
         cross = torch.cat([costs.cross for costs, _ in parts], dim=2)
         unscored = cross.new_zeros(cross.shape[0], self.method.plan.draw - cross.shape[1], cross.shape[2])

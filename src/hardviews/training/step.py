@@ -30,7 +30,7 @@ from hardviews.views.streams import stream
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """A step's figures; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
@@ -102,7 +102,7 @@ class Step:
         self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer)
         self.watch = Stopwatch(fabric.device)
 
-    def __call__(self, images: ImageBatch, step: int) -> Report:
+    def __call__(self, images: ImageBatch, step: int) -> StepReport:
         fabric, plan, method, lap = self.fabric, self.plan, self.method, self.watch.lap
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
@@ -144,7 +144,7 @@ class Step:
         self.nonfinite.end(verdict["skipped"])
         lap("train")
         means = {key: _mean([v[key] for v in values]) for key in values[0]}
-        return Report(_mean(losses), means | statistics | verdict, self.watch.marks())
+        return StepReport(_mean(losses), means | statistics | verdict, self.watch.marks())
 
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)

@@ -64,10 +64,10 @@ def colour_matrix(steps: Steps, grey: Tensor, *means: Tensor) -> Tensor:
     """
     _, _, to_grey, _ = _basis(grey.device)
     first, second = (steps.maps[:, 1::2] @ steps.maps[:, ::2]).unbind(1)
-    whole = (second @ first)[:, :3]
-    whole = torch.where(grey[:, None, None], to_grey @ whole, whole)
-    added = whole[:, :, 3:] @ torch.stack(means, 2)  # [N, 3, means]
-    return torch.stack([torch.cat([whole[:, :, :3], part], 2) for part in torch.split(added, 1, 2)])
+    linear = (second @ first)[:, :3]
+    linear = torch.where(grey[:, None, None], to_grey @ linear, linear)
+    added = linear[:, :, 3:] @ torch.stack(means, 2)  # [N, 3, means]
+    return torch.stack([torch.cat([linear[:, :, :3], part], 2) for part in torch.split(added, 1, 2)])
 
 
 def fitted(colours: Tensor, steps: Steps, grey: Tensor, mean: Tensor) -> Tensor:

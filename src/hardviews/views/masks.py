@@ -61,12 +61,12 @@ def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
         ratio: ``[N]``, the fraction of patches to hide.
         uniform: ``[proposals, 4, N]`` numbers in 0..1: area, aspect, row and column of every proposal.
     """
-    whole = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
+    masks = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
     wanted, least = ratio * grid**2, (grid // 3) ** 2
     place = torch.arange(grid)
     # Finished masks are skipped: most are finished after a few proposals, and half have nothing to hide.
     rows = (wanted >= 1).nonzero()[:, 0]
-    mask, refused = whole[rows], torch.zeros(len(rows), dtype=torch.int64)
+    mask, refused = masks[rows], torch.zeros(len(rows), dtype=torch.int64)
     for proposal in uniform:
         left = wanted[rows] - mask.sum((1, 2))
         area, aspect, row, column = proposal[:, rows]
@@ -82,8 +82,8 @@ def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
         mask |= block & fits[:, None, None]
         refused = torch.where(fits, 0, refused + 1)
         going = (left - new * fits >= 1) & (refused < PATIENCE)
-        whole[rows] = mask
+        masks[rows] = mask
         rows, mask, refused = rows[going], mask[going], refused[going]
         if not len(rows):
             break
-    return whole
+    return masks

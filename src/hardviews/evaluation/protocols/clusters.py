@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.extras import needs
+from hardviews.evaluation.extras import require_package
 from hardviews.wording import several
 
 
@@ -23,7 +23,7 @@ def clusters(bench: Bench, count: int = 0, starts: int = 10) -> Iterator[tuple[s
     """
     if count < 0 or starts < 1:
         raise InputError(f"clusters: count {count} and starts {starts} must be at least 0 and 1")
-    needs("clusters", "sklearn", "scikit-learn")
+    require_package("clusters", "sklearn", "scikit-learn")
     cluster, metrics = (importlib.import_module(f"sklearn.{name}") for name in ("cluster", "metrics"))
     _, test = bench.labelled
     count = count or len(test.labels.unique())  # type: ignore[no-untyped-call]

@@ -234,5 +234,5 @@ def average_precision(truth: Any, found: Sequence[dict[str, Any]], part: str) ->
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    whole, half, three_quarters = map(float, evaluation.stats[:3])
-    return whole, half, three_quarters
+    average, half, three_quarters = map(float, evaluation.stats[:3])
+    return average, half, three_quarters

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.extras import needs
+from hardviews.evaluation.extras import require_package
 from hardviews.evaluation.heads import tuning_rows
 
 STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
@@ -32,7 +32,7 @@ def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int =
     """
     if min(strengths, default=0.0) <= 0 or iterations < 1:
         raise InputError(f"logistic: strengths {strengths} and iterations {iterations} must be above 0")
-    needs("logistic", "sklearn", "scikit-learn")
+    require_package("logistic", "sklearn", "scikit-learn")
     train, test = bench.labelled
     x, y = train.richest, train.labels
     fit, choose = tuning_rows(y, bench.seed)

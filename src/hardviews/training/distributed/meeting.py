@@ -75,7 +75,7 @@ class Meeting:
             pass
 
     @contextmanager
-    def slowly(self, limit: float = SLOW) -> Generator[None, None, None]:
+    def slow_work(self, limit: float = SLOW) -> Generator[None, None, None]:
         """Context for work that may take longer than a collective's timeout, such as writing to a slow disk. A thread
         sends heartbeats; the processes leave together once all are done.
 

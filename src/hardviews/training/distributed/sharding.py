@@ -75,10 +75,10 @@ def synchronise(network: nn.Module) -> None:
     """For unsharded parameters and buffers: averages gradients and takes the first process's buffers, as DDP does."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None and not is_sharded(p)]
     exchange(gradients, lambda flat: (dist.all_reduce(flat), flat.div_(dist.get_world_size())))
-    take_first_buffers(network)
+    broadcast_buffers(network)
 
 
-def take_first_buffers(network: nn.Module) -> None:
+def broadcast_buffers(network: nn.Module) -> None:
     """Takes the first process's buffers, such as running means, since every process updates them with its own
     images."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]

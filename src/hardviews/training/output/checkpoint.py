@@ -36,7 +36,7 @@ class Checkpoints:
         self.parts = folder / "parts"
         self._in_use: list[str] = []  # parts of the last checkpoint
 
-    def going_on(self) -> str:
+    def how_to_resume(self) -> str:
         """How to resume the run, for a message that it has ended."""
         command = f"the same command with --out {self.folder.parent}"
         if self.last.exists():
@@ -64,7 +64,7 @@ class Checkpoints:
         before, self._in_use = self._in_use, parts
         if epoch is not None:
             _linked(self.last, self.of_epoch(epoch))
-        _settle(self.folder)
+        _flush_folder(self.folder)
         with suppress(OSError):  # the next save tries again
             for file in self.parts.glob("step-*"):
                 if file.name not in (*parts, *before):
@@ -81,7 +81,7 @@ class Checkpoints:
             OSError: it can't be written.
         """
         _written(self.parts / name, state).replace(self.parts / name)
-        _settle(self.parts)
+        _flush_folder(self.parts)
 
     def newest(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest intact checkpoint, including those of epochs (None if there is none), and a line for every damaged
@@ -122,12 +122,12 @@ def _written(path: Path, state: dict[str, Any]) -> Path:
     """Writes a complete temporary file beside ``path``, flushed to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Via memory: torch's writer turns a full disk, and Ctrl-C, into errors of its own.
-    whole = BytesIO()
-    torch.save({"format": FORMAT, **state}, whole)
+    buffer = BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
     beside = path.with_name(f"{path.name}.part")
     try:
         with beside.open("wb") as file:
-            file.write(whole.getbuffer())
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -147,7 +147,7 @@ def _linked(file: Path, name: Path) -> None:
     beside.replace(name)
 
 
-def _settle(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     """Flushes a folder to disk, or a power failure might undo a rename."""
     opened = os.open(folder, os.O_RDONLY)
     try:
@@ -166,12 +166,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     state = _load(path)
     try:
-        return _whole(path, state)
+        return _assembled(path, state)
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: can't be loaded as a checkpoint: it lacks {error}") from error
 
 
-def _whole(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+def _assembled(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     others = [_load(path.parent / "parts" / Path(name).name, mmap=True) for name in state.get("parts", [])]
     if any(other["step"] != state["step"] for other in others):
         raise RunError(f"{path}: its parts are of another step")
@@ -189,8 +189,8 @@ def _gather(tensors: dict[str, Any], others: list[dict[str, Any]]) -> None:
 
 def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as whole:
-            wrong = whole.testzip()
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
         if wrong is not None:
             raise ValueError(f"{wrong} does not match its checksum")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -27,50 +27,50 @@ class Logbook:
 
     def config(self) -> None:
         """Writes the settings that a run resumes with."""
-        with self._unharmed(self.folder.config_file.name):
+        with self._reporting_once(self.folder.config_file.name):
             self.folder.update_config()
 
     def metrics(self, rows: Sequence[Mapping[str, float]], shown: Mapping[str, float]) -> None:
         """Writes rows of steps; loggers get only ``shown``."""
         self._metrics += rows
-        with self._unharmed(self.folder.metrics_file.name):
+        with self._reporting_once(self.folder.metrics_file.name):
             self._drop()
             self.folder.append_metrics(self._metrics)
             self._metrics = []
-        self.tell(lambda logger: logger.log(shown, shown["step"]))
+        self.to_loggers(lambda logger: logger.log(shown, shown["step"]))
 
     def measured(self, done: int, epochs: int, values: Mapping[str, float], text: str) -> None:
         """Logs a measurement after ``done`` steps; ``text`` has its values in words."""
         self._say(f"after {several(epochs, 'epoch')}: {text}" if done else f"untrained: {text}")
         self._measured.append((done, epochs, values))
-        with self._unharmed(self.folder.evaluation_file.name):
+        with self._reporting_once(self.folder.evaluation_file.name):
             self._drop()
             while self._measured:
                 self.folder.append_evaluation(*self._measured[0])
                 del self._measured[0]
-        self.tell(lambda logger: logger.log(values, done))
+        self.to_loggers(lambda logger: logger.log(values, done))
 
     def images(self, unreadable: Mapping[str, str], cut_short: Mapping[str, str], process: int) -> None:
         """Lists images: path → message, for those that this process met."""
-        with self._unharmed("unreadable.csv"):
+        with self._reporting_once("unreadable.csv"):
             self.folder.list_images("unreadable", unreadable, process)
-        with self._unharmed("cut_short.csv"):
+        with self._reporting_once("cut_short.csv"):
             self.folder.list_images("cut_short", cut_short, process)
 
-    def forget_after(self, step: int) -> None:
+    def drop_after(self, step: int) -> None:
         """Drops rows of later steps, which the run will repeat."""
         self._cut = step
-        with self._unharmed(self.folder.metrics_file.name):
+        with self._reporting_once(self.folder.metrics_file.name):
             self._drop()
         self._metrics = [row for row in self._metrics if row["step"] < step]
         self._measured = [entry for entry in self._measured if entry[0] <= step]
 
     def _drop(self) -> None:
         if self._cut is not None:
-            self.folder.forget_after(self._cut)
+            self.folder.drop_after(self._cut)
             self._cut = None
 
-    def tell(self, do: Callable[[Logger], None]) -> None:
+    def to_loggers(self, do: Callable[[Logger], None]) -> None:
         """Calls a function on every logger."""
         for logger in list(self.loggers):
             try:
@@ -86,7 +86,7 @@ class Logbook:
                 logger.close()
 
     @contextmanager
-    def _unharmed(self, name: str) -> Iterator[None]:
+    def _reporting_once(self, name: str) -> Iterator[None]:
         try:
             yield
             self._failing.discard(name)

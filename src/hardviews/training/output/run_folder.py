@@ -113,7 +113,7 @@ class RunFolder:
             os.fsync(file.fileno())
         self._config_part.replace(self.config_file)
 
-    def forget_after(self, step: int) -> None:
+    def drop_after(self, step: int) -> None:
         """Drops metrics of steps from ``step`` on, since a run that resumes there logs them again."""
         for file in (self.metrics_file, self.evaluation_file):
             if file.exists():

@@ -77,11 +77,11 @@ class Saver:
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Same as ``Checkpoints.newest``, but equal in all processes: all use a checkpoint that every process can read,
         or they would train from different steps."""
-        with Meeting(self.fabric).slowly():
+        with Meeting(self.fabric).slow_work():
             state, damaged, failure = self._read()
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
-        with Meeting(self.fabric).slowly():
+        with Meeting(self.fabric).slow_work():
             if not failure and own > least > 0:
                 damaged = [f"{self.checkpoints.last}: another process can't read it"]
                 state, _, failure = self._read(int(least))
@@ -121,14 +121,14 @@ class Saver:
         names = [f"{label}-{process}-of-{processes}.pt" for process in range(1, processes)]
         self.failure, first = "", self.fabric.is_global_zero
         if names:
-            with Meeting(self.fabric).slowly():
+            with Meeting(self.fabric).slow_work():
                 if not first:
                     part = names[self.fabric.global_rank - 1]
                     self._try(partial(self.checkpoints.save_part, self._state(done), part))
         if names and self._any(bool(self.failure)):
             self.failure = self.failure or f"{self.checkpoints.parts}: another process could not write its part"
             return
-        with Meeting(self.fabric).slowly():  # all processes leave it together
+        with Meeting(self.fabric).slow_work():  # all processes leave it together
             if first:
                 self._try(partial(self.checkpoints.save, self._state(done) | {"parts": names}, epoch))
 
