@@ -84,7 +84,7 @@ def evaluate(
 
     Example:
         >>> import hardviews
-        >>> found = hardviews.evaluate("tests/fixtures/run-0.1", train="shapes:40", workers=0, cache="off")
+        >>> found = hardviews.evaluate("resnet18", train="shapes:40", pretrained=False, image_size=32, workers=0)
         >>> 0 <= found["knn_top1"] <= 1, found["test_images"]
         (True, 8)
     """

@@ -23,7 +23,7 @@ class PretrainedRun:
         >>> import hardviews
         >>> run = hardviews.PretrainedRun("tests/fixtures/run-0.1")
         >>> run.metrics["loss"].shape
-        (10,)
+        (4,)
     """
 
     folder: Path

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -37,12 +38,19 @@ class CentralSquare(v2.Transform):  # type: ignore[misc]  # torchvision has no t
         return f"{ready.image_size}, crop={ready.crop:g}, {ready.interpolation}, {ready.crop_mode}"
 
 
+class ToUnitRange(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """uint8 divided by 255, as float32. ``ToDtype`` multiplies by 1 / 255 in some versions, which rounds otherwise."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return tv_tensors.wrap(image.to(torch.float32).div_(255), like=image)  # type: ignore[no-any-return]
+
+
 def transform_of(preprocessing: Preprocessing) -> v2.Compose:
     """From an image to the network's input, float32 ``[3, S, S]``: the numbers that evaluation gives the network."""
     return v2.Compose(
         [
             CentralSquare(preprocessing),
-            v2.ToDtype(torch.float32, scale=True),
+            ToUnitRange(),
             v2.Normalize(list(preprocessing.mean), list(preprocessing.std)),
             v2.ToPureTensor(),
         ]
