@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hardviews.launch.environment import rank
@@ -32,18 +33,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def shows_bars(console: "Console") -> bool:
+    """Whether bars move there: on a terminal, and in a notebook with ipywidgets, which rich needs there."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 @contextmanager
 def progress_bars(show: bool = True) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Yields a function that starts a bar of a name and a length, and returns what advances it by a number of parts.
 
-    Bars are shown on standard error if it is a terminal, and nowhere else: a pipe gets results only.
+    Bars are shown on standard error if it is a terminal, and in notebooks: a pipe gets results only.
     """
     # Only here, as help needs none of it.
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    if not show or not console.is_terminal:
+    if not show or not shows_bars(console):
         yield lambda _name, _length: lambda _done: None
         return
     with Progress(console=console, transient=True) as bars:

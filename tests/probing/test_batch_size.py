@@ -158,7 +158,7 @@ def test_a_run_keeps_to_what_was_found(
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(batch_size, "ProcessPoolExecutor", never)  # a run that goes on looks for nothing
+    monkeypatch.setattr(batch_size, "in_own_process", never)  # a run that goes on looks for nothing
     assert pretrain(f"{line} --batch-size auto --out {run}") == 0
     assert pretrain(f"{line} --batch-size auto --seed 5 --out {run}") == 2
     assert "seed is 0 there and 5 here" in capsys.readouterr().err
@@ -175,18 +175,7 @@ def test_a_run_keeps_to_what_was_found(
 def test_bad_input_is_one_line(
     line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Here:
-        """A process of its own that is this one."""
-
-        def __init__(self, *_: object) -> None: ...
-        def __enter__(self) -> "Here":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def submit(self, do: Any, options: PretrainOptions) -> Any:
-            raise do(options)
-
-    monkeypatch.setattr(batch_size, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(batch_size, "in_own_process", lambda do, options: do(options))  # here
     assert main([*line.split(), "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err.replace("batch-size: looking for the largest that fits\n", "")
     assert says in printed

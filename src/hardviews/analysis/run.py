@@ -144,7 +144,7 @@ def read(folder: Path, name: str | None = None) -> Run:
     Raises:
         InputError: it is no run folder, or one of its files is damaged.
     """
-    config, metrics = _config(folder), _metrics(folder / "metrics.csv")
+    config, metrics = _config(folder), read_metrics(folder / "metrics.csv")
     telemetry, without, about = None, "", {}
     try:
         telemetry = load(folder)
@@ -209,7 +209,8 @@ def _rows(file: Path) -> tuple[list[str], list[list[str]]]:
     return head, [row for row in rows if len(row) == len(head)]
 
 
-def _metrics(file: Path) -> dict[str, Array]:
+def read_metrics(file: Path) -> dict[str, Array]:
+    """The columns of ``metrics.csv``, float64 ``[steps]`` each; NaN where a cell is empty."""
     head, rows = _rows(file)
     try:
         cells = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(len(rows), len(head))

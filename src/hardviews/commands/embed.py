@@ -14,6 +14,25 @@ from hardviews.wording import several
 
 def run(argv: list[str]) -> None:
     """Parses a command line and embeds."""
+    target, options, as_json = parse(argv)
+    # Only here, so that help and wrong options need not wait for torch.
+    from rich.console import Console
+
+    from hardviews.models.embed import embed
+
+    written = embed(target, options)
+    if written and as_json:
+        print(json.dumps(written, indent=2))
+    elif written:
+        show(written, printer(Console()))
+
+
+def parse(argv: list[str]) -> tuple[str, EmbedOptions, bool]:
+    """What to embed with, how, and whether to print JSON.
+
+    Raises:
+        InputError: an option is unknown, does not fit or is missing.
+    """
     parser = Parser(
         prog="hardviews embed",
         usage="hardviews embed RUN_OR_MODEL --data DATA --out FILE.parquet [options]",
@@ -29,16 +48,7 @@ def run(argv: list[str]) -> None:
         raise InputError("data: give --data, the images to embed")
     if given["out"] is None:
         raise InputError("out: give --out, the Parquet file to write")
-    # Only here, so that help and wrong options need not wait for torch.
-    from rich.console import Console
-
-    from hardviews.models.embed import embed
-
-    written = embed(target, EmbedOptions(**given))
-    if written and as_json:
-        print(json.dumps(written, indent=2))
-    elif written:
-        show(written, printer(Console()))
+    return target, EmbedOptions(**given), as_json
 
 
 def show(written: Mapping[str, Any], say: Say) -> None:

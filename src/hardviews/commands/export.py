@@ -13,6 +13,25 @@ from hardviews.wording import several
 
 def run(argv: list[str]) -> None:
     """Parses a command line and exports."""
+    target, options, as_json = parse(argv)
+    # Only here, so that help and wrong options need not wait for torch.
+    from rich.console import Console
+
+    from hardviews.models.export import export
+
+    written = export(target, options)
+    if as_json:
+        print(json.dumps(written, indent=2))
+    else:
+        show(written, printer(Console()))
+
+
+def parse(argv: list[str]) -> tuple[str, ExportOptions, bool]:
+    """What to export, how, and whether to print JSON.
+
+    Raises:
+        InputError: an option is unknown, does not fit or is missing.
+    """
     parser = Parser(
         prog="hardviews export",
         usage="hardviews export RUN_OR_MODEL --out FOLDER --format timm|torchvision|safetensors|onnx [options]",
@@ -27,16 +46,7 @@ def run(argv: list[str]) -> None:
         raise InputError("out: give --out, the folder to write")
     if given["format"] is None:
         raise InputError("format: give --format timm, torchvision, safetensors or onnx")
-    # Only here, so that help and wrong options need not wait for torch.
-    from rich.console import Console
-
-    from hardviews.models.export import export
-
-    written = export(target, ExportOptions(**given))
-    if as_json:
-        print(json.dumps(written, indent=2))
-    else:
-        show(written, printer(Console()))
+    return target, ExportOptions(**given), as_json
 
 
 def show(written: Mapping[str, Any], say: Say) -> None:

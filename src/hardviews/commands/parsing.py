@@ -69,7 +69,8 @@ class Parser(ArgumentParser):
         if unknown:
             if not unknown[1].startswith("--"):
                 return f"{unknown[1]!r} belongs to no option; see --help"
-            return f"unknown option {unknown[1]}{self._nearest(unknown[1])}"
+            name = unknown[1].partition("=")[0]
+            return f"unknown option {name}{self._nearest(name)}"
         wrong = re.match(r'Parser key "([^"]+)": (.*?)(?:Got value|Given value): (.*)', message)
         if wrong:
             return f"{self.spelt(wrong[1])}: {wrong[3]!r} is not {self._wanted.get(wrong[1], 'a value it takes')}"

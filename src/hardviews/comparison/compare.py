@@ -29,6 +29,7 @@ from hardviews.comparison.statistics import ArmResult
 from hardviews.console import Say, progress_bars, say
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
+from hardviews.launch.global_state import global_state_restored
 from hardviews.setup.data_notices import shared_figures, shared_line, warn_of_data
 from hardviews.wording import several
 
@@ -75,6 +76,7 @@ class Comparison:
         return statistics.table(self.rows, form)
 
 
+@global_state_restored()
 def dry_run(request: Request, say: Say = say) -> dict[str, Any]:
     """The plan of a comparison and the seconds that it will take; nothing is trained or written."""
     statistics.need_scipy()
@@ -87,6 +89,7 @@ def dry_run(request: Request, say: Say = say) -> dict[str, Any]:
     return plan | {"estimate": estimate(request, plan, jobs)}
 
 
+@global_state_restored()
 def compare(request: Request, say: Say = say) -> Comparison:
     """Plans, trains, measures and compares, as far as that is not done, and writes the comparison's files.
 

@@ -3,10 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from hardviews.console import duration
 from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
+from hardviews.launch.own_process import ProcessKilledError, in_own_process
 from hardviews.options.evaluation import split_names
 from hardviews.options.old_names import with_new_names
 from hardviews.probing.evaluation_time import measurements
@@ -109,11 +107,10 @@ def timed(arms: Mapping[str, Arm], request: Request) -> Timing:
     """By a process of its own, which gives its memory back, and whose start is timed too."""
     options, begun = {name: arm.options for name, arm in arms.items()}, time.time()
     try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(
-                time_arms, options, request.options.timed_steps, request.evaluation, request.settings, begun
-            ).result()
-    except BrokenProcessPool as error:
+        return in_own_process(
+            time_arms, options, request.options.timed_steps, request.evaluation, request.settings, begun
+        )
+    except ProcessKilledError as error:
         raise RunError("timing: the process that timed some steps was killed; a smaller batch-size may help") from error
 
 

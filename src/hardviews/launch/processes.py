@@ -85,6 +85,13 @@ def peer_errors(how_to_resume: Callable[[], str] = str) -> Generator[None, None,
         raise PeerError(f"{line}{'; ' if how else ''}{how} ({reason})") from error
 
 
+def has_process_group() -> bool:
+    """Whether torch's process group is there: one that a caller has made is theirs to end."""
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def destroy_process_group() -> None:
     """Destroys torch's process group, whose threads must not outlive the interpreter. No collective may be running."""
     import torch

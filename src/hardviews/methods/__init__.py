@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from hardviews.methods.base import Method
 
 
+def __getattr__(name: str) -> Any:
+    """``SimCLR`` is the class of ``simclr.py``."""
+    if name.lower() in names() and (found := find(name.lower())).__name__ == name:
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def names() -> list[str]:
     """The methods that come with hardviews: the names of the files in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")

@@ -2,9 +2,8 @@
 
 import logging
 import signal
-import sys
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from hardviews.console import progress_bars
 from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource
-from hardviews.errors import InputError, RunError
+from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.evaluation.bench import StartProgress
 from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
 from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.launch.environment import started
-from hardviews.launch.processes import destroy_process_group, peer_errors
+from hardviews.launch.global_state import global_state_restored
+from hardviews.launch.processes import destroy_process_group, has_process_group, peer_errors
 from hardviews.models.load import LoadedModel, check, load_model, preprocessing
+from hardviews.models.vectors import exact_features
 from hardviews.networks.backbones import check_features
 from hardviews.options.embedding import EmbedOptions
 from hardviews.setup.data import opened
@@ -32,13 +33,15 @@ from hardviews.training.precision import device_type, fast_precision
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
 
 
+@global_state_restored()
 @peer_errors()
-def embed(target: str, options: EmbedOptions) -> dict[str, Any]:
+def embed(target: str | LoadedModel, options: EmbedOptions, given: ImageSource | None = None) -> dict[str, Any]:
     """Writes the features of every image of a data set to a Parquet file.
 
     Args:
-        target: a run folder or a timm model's name; an existing folder wins.
+        target: a run folder or a timm model's name, of which an existing folder wins; or a model.
         options: as parsed.
+        given: the data as an object, which ``options`` names.
 
     Returns:
         What was written, by name; of several processes, only rank 0 gets it.
@@ -49,8 +52,11 @@ def embed(target: str, options: EmbedOptions) -> dict[str, Any]:
     """
     check(options)
     out = check_out(options)
-    source = opened(options, options.data, options.split)
-    subject = load_model(target, options.checkpoint, options.pretrained, options.image_size)
+    own_group = not has_process_group()
+    source = opened(options, options.data, options.split) if given is None else given
+    subject = target
+    if isinstance(subject, str):
+        subject = load_model(subject, options.checkpoint, options.pretrained, options.image_size)
     ready = preprocessing(subject, options, source)
     warn_of_data(source)
     warn_unlabelled(source, "none are written")
@@ -58,24 +64,26 @@ def embed(target: str, options: EmbedOptions) -> dict[str, Any]:
     # Process 0 writes what becomes the file; the others' rows are added to it.
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
-        dimension = check_features(subject.name, subject.backbone, ready.image_size)
-        schema = schema_of(dimension, source.labels is not None, metadata_of(subject, ready, source))
-        with writing(out), progress_bars(fabric.is_global_zero) as progress:
-            file = EmbeddingFile(beside, schema)
-            write_part(file, subject, source, ready, options, fabric, progress)
-        fabric.barrier()
-        if fabric.is_global_zero:
-            with writing(out):
-                for process in range(1, fabric.world_size):
-                    file.append(out.with_name(f"{out.name}.part-{process}"))
-                file.close()
-                if not file.rows:
-                    raise InputError(f"{source.name}: no image can be read")
-                beside.replace(out)
-        fabric.barrier()
+        with unwinding(fabric):
+            dimension = check_features(subject.name, subject.backbone, ready.image_size)
+            schema = schema_of(dimension, source.labels is not None, metadata_of(subject, ready, source))
+            with writing(out), progress_bars(fabric.is_global_zero) as progress:
+                file = EmbeddingFile(beside, schema)
+                write_part(file, subject, source, ready, options, fabric, progress)
+            fabric.barrier()
+            if fabric.is_global_zero:
+                with writing(out):
+                    for process in range(1, fabric.world_size):
+                        file.append(out.with_name(f"{out.name}.part-{process}"))
+                    file.close()
+                    if not file.rows:
+                        raise InputError(f"{source.name}: no image can be read")
+                    beside.replace(out)
+            fabric.barrier()
     finally:
         beside.unlink(missing_ok=True)
-    destroy_process_group()
+    if own_group:
+        destroy_process_group()
     if not fabric.is_global_zero:
         return {}
     return {
@@ -119,9 +127,24 @@ def create_fabric(options: EmbedOptions) -> Fabric:
         strategy=DDPStrategy(process_group_backend="gloo", timeout=PATIENCE) if devices * nodes > 1 else "auto",
     )
     fabric.launch()
-    if fabric.world_size > 1:  # torchrun ends all where one fails, and then too nothing may be left half-written
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return fabric
+
+
+@contextmanager
+def unwinding(fabric: Fabric) -> Generator[None, None, None]:
+    """Lets SIGTERM raise StoppedError: torchrun ends all where one fails, and then too nothing may be left
+    half-written."""
+
+    def stop(*_: object) -> None:
+        raise StoppedError("stopped by SIGTERM; nothing was written", signal.SIGTERM)
+
+    alone = fabric.world_size == 1
+    before = None if alone else signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if not alone:
+            signal.signal(signal.SIGTERM, before)
 
 
 def metadata_of(subject: LoadedModel, ready: Preprocessing, source: ImageSource) -> dict[str, Any]:
@@ -151,19 +174,13 @@ def write_part(
         process=fabric.global_rank, processes=fabric.world_size,
     )  # fmt: skip
     exactly = options.precision == "32-true" and fabric.device.type == "cuda"
-    with fabric.autocast(), all_bits() if exactly else nullcontext():
+    with fabric.autocast(), exact_features() if exactly else nullcontext():
         for found in batches:
             paths = [printable(source.path(index)) for index in found.ids.tolist()]
             file.write(paths, None if source.labels is None else source.labels[found.ids], found.vectors)
             advance(len(paths))
     if fabric.global_rank:
         file.close()
-
-
-def all_bits() -> AbstractContextManager[None]:
-    """Convolutions in all bits of float32, of which NVIDIA's GPUs else leave out half."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    return flags
 
 
 @contextmanager

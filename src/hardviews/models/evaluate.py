@@ -18,9 +18,11 @@ from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.rng import seeded
+from hardviews.launch.global_state import global_state_restored
 from hardviews.models.load import LoadedModel, check, load_model, preprocessing
+from hardviews.models.vectors import on_device
 from hardviews.options.evaluation import EvaluateOptions, split_names
-from hardviews.setup.data import open_sources
+from hardviews.setup.data import BY_NAME, Given, open_sources
 from hardviews.setup.data_notices import shared_figures, warn_of_data
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.precision import device_type, fast_precision
@@ -59,43 +61,45 @@ def evaluate(
     return evaluate_model(subject, options, settings, say, on_result)
 
 
+@global_state_restored()
 def evaluate_model(
     subject: LoadedModel, options: EvaluateOptions, settings: Mapping[str, Mapping[str, Any]], say: Say = say,
-    on_result: OnResult = lambda _figures, _result: None,
+    on_result: OnResult = lambda _figures, _result: None, given: Given = BY_NAME,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """As ``evaluate``, of a model that is loaded."""
+    """As ``evaluate``, of a model that is loaded, and on data that may be given as objects, which ``options`` names."""
     check_evaluation(options, settings)
     asked = {name: protocols.find(name) for name in settings}
     accelerator = device_type(options.accelerator)
     precision = fast_precision(torch.device(accelerator)) if options.precision == "auto" else options.precision
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # never "auto" here
-    backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
     ready = preprocessing(subject, options)
     results: list[dict[str, Any]] = []
     drawing = subject.seed if options.seed is None else options.seed
-    for data, opened in benches(replace(options, seed=drawing), say):
-        figures: dict[str, float] = {}
-        with progress_bars() as progress:
-            bench = Bench(
-                backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
-                drawing, whole_if_small=options.crop is None,
-                blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
-                progress=progress,
-            )  # fmt: skip
-            try:
-                for name, protocol in asked.items():
-                    figures |= dict(protocol(bench, **settings[name]))
-            except InputError as error:
-                if options.on is None:
-                    raise
-                say(f"left out: {data}: {error}")
-            finally:  # where a protocol fails, what those before it found is not lost
-                if figures:
-                    results.append(figures | conditions(subject, bench, options, settings, precision))
-                    if subject.config:
-                        append_result(RunFolder(Path(subject.name)), results[-1], say)
-                    on_result(figures, results[-1])
+    with on_device(subject.backbone, fabric.device):
+        backbone = subject.backbone.to(memory_format=torch.channels_last)
+        for data, opened in benches(replace(options, seed=drawing), say, given):
+            figures: dict[str, float] = {}
+            with progress_bars() as progress:
+                bench = Bench(
+                    backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
+                    drawing, whole_if_small=options.crop is None,
+                    blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
+                    progress=progress,
+                )  # fmt: skip
+                try:
+                    for name, protocol in asked.items():
+                        figures |= dict(protocol(bench, **settings[name]))
+                except InputError as error:
+                    if options.on is None:
+                        raise
+                    say(f"left out: {data}: {error}")
+                finally:  # where a protocol fails, what those before it found is not lost
+                    if figures:
+                        results.append(figures | conditions(subject, bench, options, settings, precision))
+                        if subject.config:
+                            append_result(RunFolder(Path(subject.name)), results[-1], say)
+                        on_result(figures, results[-1])
     if not results:
         raise InputError(f"on: none of {options.on} is under {options.data_root}")
     return results
@@ -111,12 +115,12 @@ def check_evaluation(options: EvaluateOptions, settings: Mapping[str, Mapping[st
             raise InputError(f"{name}: takes --data alone, in which its test split lies too")
 
 
-def benches(options: EvaluateOptions, say: Say) -> Iterator[tuple[str, Callable[[], Opened]]]:
+def benches(options: EvaluateOptions, say: Say, given: Given = BY_NAME) -> Iterator[tuple[str, Callable[[], Opened]]]:
     """The data that is measured on, and what opens it: of ``--on``, all that is there."""
     if options.on is None:
 
         def opened() -> Opened:
-            source, test = open_sources(options, must_be_labelled=False)
+            source, test = open_sources(options, must_be_labelled=False, given=given)
             warn_of_data(source, test, options.test_data, options.seed)
             return source, test
 

@@ -18,9 +18,12 @@ from hardviews import methods
 from hardviews.analysis.measured import test_set
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation import protocols
+from hardviews.evaluation.features import evaluating
+from hardviews.launch.global_state import global_state_restored
 from hardviews.models.formats import FORMATS, Encoder, Exported, images_of
 from hardviews.models.load import LoadedModel, load_model
 from hardviews.models.model_card import model_card
+from hardviews.models.vectors import on_device
 from hardviews.networks.backbones import check_features
 from hardviews.networks.exports import OPSET, check_timm, check_torchvision
 from hardviews.options.export import ExportOptions
@@ -33,11 +36,12 @@ TOLERANCE = 1e-4
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
-def export(target: str, options: ExportOptions) -> dict[str, Any]:
+@global_state_restored()
+def export(target: str | LoadedModel, options: ExportOptions) -> dict[str, Any]:
     """Writes a backbone as another library loads it, loads it so, and compares its features.
 
     Args:
-        target: a run folder or a timm model's name; an existing folder wins.
+        target: a run folder or a timm model's name, of which an existing folder wins; or a model, which stays as it is.
         options: as parsed.
 
     Returns:
@@ -48,8 +52,14 @@ def export(target: str, options: ExportOptions) -> dict[str, Any]:
         RunError: the folder could not be written.
     """
     out = check(options)
-    subject = load_model(target, options.checkpoint, options.pretrained, options.image_size)
-    subject = at_size(subject, options)
+    subject = target
+    if isinstance(subject, str):
+        subject = load_model(subject, options.checkpoint, options.pretrained, options.image_size)
+    with on_device(subject.backbone, "cpu"), evaluating(subject.backbone):
+        return write(at_size(subject, options), options, out)
+
+
+def write(subject: LoadedModel, options: ExportOptions, out: Path) -> dict[str, Any]:
     if options.format == "timm":
         check_timm(subject.built)
     if options.format == "torchvision":
@@ -120,7 +130,7 @@ def example(subject: LoadedModel) -> tuple[Tensor, Tensor]:
     size = subject.preprocessing.image_size
     images = torch.randn(3, 3, size, size, generator=stream(0, "export"))
     with torch.no_grad():
-        features: Tensor = subject.backbone.eval()(images)
+        features: Tensor = subject.backbone(images)
     if not features.isfinite().all():
         raise InputError(f"{subject.name}: its features are not finite, so there is nothing worth exporting")
     return images, features

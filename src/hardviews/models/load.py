@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from hardviews.console import say
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing
+from hardviews.launch.global_state import global_state_restored
+from hardviews.models.transform import transform_of
+from hardviews.models.vectors import on_device, vectors_of
 from hardviews.networks.backbone_sources import library_of, trained_size
 from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
@@ -22,23 +27,66 @@ from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A backbone, and how its images are made ready unless the user says otherwise."""
+    """A backbone, and how its images are made ready unless the user says otherwise.
+
+    Args:
+        name: a run's folder or a model's name.
+        built: the backbone and what makes it again.
+        preprocessing: of its images.
+        config: of a run.
+        step: that the run has come to.
+    """
 
     name: str
     built: Built
     preprocessing: Preprocessing
-    config: Mapping[str, Any] = field(default_factory=dict)  # of a run
-    step: int = 0  # that it has come to
+    config: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
 
     @property
     def backbone(self) -> nn.Module:
+        """The network: images ``[B, 3, S, S]``, as ``transform`` gives them, to features ``[B, D]``."""
         return self.built.backbone
+
+    @property
+    def transform(self) -> v2.Compose:
+        """From an image to the network's input, float32 ``[3, S, S]``: the numbers that evaluation gives the network.
+
+        It takes a PIL image, an array ``[h, w, 3]``, a tensor ``[3, h, w]`` (uint8, or float from 0 to 1) or the path
+        of an image file.
+        """
+        return transform_of(self.preprocessing)
+
+    @global_state_restored()
+    def embed(
+        self, images: Any, *, batch_size: int = 256, workers: int = 0, device: str | torch.device | None = None
+    ) -> Tensor:
+        """Features of images, float32 ``[N, D]`` on the CPU, in the order of the images.
+
+        Args:
+            images: a list of N images in any mixture, each as ``transform`` takes it.
+            batch_size: images encoded at once.
+            workers: processes that decode images; 0 decodes in this one.
+            device: where to encode, such as cuda; by default where the backbone is. It goes back there afterwards.
+
+        Raises:
+            InputError: there is no image, one can't be read, or there is no such device.
+
+        Example:
+            >>> import hardviews, numpy as np
+            >>> model = hardviews.load("resnet18", pretrained=False, image_size=32)
+            >>> model.embed([np.zeros((40, 50, 3), np.uint8), np.ones((32, 32, 3))]).shape
+            torch.Size([2, 512])
+        """
+        with on_device(self.backbone, device):
+            return vectors_of(self.backbone, self.preprocessing, images, batch_size, workers)
 
     @property
     def seed(self) -> int:
         return int(self.config.get("seed", 0))
 
 
+@global_state_restored()
 def load_model(
     target: str,
     checkpoint: str | None = None,

@@ -1,12 +1,9 @@
 """``--batch-size auto``: the largest batch that fits in memory, found by steps that learn nothing."""
 
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from math import inf
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError
 from hardviews.launch.environment import started
+from hardviews.launch.own_process import ProcessKilledError, in_own_process
 from hardviews.methods.base import Method
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.sample import DecodedSample, sampled
@@ -58,9 +56,8 @@ def resolve_batch_size(options: PretrainOptions) -> PretrainOptions:
         return replace(options, batch_size=recorded)
     say("batch-size: looking for the largest that fits")
     try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found, why = pool.submit(largest_that_fits, options).result()
-    except BrokenProcessPool as error:
+        found, why = in_own_process(largest_that_fits, options)
+    except ProcessKilledError as error:
         raise InputError("batch-size: the process that looked for it was killed; give a number") from error
     say(f"batch-size: {found}: {why}")
     return replace(options, batch_size=found)

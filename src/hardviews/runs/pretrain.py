@@ -13,12 +13,13 @@ from hardviews.console import Say, printer
 from hardviews.data.loading.loader import Loader
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import StoppedError
-from hardviews.launch.processes import destroy_process_group, peer_errors
+from hardviews.launch.global_state import global_state_restored
+from hardviews.launch.processes import destroy_process_group, has_process_group, peer_errors
 from hardviews.networks.weights import Match
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.batch_size import agree_on_batch_size, resolve_batch_size
 from hardviews.runs.summary import headline, summarise
-from hardviews.setup.data import create_loader, open_training
+from hardviews.setup.data import BY_NAME, Given, create_loader, open_training
 from hardviews.setup.data_notices import shared_figures, warn_of_data, warn_unlabelled
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
 from hardviews.setup.fabric import create_fabric
@@ -34,13 +35,15 @@ from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
 
 
+@global_state_restored()
 @peer_errors()
-def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[str, Any]:
+def pretrain(options: PretrainOptions, console: Console | None = None, given: Given = BY_NAME) -> dict[str, Any]:
     """Trains to the end, or goes on from the run folder's last checkpoint.
 
     Args:
         options: as parsed.
         console: shows the progress; by default that of standard output.
+        given: data as objects, which ``options`` names for the run folder.
 
     Returns:
         What ``summary.json`` holds, and ``run``, the run folder; of several processes, only rank 0 gets it.
@@ -52,7 +55,8 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
     """
     console = console or Console()
     say = printer(console)
-    source, test = open_training(options)
+    own_group = not has_process_group()
+    source, test = open_training(options, given)
     if isinstance(source, Stream):  # its images are known now, and are not followed
         options = replace(options, epoch_images=len(source), telemetry=0)
     matches: list[Match] = []
@@ -103,7 +107,8 @@ def pretrain(options: PretrainOptions, console: Console | None = None) -> dict[s
         raise KeyboardInterrupt(folder.checkpoints.how_to_resume()) from None
     finally:
         loop.logbook.close()
-    destroy_process_group()
+    if own_group:
+        destroy_process_group()
     if not fabric.is_global_zero:
         return {}
     summary = summarise(options, folder, shared_figures(source, test, options.test_data, seed))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
+from hardviews.launch.global_state import global_state_restored
 from hardviews.options.report import ReportOptions
 from hardviews.setup.data import opened, tested_on
 from hardviews.wording import several
@@ -38,6 +39,7 @@ class Report(NamedTuple):
         return found | {"measured_on": [run.measured_on() for run in self.runs]}
 
 
+@global_state_restored()
 def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
     """Writes the page, whole or not at all.
 

@@ -1,7 +1,7 @@
 """The data that a command line names."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -48,6 +48,16 @@ class TrainingOptions(DataOptions, Protocol):
     def allow_pipe(self) -> bool: ...
 
 
+class Given(NamedTuple):
+    """Data that a caller from Python gives as objects, in place of names."""
+
+    data: ImageSource | None = None
+    test_data: ImageSource | None = None
+
+
+BY_NAME = Given()  # nothing is given as an object
+
+
 def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
     """One split of the data.
 
@@ -64,18 +74,25 @@ def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
     )
 
 
-def open_sources(options: DataOptions, must_be_labelled: bool = True) -> tuple[ImageSource, ImageSource | None]:
+def open_sources(
+    options: DataOptions, must_be_labelled: bool = True, given: Given = BY_NAME
+) -> tuple[ImageSource, ImageSource | None]:
     """The training data, and the test data where there is any besides, its labels numbered alike.
+
+    Args:
+        options: name the data.
+        must_be_labelled: both, where test data is named.
+        given: what was given as an object, and need not be opened.
 
     Raises:
         InputError: either can't be opened, or test data was named and the labels don't go together.
     """
     if options.data is None:
         raise InputError("data: none given")
-    source = opened(options, options.data, "train")
+    source = opened(options, options.data, "train") if given.data is None else given.data
     if options.test_data is None:
         return source, opened(options, options.data, "test") if is_named(options.data) else None
-    test = opened(options, options.test_data, "test")
+    test = opened(options, options.test_data, "test") if given.test_data is None else given.test_data
     for option, data, images in (("test-data", options.test_data, test), ("data", options.data, source)):
         if images.labels is None and must_be_labelled:
             raise InputError(
@@ -96,8 +113,9 @@ def tested_on(data: str | None, test_data: str | None) -> str:
     return f"a held-out tenth of {printable(Path(str(data)).name or str(data))}"
 
 
-def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, ImageSource | None]:
-    """The training data, which may be a stream, and the test data where there is any.
+def open_training(options: TrainingOptions, given: Given = BY_NAME) -> tuple[ImageSource | Stream, ImageSource | None]:
+    """The training data, which may be a stream, and the test data where there is any. Arguments as of
+    ``open_sources``.
 
     Raises:
         InputError: as ``open_sources``, or of a stream the number of images is not known, or its commands not allowed.
@@ -105,7 +123,7 @@ def open_training(options: TrainingOptions) -> tuple[ImageSource | Stream, Image
     if options.data is None or not is_stream(options.data):
         if options.epoch_images is not None:
             raise InputError("epoch-images: only streams take it; of other data an epoch is all images")
-        return open_sources(options)
+        return open_sources(options, given=given)
     if options.test_data is not None:
         raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
     if options.data.startswith(STREAM_PREFIX):

@@ -1,6 +1,7 @@
 """Warnings about data that may not be what its user takes it for, at the start and beside the figures."""
 
-from functools import lru_cache
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary, ref
 
 from hardviews.console import say
 from hardviews.data.overlap import Overlap, overlap
@@ -79,10 +80,10 @@ def _overlap(
     if isinstance(source, Subset) and isinstance(test, Subset):  # the two parts that evaluation makes of one source
         source, test = source.source, None
     if test is not None:
-        return None if test_data is None else _compared(source, test)  # type: ignore[arg-type]
+        return None if test_data is None else _once(source, ref(test), lambda: overlap(source, test))
     if seed is None or source.labels is None:
         return None
-    return _held_out(source, seed)  # type: ignore[arg-type]  # a protocol does not say that sources are hashable
+    return _once(source, f"held-out {seed}", lambda: _tenth(source, seed))
 
 
 def _tenth(source: ImageSource, seed: int) -> Overlap:
@@ -91,6 +92,12 @@ def _tenth(source: ImageSource, seed: int) -> Overlap:
     return overlap(Subset(source, rest), Subset(source, tenth))
 
 
-# Once: it is asked at the start, and again beside the figures.
-_compared = lru_cache(maxsize=1)(overlap)
-_held_out = lru_cache(maxsize=1)(_tenth)
+# By source, for as long as it lives: it is asked at the start, and again beside the figures.
+_known: "WeakKeyDictionary[ImageSource, dict[Hashable, Overlap]]" = WeakKeyDictionary()
+
+
+def _once(source: ImageSource, key: Hashable, compare: Callable[[], Overlap]) -> Overlap:
+    known = _known.setdefault(source, {})
+    if key not in known:
+        known[key] = compare()
+    return known[key]

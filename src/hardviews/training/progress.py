@@ -1,4 +1,4 @@
-"""A run's progress: a bar in a terminal, otherwise a line per epoch."""
+"""A run's progress: a bar in a terminal or a notebook, otherwise a line per epoch."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -6,6 +6,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hardviews.console import shows_bars
 
 
 class ProgressReport:
@@ -20,7 +22,8 @@ class ProgressReport:
 
     def __init__(self, console: Console, steps: int, steps_per_epoch: int, done: int, enabled: bool) -> None:
         self._console, self._steps, self._per_epoch = console, steps, steps_per_epoch
-        self._lines = enabled and not console.is_terminal
+        bars = shows_bars(console)
+        self._lines = enabled and not bars
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -28,7 +31,7 @@ class ProgressReport:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
             console=console,
-            disable=not enabled or not console.is_terminal,
+            disable=not enabled or not bars,
         )
         self._task = self._bar.add_task("", total=steps, completed=done, epoch=self._epoch(done), figures="")
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
@@ -17,6 +18,8 @@ Made = TypeVar("Made")
 GLANCE = 5  # seconds between two checks while a batch is awaited
 PATIENCE = 600  # seconds without a batch from any worker after which they count as hung
 RESPITE = 60  # seconds that a worker lives on after the SIGTERM meant for its run
+# Forked workers need no ``__main__`` guard in a script, and share the data set. Elsewhere forks are not safe.
+CONTEXT = "fork" if sys.platform == "linux" else None
 
 
 def until_failure(keys: Iterator[Any], failed: list[RunError]) -> Iterator[Any]:
@@ -42,6 +45,7 @@ def by_workers(dataset: Dataset[Made], keys: Any, workers: int, pin_memory: bool
         pin_memory=pin_memory,
         timeout=GLANCE,
         worker_init_fn=_heed_no_signals,
+        multiprocessing_context=CONTEXT if workers else None,
     )
     handler = signal.getsignal(signal.SIGCHLD)
     others = multiprocessing.active_children()

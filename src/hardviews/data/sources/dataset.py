@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, to_rgb
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, to_rgb
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.table import numbered
 from hardviews.errors import InputError
 
 PREFIX = "python:"
 WANTED = (
-    "wanted: a PIL image; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; or (image, label)"
+    "wanted: a PIL image; a file's path; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; "
+    "or (image, label)"
 )
 HASHED = 1000  # images, spread evenly, whose pixels an identity covers
 MANY = 10_000  # items; a log line tells of reading more of them for their labels
@@ -30,9 +32,10 @@ def as_source(
 ) -> ImageSource:
     """Any map-style ``torch.utils.data.Dataset``, list or array of images, as a source.
 
-    An item is a PIL image, a tensor or array ``[3, h, w]`` or ``[h, w, 3]`` (uint8, or float from 0 to 1; one channel
-    is grey), or a tuple of that and a label, an int or string. Images may differ in size. Return them as they are: the
-    views are drawn later, so leave random transforms and ``Normalize`` out of the data set.
+    An item is a PIL image, the path of an image file, a tensor or array ``[3, h, w]`` or ``[h, w, 3]`` (uint8, or float
+    from 0 to 1; one channel is grey), or a tuple of that and a label, an int or string. Images may differ in size.
+    Return them as they are: the views are drawn later, so leave random transforms and ``Normalize`` out of the data
+    set.
 
     Worker processes read items, each from its own copy of ``data``, as a ``DataLoader`` does. Open files lazily, in
     ``__getitem__``. PIL images in a list are loaded now.
@@ -103,12 +106,7 @@ class DatasetSource:
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
         """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
-        image = self._item(index)[0]
-        try:
-            image = _loaded(image) if isinstance(image, Image.Image) else _from_array(image)
-            return to_rgb(image, bounds.fit(*image.size))
-        except Exception as error:  # a lazily opened file can raise anything
-            raise UnreadableImage(self.path(index), _short(error)) from error
+        return read_image(self._item(index)[0], bounds, self.path(index))
 
     def _item(self, index: int) -> tuple[Any, Any]:
         """Image and label of an item; the label is None if there is none."""
@@ -162,6 +160,26 @@ class DatasetSource:
             except UnreadableImage as error:
                 raise InputError(f"{error}; with labels=… items are not read for their labels") from error.__cause__
         return labels
+
+
+def read_image(image: Any, bounds: Bounds, name: str) -> Tensor:
+    """A PIL image, an array or tensor, or an image file's path, as uint8 ``[h, w, 3]``.
+
+    Args:
+        image: as ``as_source`` takes it.
+        bounds: how large the result may be.
+        name: for the error.
+
+    Raises:
+        UnreadableImage: it is none of these, or damaged.
+    """
+    if isinstance(image, str | Path):
+        return decode(image, bounds)
+    try:
+        image = _loaded(image) if isinstance(image, Image.Image) else _from_array(image)
+        return to_rgb(image, bounds.fit(*image.size))
+    except Exception as error:  # a lazily opened file can raise anything
+        raise UnreadableImage(name, _short(error)) from error
 
 
 def from_dotted_path(data: str) -> ImageSource:

@@ -1,0 +1,138 @@
+"""From keyword arguments to the command line that says the same, and from its errors to those of a call."""
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hardviews.errors import InputError, RunError, StoppedError, unknown
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COMMAND_LINE_ONLY = ("json", "doctor", "help")
+
+
+def argv_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``{"method": {"name": "simclr", "dim": 64}, "seed": 2}`` as ``--method.name=simclr --method.dim=64 --seed=2``.
+
+    Raises:
+        InputError: a value that no option takes.
+    """
+    argv: list[str] = []
+    for name, value in settings.items():
+        if not prefix and name.partition(".")[0] in COMMAND_LINE_ONLY:
+            raise InputError(f"unknown option {name}; it is one of the command line alone")
+        if isinstance(value, Mapping):
+            argv += argv_of(value, f"{prefix}{name}.")
+        else:
+            argv.append(f"--{(prefix + name).replace('_', '-')}={_text(prefix + name, value)}")
+    return argv
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str | Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # of numpy and torch
+        value = value.tolist()
+    try:
+        return json.dumps(value)
+    except TypeError:
+        raise InputError(f"{name}: a {type(value).__name__} is not a value it takes") from None
+
+
+@contextmanager
+def call_errors(function: str) -> Iterator[None]:
+    """Raises the command line's errors in the words of a call, and what asked a run to stop as Python has it.
+
+    Args:
+        function: its name, where help is found.
+
+    Raises:
+        KeyboardInterrupt: a run was interrupted, and says how it goes on.
+    """
+    try:
+        yield
+        return
+    except (InputError, RunError) as error:
+        told: Exception | KeyboardInterrupt = type(error)(_as_call(str(error), function))
+        number = 0
+    except StoppedError as stopped:
+        number, line = stopped.signal, _as_call(str(stopped), function)
+        told = StoppedError(line, number)
+    except KeyboardInterrupt as interrupt:
+        number, told = 0, KeyboardInterrupt(_as_call(str(interrupt), function))
+    # Raised here, and not where it was caught, so that no traceback holds on to what the run had in memory.
+    if number:
+        import signal
+
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(str(told))
+        signal.raise_signal(number)  # to whom it was meant for; if that goes on, so does the error
+    raise told
+
+
+def _as_call(line: str, function: str) -> str:
+    """``--batch-size`` is ``batch_size`` in Python."""
+
+    def underscored(found: re.Match[str]) -> str:
+        return found[1].replace("-", "_")
+
+    line = line.replace("hardviews pretrain --method NAME --help", f"help(hardviews.{function})")
+    line = line.replace("see --help", f"see help(hardviews.{function})").replace("the same command", "the same call")
+    line = re.sub(r"with --out (\S+)", r"with out=\1", line)
+    line = re.sub(r"(?<![\w/.-])--([a-z][\w.-]*\w)", underscored, line)
+    return re.sub(r"^([a-z]+(?:-[a-z]+)+)(?=: )", underscored, line)
+
+
+def with_options_of(*options: type[Any], skip: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Shows the fields of dataclasses as keyword arguments in a function's signature and help, for ``**options``."""
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = {parameter.name for parameter in own} | set(skip)
+        fields = {field.name: field for kind in options for field in dataclasses.fields(kind)}
+        more = [_parameter(field) for field in fields.values() if field.name not in names]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *more])
+        texts = [(inspect.getdoc(kind) or "").partition("Args:\n")[2] for kind in options]
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "") + "\n\nOptions:\n" + "\n".join(texts)
+        return function
+
+    return decorate
+
+
+def _parameter(field: "dataclasses.Field[Any]") -> inspect.Parameter:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, annotation=field.type,
+        default=None if default is dataclasses.MISSING else default,
+    )  # fmt: skip
+
+
+def names_or_object(value: Any) -> tuple[str | None, Any]:
+    """The name of data as the command line takes it, and None; or the name and the source of an object.
+
+    Args:
+        value: a path, a name, a map-style ``Dataset``, a list of images, or a source that ``as_source`` has made.
+    """
+    if value is None or isinstance(value, str | Path):
+        return None if value is None else str(value), None
+    from hardviews.data.sources import as_source
+    from hardviews.data.sources.dataset import DatasetSource
+
+    source = value if isinstance(value, DatasetSource) else as_source(value)
+    return f"object:{source.name}", source
+
+
+def check_names(given: Mapping[str, Any], known: type[Any], kind: str = "option") -> None:
+    """Raises InputError for a name that is no field of a dataclass, naming the nearest that is."""
+    fields = [field.name for field in dataclasses.fields(known)]
+    for name in given:
+        if name not in fields:
+            raise unknown(kind, name, fields)

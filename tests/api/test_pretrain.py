@@ -1,0 +1,223 @@
+"""``hardviews.pretrain`` is the verb, and leaves the process as it was."""
+
+import gc
+import logging
+import os
+import random
+import signal
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hardviews
+from hardviews.cli import main
+from hardviews.methods import SimSiam
+from hardviews.training.output import checkpoint
+from tests.api.small import LINE, OPTIONS, Pictures
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = checkpoint.load(run / "checkpoints" / "last.pt")["method"]
+    return found
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    assert all(torch.equal(value, weights(theirs)[name]) for name, value in weights(ours).items())
+    mine, other = (hardviews.PretrainedRun(run).summary for run in (ours, theirs))
+    assert {key: value for key, value in mine.items() if "second" not in key} == {
+        key: value for key, value in other.items() if "second" not in key
+    }
+
+
+def test_a_call_is_the_verb(tmp_path: Path) -> None:
+    run = hardviews.pretrain("shapes:48", epochs=2, seed=3, out=tmp_path / "call", **OPTIONS)
+    assert main(f"pretrain --data shapes:48 --epochs 2 --seed 3 --out {tmp_path}/verb {LINE}".split()) == 0
+    assert_same_run(run.folder, tmp_path / "verb")
+    assert (run.folder / "config.yaml").read_text() == (tmp_path / "verb/config.yaml").read_text()
+    assert run.metrics["loss"].shape == (6,)
+    assert 0 <= run.summary["knn_top1"] <= 1
+
+
+def test_classes_modules_and_objects(tmp_path: Path) -> None:
+    """A class in place of a name, a module in place of a backbone, objects in place of data."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    labelled = [(image, index % 2) for index, image in enumerate(Pictures().pixels)]
+    options = OPTIONS | {"method": {"name": SimSiam, "dim": 16, "predictor_dim": 8}, "backbone": network}
+    run = hardviews.pretrain(labelled, test_data=labelled[:20], epochs=1, out=tmp_path / "run", **options)
+    assert run.summary["method"] == "simsiam"
+    assert run.summary["data"] == "object:list"
+    assert run.summary["knn_test_images"] == 20
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    model = hardviews.load(run, module=network)
+    assert not torch.equal(next(model.backbone.parameters()), before["0.weight"])
+    assert model.embed([labelled[0][0]]).shape == (1, 8)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    options = OPTIONS | {"knn_epochs": 0, "in_memory": "off", "epochs": 2}
+    pictures = Pictures()
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    hardviews.pretrain(pictures, out=tmp_path / "whole", **options)
+    pictures.interrupts_at = pictures.reads // 2
+    pictures.reads = 0
+    with pytest.raises(KeyboardInterrupt, match=r"the same call with out=.* goes on") as interrupt:
+        hardviews.pretrain(pictures, out=tmp_path / "cut", **options)
+    assert interrupt.value.__context__ is None  # which would hold on to the run's memory
+    assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with pytest.raises(hardviews.InputError, match="the run has not ended"):
+        _ = hardviews.PretrainedRun(tmp_path / "cut").summary
+    done = len(hardviews.PretrainedRun(tmp_path / "cut").metrics["step"])
+    assert 0 < done < 8
+    assert hardviews.pretrain(pictures, out=tmp_path / "cut", **options).summary["steps"] == 8
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))
+    pictures = Pictures()
+
+    class Stopping(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            if pictures.reads == 30:
+                signal.raise_signal(signal.SIGUSR1)
+            return pictures[index]
+
+    try:
+        with pytest.raises(hardviews.StoppedError, match="SIGUSR1, saved after step"):
+            hardviews.pretrain(
+                Stopping(), epochs=2, out=tmp_path / "run", in_memory="off", **OPTIONS | {"knn_epochs": 0}
+            )
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert got == [signal.SIGUSR1]
+
+
+def settings() -> dict[str, Any]:
+    """What a call must leave as it is."""
+    return {
+        "generators": (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),  # type: ignore[index]  # noqa: NPY002
+        "threads": torch.get_num_threads(),
+        "deterministic": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32),
+        "matmul": torch.get_float32_matmul_precision(),
+        "loggers": {
+            name: (logger.level, logger.disabled, tuple(logger.handlers))
+            for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger)
+        },
+        "logging": (logging.root.level, logging.root.manager.disable),
+        "handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),  # noqa: PTH109
+        "group": torch.distributed.is_initialized(),
+        "grad": torch.is_grad_enabled(),
+    }
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_call_leaves_the_process_as_it_was(deterministic: bool, tmp_path: Path) -> None:
+    def calls(out: Path) -> None:
+        run = hardviews.pretrain("shapes:32", epochs=1, out=out / "run", deterministic=deterministic, **OPTIONS)
+        model = hardviews.load(run)
+        model.embed(list(Pictures().pixels[:2]))
+        hardviews.evaluate(model, train="shapes:32", protocols=["knn", "linear"], linear={"epochs": 1}, workers=0)
+        hardviews.embed(model, "shapes:32", out / "features.parquet", workers=0)
+        hardviews.export(model, out / "exported", "timm")
+        hardviews.report(run)
+
+    calls(tmp_path / "first")  # imports set loggers up, once
+    random.seed(5)
+    logging.getLogger("lightning_fabric").setLevel(logging.DEBUG)
+    torch.use_deterministic_algorithms(not deterministic, warn_only=True)
+    try:
+        before = settings()
+        calls(tmp_path / "second")
+        after = settings()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert {name: value for name, value in after.items() if value != before[name]} == {}
+
+
+def test_a_process_group_of_the_callers_stays(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        hardviews.pretrain("shapes:32", epochs=1, out=tmp_path / "run", **OPTIONS)
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_memory_of_a_finished_run_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its method, its optimizer's state and its data."""
+    from hardviews.training.loop import Loop
+
+    held: list[weakref.ref[Any]] = []
+    run_loop = Loop.run
+
+    def run(self: Loop) -> None:
+        held.extend(weakref.ref(one) for one in (self, self.step.method, self.step.optimizer, self.loader.source))
+        run_loop(self)
+
+    monkeypatch.setattr(Loop, "run", run)
+    result = hardviews.pretrain("shapes:48", epochs=1, out=tmp_path / "run", **OPTIONS)
+    gc.collect()
+    assert result.summary["steps"] == 3
+    assert len(held) == 4
+    assert [one() for one in held] == [None] * 4
+
+
+def test_in_a_thread(tmp_path: Path) -> None:
+    """Where there are no signal handlers to be set."""
+    found: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(
+            hardviews.pretrain("shapes:32", epochs=1, out=tmp_path / "run", **OPTIONS).summary["steps"]
+        )
+    )
+    thread.start()
+    thread.join()
+    assert found == [2]
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    options = OPTIONS | {"knn_epochs": 0, "accelerator": "cpu"}
+    run = hardviews.pretrain("shapes:32", epochs=1, devices=2, out=tmp_path / "run", **options)
+    assert run.summary["steps"] == 2
+    with pytest.raises(hardviews.InputError, match="several processes need data by name"):
+        hardviews.pretrain(Pictures(), devices=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epoks": 3}, "unknown option epoks; did you mean epochs?"),
+        ({"method": {"name": "simclr", "dimm": 3}}, "unknown option method.dimm; did you mean method.dim?"),
+        ({"method.dimm": 3}, "unknown option method.dimm; did you mean method.dim?"),
+        ({"method": "simcrl"}, "unknown method 'simcrl'; did you mean simclr?"),
+        ({"epochs": "many"}, "epochs: 'many' is not a whole number"),
+        ({"knn_temperature": -1}, "knn_temperature: -1.0 must be above 0"),
+        ({"lr": object()}, "lr: a object is not a value it takes"),
+        ({"json": True}, "unknown option json; it is one of the command line alone"),
+        ({"data": 3}, "data: a int gives no images by number; give a map-style Dataset or a list of images"),
+        ({"data": Pictures(), "batch_size": "auto"}, "batch_size: auto needs data by name; give a number"),
+        ({"views": 1}, "keep"),
+    ],
+)
+def test_wrong_arguments_are_one_line(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(hardviews.InputError) as error:
+        hardviews.pretrain(**dict[str, Any]({"data": "shapes:32", "out": tmp_path / "run"} | options))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "--" not in str(error.value)
+    assert not (tmp_path / "run").exists()
