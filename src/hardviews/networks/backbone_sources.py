@@ -162,7 +162,7 @@ class TransformersBackbone(nn.Module):
             self.model: Any = (
                 AutoModel.from_pretrained(place, config=config, use_safetensors=True)
                 if pretrained
-                else AutoModel.from_config(config)
+                else AutoModel.from_config(config)  # type: ignore[no-untyped-call]
             )
         self.model.train()
         if self.model.main_input_name != "pixel_values":
