@@ -19,7 +19,7 @@ class ProgressReport:
     """
 
     def __init__(self, console: Console, steps: int, steps_per_epoch: int, done: int, enabled: bool) -> None:
-        self._console, self._steps, self._per_epoch = console, steps, steps_per_epoch
+        self._steps, self._per_epoch = steps, steps_per_epoch
         self._lines = enabled and not console.is_terminal
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
