@@ -61,7 +61,7 @@ class Album:
 
 
 def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, list[comparison.KeyFigure]]:
-    """The whole page, and its key figures.
+    """The page, and its key figures.
 
     Args:
         runs: at least one; plots overlay several, and tables compare them with the first.
