@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hardviews.analysis.measured import left_out_of
-from hardviews.commands.parsing import Parser, summary, value_before_parsing
+from hardviews.commands.parsing import MODEL_HELP, Parser, summary, value_before_parsing
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
         usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA] [--protocol NAMES] [options]",
         description=f"{summary(EvaluateOptions)} Protocols: {', '.join(protocols.names())}.",
     )
-    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
+    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     # Protocols import torch, which a general help need not wait for.
     names = [] if helps and not wanted else split_names(wanted or EvaluateOptions.protocol)

@@ -15,6 +15,12 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hardviews.errors import InputError
 
+# What the verbs take that need a backbone.
+MODEL_HELP = (
+    "a run folder; a timm model's name; torchvision:resnet50; hf:USER/NAME or hf:FOLDER (transformers); "
+    "package.module:function, which returns an nn.Module"
+)
+
 
 class Parser(ArgumentParser):
     """A jsonargparse parser whose options are spelt with dashes and whose errors are one line."""

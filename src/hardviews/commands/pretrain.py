@@ -15,6 +15,7 @@ from hardviews.console import Say, printer, say
 from hardviews.errors import InputError, RunError
 from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
+from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import find, recipes
@@ -188,6 +189,19 @@ def _given(argv: list[str]) -> dict[str, Any]:
             raise InputError(f"config: {group}.name must be text, not {settings[group]['name']!r}")
     if settings.get("backbone", {}).get("module", ...) is None:  # an object has no place in a file
         del settings["backbone"]["module"]
+    extended = value_before_parsing(argv, "--extend") or settings.get("extend")
+    if extended:
+        if recipe:
+            raise InputError("recipe: not with extend, whose settings are those of the run; leave one of them out")
+        given = {argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in argv} | settings.keys()
+        base = settings_to_extend(str(extended), value_before_parsing(argv, "--out"), given)
+        named = value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name")
+        if named not in (None, base["method"]["name"]):  # before its arguments are looked at
+            raise InputError(
+                f"extend: --method is {base['method']['name']} there and {named} here; that can't change: leave it "
+                f"out, or begin anew with --init {extended}"
+            )
+        return _merged(base, settings)
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:

@@ -57,6 +57,12 @@ class PretrainOptions:
         init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
             loaded, and what was and was not is told.
+        extend: a run's folder: go on from its weights, optimizer and step in another folder (--out) with more --epochs,
+            another --lr or other settings; what is not given is as in that run, which stays as it is. Backbone, method
+            and optimizer can't change.
+        extend_schedule: of the learning rate. restart (the default): a new cycle, from the rate that the run had
+            reached linearly up to --lr, over --warmup-epochs (by default a tenth of the epochs that are added), then by
+            half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
@@ -143,6 +149,8 @@ class PretrainOptions:
     plan: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
     init: str | None = None
+    extend: str | None = None
+    extend_schedule: Literal["restart", "stretch"] | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
     scoring: Literal["fast", "exact"] = "fast"

@@ -226,6 +226,8 @@ def config_of(options: PretrainOptions) -> dict[str, Any]:
     options = replace(options, backbone=replace(options.backbone, module=None))  # of which the name tells
     config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
     del config["backbone"]["module"]
+    if options.extend is None:
+        del config["extend"], config["extend_schedule"]
     return config
 
 

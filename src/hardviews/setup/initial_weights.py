@@ -34,6 +34,8 @@ def start_of(options: PretrainOptions, image_size: int) -> Start | None:
     init, stem = options.init, options.backbone.stem
     if init is None:
         return None
+    if options.extend is not None:  # the extended run's checkpoint holds all
+        return Start(None, {}, stem)
     run = RunFolder(Path(options.out)) if options.out else None
     if run and run.checkpoints.last.exists():
         config = run.config()

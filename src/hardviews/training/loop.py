@@ -25,7 +25,7 @@ from hardviews.training.monitor import Monitor
 from hardviews.training.output.logbook import Logbook
 from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
-from hardviews.training.output.saving import DivergedError, Saver
+from hardviews.training.output.saving import DivergedError, Origin, Saver
 from hardviews.training.progress import ProgressReport
 from hardviews.training.step import Report, Step
 from hardviews.training.stopwatch import Stopwatch
@@ -54,6 +54,7 @@ class Loop:
         open_loggers: TensorBoard and the like, of the first process, for a run that begins or goes on at a step.
         telemetry: what the step shows it is written at the end of epochs and before checkpoints.
         console: where progress is shown.
+        origin: the run that this one extends, until it has a checkpoint of its own.
     """
 
     fabric: Fabric
@@ -69,9 +70,12 @@ class Loop:
     open_loggers: Callable[[int], list[Logger]]
     telemetry: Recorder
     console: Console
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
+        self.saver = Saver(
+            self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source), self.origin
+        )
         self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
         self.diverging = DivergenceWatch(self.max_nonfinite_steps, self._say)
@@ -94,9 +98,10 @@ class Loop:
             StopRequest() as stop,
         ):
             if first:
-                self._say(
-                    f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
+                finished = (
+                    f"the run is finished: nothing to train; --extend {self.folder.path} in another --out goes on"
                 )
+                self._say(f"going on at step {first} of {steps}" if first < steps else finished)
             # Also what an interrupted run did not come to.
             self._measure_if_due(first, stop)
             while True:

@@ -22,6 +22,21 @@ class DivergedError(Exception):
     """Training can't go on from the weights as they are."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The run that a new one extends.
+
+    Args:
+        checkpoints: its own, which are only read.
+        step: of the one that is taken.
+        begin: the step that the new run begins with, which counts otherwise where an epoch has other steps.
+    """
+
+    checkpoints: Checkpoints
+    step: int
+    begin: int
+
+
 @dataclass
 class Saver:
     """Saves and restores weights, buffers, optimizer, scaler and the part of the learning rate that is left.
@@ -31,12 +46,14 @@ class Saver:
         step: whose state.
         checkpoints: where to.
         data: what tells other images from these (``sources.fingerprint``).
+        origin: of a run that extends another, as long as it has no checkpoint of its own.
     """
 
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
     data: str
+    origin: Origin | None = None
     processes: int = field(default=0, init=False)  # that wrote what was restored; 0: nothing was, or it does not say
     factor: float = field(default=1.0, init=False)  # of the learning rates that were asked for
     failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
@@ -51,18 +68,34 @@ class Saver:
             InputError: it is of a run on other images, whose order and number a run hangs on.
             RunError: there are some, and none is whole.
         """
-        state, damaged = self._newest()
+        state, damaged = self._newest(self.checkpoints)
+        if state is None and self.origin is not None:
+            return self._restore_origin(self.origin), damaged
         if state is not None:
             self._check_data(state.get("data", self.data))  # earlier ones don't say
-            load_weights(self.step.method, state["method"])
-            load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            self._load(state)
             self.lower(state["rate_factor"])
             self.processes = state.get("processes", 0)
         self.fabric.barrier()  # all have read what the first now puts aside
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
+
+    def _load(self, state: dict[str, Any]) -> None:
+        load_weights(self.step.method, state["method"])
+        load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
+        if state["scaler"]:  # another precision has none
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+
+    def _restore_origin(self, origin: Origin) -> int:
+        """Takes up the run that is extended, and saves that at once: from here on nobody needs the other run."""
+        state, _ = self._newest(origin.checkpoints, origin.step)
+        if self._any(state is None or state["step"] != origin.step):
+            raise RunError(f"{origin.checkpoints.folder}: the checkpoint of step {origin.step} is gone")
+        assert state is not None
+        self._load(state)
+        self.save(origin.begin, None)
+        return origin.begin
 
     def _check_data(self, then: str) -> None:
         """Nobody leaves alone: some processes may find other data than others."""
@@ -71,33 +104,34 @@ class Saver:
             found = f"{now:,}" if now != before else "others of that number"
             raise InputError(
                 f"data: this run began with {several(before, 'image')} and finds {found}; give back those "
-                f"that it had, or begin another in another --out by --init {self.checkpoints.folder.parent}"
+                f"that it had, or go on with these in another --out by --extend {self.checkpoints.folder.parent}"
             )
 
-    def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+    def _newest(self, checkpoints: Checkpoints, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
         another step."""
         with Meeting(self.fabric).slowly():
-            state, damaged, failure = self._read()
+            state, damaged, failure = self._read(checkpoints, at_most)
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
         with Meeting(self.fabric).slowly():
             if not failure and own > least > 0:
-                damaged = [f"{self.checkpoints.last}: another process can't read it"]
-                state, _, failure = self._read(int(least))
+                damaged = [f"{checkpoints.last}: another process can't read it"]
+                state, _, failure = self._read(checkpoints, int(least))
                 own = int(state["step"]) if state else 0
         if self._any(bool(failure) or own != least):
             raise RunError(
                 failure
-                or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read; do all machines "
+                or f"{checkpoints.folder}: no checkpoint is there that all processes can read; do all machines "
                 "share this folder?"
             )
         return state, damaged
 
-    def _read(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str], str]:
+    @staticmethod
+    def _read(checkpoints: Checkpoints, at_most: int | None) -> tuple[dict[str, Any] | None, list[str], str]:
         """What this process finds, and why it can't be read: nobody leaves before all have told each other."""
         try:
-            return *self.checkpoints.newest(at_most), ""
+            return *checkpoints.newest(at_most), ""
         except RunError as error:
             return None, [], str(error)
 
