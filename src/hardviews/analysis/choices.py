@@ -1,6 +1,6 @@
 """What the kept views are like beside a random choice: IoU, crops, colours, by epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,16 +211,18 @@ def _lowest(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
 
 def crops(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
     """Overlap, distance and sizes of crops by epoch."""
-    return [_quantity(name, described, runs, of) for name, described in GEOMETRY.items()] if of else []
+    return _quantities(GEOMETRY, runs, of)
 
 
 def colours(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
     """The same of every parameter of colour, blur and flip that any run draws."""
-    return [
-        _quantity(name, described, runs, of)
-        for name, described in COLOURS.items()
-        if any(one.mean(f"{name}_random") for one in of)
-    ]
+    return _quantities(COLOURS, runs, of)
+
+
+def _quantities(every: Mapping[str, Described], runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
+    """Of those that any run draws."""
+    some = {name: described for name, described in every.items() if any(one.mean(f"{name}_random") for one in of)}
+    return [_quantity(name, described, runs, of) for name, described in some.items()]
 
 
 def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence[Chosen]) -> Figure:

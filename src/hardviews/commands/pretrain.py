@@ -17,7 +17,7 @@ from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
 from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
-from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions, TransformOptions
 from hardviews.recipes import find, recipes
 from hardviews.wording import several
 
@@ -122,7 +122,9 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     as_json = namespace.pop("json")
     del namespace["config"], namespace["recipe"], namespace["doctor"]
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
-    namespace["plan"] = namespace.get("plan") or {}
+    own = {field.name for field in fields(TransformOptions)}
+    plan = namespace.get("plan") or {}
+    namespace["plan"] = {name: value for name, value in plan.items() if value is not None or name not in own}
     return PretrainOptions(**namespace), as_json
 
 
@@ -150,6 +152,7 @@ def _parser(method: str | None) -> Parser:
         found = methods.find(method)
         parser.add_signature(found, "method", skip={"backbone", "plan"})
         parser.add_signature(found.default_plan, "plan", skip={"size"})
+        parser.add_options(TransformOptions, "plan.")
     parser.add_options(BackboneOptions, "backbone.", skip={"module"})
     parser.add_options(PretrainOptions, skip={"method", "plan", "backbone"})
     return parser

@@ -33,6 +33,21 @@ class BackboneOptions:
 
 
 @dataclass
+class TransformOptions:
+    """An augmentation of one's own, among the arguments of a plan (docs/augmentations.md).
+
+    Args:
+        transform: package.module:name of a function or object that is called with one view, in the place of the plan's
+            colours, blur and solarization; or one for every kind of view.
+        transform_input: what it is given. crop: the view, cropped, resized and flipped; image: the whole image, which
+            it crops and flips itself.
+    """
+
+    transform: str | list[str] | None = None
+    transform_input: Literal["crop", "image"] | None = None
+
+
+@dataclass
 class PretrainOptions:
     """Pretrains a backbone without labels on the hardest of several random views of every image.
 

@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbone_sources import library_of
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
-from hardviews.options.pretraining import PretrainOptions
+from hardviews.options.pretraining import PretrainOptions, TransformOptions
 from hardviews.selection import policies
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.setup.initial_weights import start_of
+from hardviews.setup.transforms import names_of_transforms, with_transforms
 from hardviews.training.distributed.sharding import check_blocks
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
+from hardviews.views.transforms import check_transforms
 from hardviews.wording import several
 
 # The resolution of fast scoring, which is to keep most of the hardness: networks of patches heed less than convolutions
@@ -71,12 +73,16 @@ def resolve_defaults(
     if min(std) <= 0:
         raise InputError(f"std: {list(std)} must be above 0")
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
-    plan = _call("plan", method_class.default_plan, image_size, **options.plan)
+    of_transforms = {field.name for field in fields(TransformOptions)}
+    drawn = {name: value for name, value in options.plan.items() if name not in of_transforms}
+    plan = _call("plan", method_class.default_plan, image_size, **drawn)
+    plan = with_transforms(plan, options)
     plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
+    check_transforms(plan)
     settings = {key: value for key, value in options.method.items() if key != "name"}
     method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
     accelerator = device_type(options.accelerator)
@@ -223,7 +229,8 @@ def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings
 
 def config_of(options: PretrainOptions) -> dict[str, Any]:
     """What ``config.yaml`` holds of resolved options."""
-    options = replace(options, backbone=replace(options.backbone, module=None))  # of which the name tells
+    # Of objects the names tell.
+    options = replace(options, backbone=replace(options.backbone, module=None), plan=names_of_transforms(options.plan))
     config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
     del config["backbone"]["module"]
     if options.extend is None:

@@ -2,6 +2,7 @@
 view, one clamp, and the normalisation."""
 
 import warnings
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from itertools import groupby
@@ -17,6 +18,7 @@ from hardviews.views.geometry import by_matrices, by_taps
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan, size_at
 from hardviews.views.transfer import to_device
+from hardviews.views.transforms import apply_transforms
 
 Group = tuple[Slot, int]  # a slot, and how many views in a row are of it
 
@@ -37,7 +39,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     With ``plan.colour == "matrix"`` crop, resize, flip and blur agree with torchvision's to rounding, colours about as
     ``colour.py`` states for photographs, and nothing waits for a GPU. What no slot of the plan gives a chance (a jitter
     of 0, a blur with ``blur_p`` 0) is not looked for in ``views``. With ``"exact"`` torchvision's own functions are
-    called, step by step and image by image.
+    called, step by step and image by image. Slots with a transform of one's own are finished by it (``transforms.py``).
 
     Args:
         images: B images of any sizes; the result is on their device.
@@ -48,6 +50,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     Returns:
         K tensors, float32 ``[B, 3, h, w]``, contiguous, normalised with the plan's mean and std.
     """
+    own, plan = plan, replace(plan, mean=(0.0,) * 3, std=(1.0,) * 3) if plan.transforms else plan
     groups = [(plan.slots[slot], len(list(same))) for slot, same in groupby(views.slot.tolist())]
     sides = [size_at(plan, slot, resolution) for slot, _ in groups]
     out = [
@@ -62,7 +65,10 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
             _render_exact(images, views.to("cpu"), plan, groups, out)
         else:
             _render_matrix(images, views.to(images.device, non_blocking=True), plan, groups, out)
-    return [view for group in out for view in group]
+        rendered = [view for group in out for view in group]
+        if own.transforms:
+            apply_transforms(images, views, own, rendered)
+    return rendered
 
 
 def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:
