@@ -66,7 +66,7 @@ def show(made: "Comparison", console: "Console") -> None:
     table = Table(*head)
     for line in cells:
         table.add_row(*line)
-    # A pipe has no width that the table would have to be squeezed into.
+    # A pipe has no width that the table has to fit.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
     for sentence in made.sentences:
         show_line(sentence)

@@ -1,4 +1,4 @@
-"""``hardviews export``: a backbone for those who have timm, torchvision or ONNX, and not this package."""
+"""``hardviews export``: writes a backbone for timm, torchvision, safetensors or ONNX."""
 
 import json
 from collections.abc import Mapping

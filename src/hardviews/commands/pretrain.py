@@ -25,7 +25,7 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the do
 
 
 def run(argv: list[str]) -> None:
-    """Parses a command line and trains, or checks whether that would go well."""
+    """Parses a command line and trains, or with ``--doctor`` checks the set-up."""
     options, as_json = parse(argv)
     # Only here, so that help and wrong options need not wait for torch.
     if "--doctor" in argv:
@@ -52,10 +52,10 @@ def run(argv: list[str]) -> None:
 
 
 def going_on(out: str | None) -> str:
-    """How a run goes on that had no time to say so itself, which chose its folder if ``out`` is None."""
+    """How to resume a run whose processes could not print it. Without ``out`` the run chose its folder itself."""
     if out is None:
         return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
-    # Only here: it takes seconds, and no run that goes well needs it.
+    # Imported only here: it takes seconds, and only a failed run needs it.
     from hardviews.training.output.run_folder import RunFolder
 
     return RunFolder(Path(out)).checkpoints.going_on()
@@ -84,7 +84,7 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
 
 
 def show(summary: Mapping[str, Any], write: Say) -> None:
-    """What a run ends with in the terminal."""
+    """Prints the summary of a run."""
     if "knn_top1" in summary:
         labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
         others = any(f"{name}_untrained" in summary for name in SIZES)
@@ -215,7 +215,7 @@ def _given(argv: list[str]) -> dict[str, Any]:
         value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     )
     if named != base["method"]["name"]:
-        # Another method than the recipe's can't take the recipe's arguments.
+        # The recipe's arguments are of its own method.
         base |= {"method": {"name": named}, "plan": {}}
     return _merged(base, settings)
 

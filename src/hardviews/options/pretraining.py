@@ -62,16 +62,16 @@ class PretrainOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
-        epoch_images: images of an epoch, for streams that do not tell how many they are.
+        epoch_images: images of an epoch, for streams of unknown length.
         shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
-        allow_pipe: let --data pipe:COMMAND run a shell; heeded on the command line only, not in a file of settings.
+        allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
         out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
         backbone: the network to train.
         init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
-            loaded, and what was and was not is told.
+            loaded, and the run prints what did and what did not.
         extend: a run's folder: go on from its weights, optimizer and step in another folder (--out) with more --epochs,
             another --lr or other settings; what is not given is as in that run, which stays as it is. Backbone, method
             and optimizer can't change.
@@ -115,8 +115,8 @@ class PretrainOptions:
         devices: processes on this machine; torchrun and Slurm know better.
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
             environment.
-        strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
-            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for
+        strategy: of several processes: ddp, each with all weights; fsdp shards the blocks of backbones, their gradients
+            and optimizer state among processes (FSDP2), for backbones too large for
             that; --doctor and --batch-size auto take their probe steps with all weights in one process, though.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on.
@@ -222,7 +222,7 @@ class PretrainOptions:
 
     @property
     def images_per_step(self) -> int:
-        """``batch_size``, which is a number once it is settled."""
+        """``batch_size`` as a number; raises TypeError while it is auto."""
         if self.batch_size == "auto":
-            raise TypeError("batch_size is not settled")
+            raise TypeError("batch_size is not resolved")
         return int(self.batch_size)

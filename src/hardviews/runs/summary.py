@@ -35,13 +35,13 @@ def headline(
 
 
 def _extended(folder: RunFolder) -> dict[str, Any]:
-    """Of a run that extends another: which, and how many of its epochs were that run's."""
+    """The run that this one extends, and how many epochs that had; empty where it extends none."""
     record = folder.extension()
     return {"extends": record["run"], "extends_epochs": record["run_epochs"]} if record else {}
 
 
 def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes ``summary.json``, of all parts of a run that was interrupted, with further figures of its data."""
+    """Writes ``summary.json``: the whole run, also if it was interrupted, with further figures of its data."""
     summary: dict[str, Any] = dict(folder.summary())
     for name in SIZES:  # which are the same before and after training, unless the run went on with others
         before = f"{name}_untrained"
