@@ -155,6 +155,11 @@ def test_the_run_itself_stays_as_it_is(finished: Path, capsys: pytest.CaptureFix
     assert f"or go on from its weights by --extend {finished} and another --out" in capsys.readouterr().err
 
 
+def test_arms_of_a_comparison_begin_anew(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--extend", str(finished), "--epochs", "4"]) == 2
+    assert "extend: arms begin anew, at step 0; give --init RUN" in capsys.readouterr().err
+
+
 def test_a_run_of_version_0_1_that_stopped_on_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(FIXTURE)
     run = tmp_path / "run"
