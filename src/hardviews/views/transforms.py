@@ -74,7 +74,10 @@ def _called(slot: Slot, transform: Transform, given: Tensor, seed: int, side: in
     np.random.seed(seed % 2**32)  # noqa: NPY002  # the one that transforms draw from
     torch.manual_seed(seed)
     known: dict[str, Any] = {"seed": seed, "size": side, "slot": slot.name}
-    name, wanted = transform_name(transform), f"it must return float [3, {side}, {side}] of 0..1, or uint8"
+    name, wanted = (
+        transform_name(transform).removeprefix("object:"),
+        f"it must return float [3, {side}, {side}] of 0..1, or uint8",
+    )
     try:
         found = transform(given, **{key: known[key] for key in _keywords(transform)})
     except torch.OutOfMemoryError:
@@ -118,7 +121,7 @@ def check_transforms(plan: ViewPlan) -> None:
                 first, again = (_called(slot, slot.transform, picture.clone(), seed, side, True) for _ in range(2))
                 if not torch.equal(first, again):
                     raise InputError(
-                        f"transform {transform_name(slot.transform)} makes other pixels of the same view: it draws "
+                        f"transform {transform_name(slot.transform).removeprefix('object:')} makes other pixels of the same view: it draws "
                         "from a generator of its own; let it take a keyword argument seed, to seed that generator"
                     )
 
