@@ -111,7 +111,7 @@ def check_transforms(plan: ViewPlan) -> None:
     for slot in plan.slots:
         if slot.transform is None:
             continue
-        side = size_at(plan, slot)
+        side, name = size_at(plan, slot), transform_name(slot.transform).removeprefix("object:")
         full = (3, 2 * side, 2 * side + 1) if slot.transform_input == "image" else (3, side, side)
         picture = torch.rand(full, generator=torch.Generator().manual_seed(0))
         if slot.transform_input == "image":
@@ -121,7 +121,7 @@ def check_transforms(plan: ViewPlan) -> None:
                 first, again = (_called(slot, slot.transform, picture.clone(), seed, side, True) for _ in range(2))
                 if not torch.equal(first, again):
                     raise InputError(
-                        f"transform {transform_name(slot.transform).removeprefix('object:')} makes other pixels of the same view: it draws "
+                        f"transform {name} makes other pixels of the same view: it draws "
                         "from a generator of its own; let it take a keyword argument seed, to seed that generator"
                     )
 
