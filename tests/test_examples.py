@@ -49,6 +49,25 @@ def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Pat
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
+def test_augmentations_of_ones_own(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])}
+    line = (
+        "pretrain --method simclr --method.hidden-dim 32 --data shapes:32 --batch-size 16 --epochs 1 --image-size 32 "
+        "--backbone.channels 8,8,16,16 --workers 0 --tensorboard false --out run "
+        "--plan.transform own_augmentation:view --plan.transform-input image"
+    )
+    for command in ([str(EXAMPLES / "own_augmentation.py")], ["-m", "hardviews.cli", *line.split()]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if len(command) == 1:
+            assert done.stdout.splitlines() == ["4 candidates of [4, 3, 32, 32], the same pixels each time: True"] * 3
+    assert "transform: own_augmentation:view" in (tmp_path / "run" / "config.yaml").read_text()
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
 def test_a_data_set_of_ones_own_is_read_and_trained_on(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "own_dataset.py")],

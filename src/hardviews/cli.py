@@ -1,4 +1,4 @@
-"""The command line: finds the verb, turns errors into one line. Imports next to nothing, so that help comes at once."""
+"""The command line: finds the verb and prints errors as one line. It imports little, so that help is quick."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command line.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend (nothing was written), 1 for a run that could not go on, 128
+        The exit code: 0, 2 for what the user can fix (nothing was written), 1 for a run that could not go on, 128
         and a signal's number for one that was asked to stop.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.excepthook(type(error), error, error.__traceback__)  # torch's, which names the process
         code = 1
     if code and is_started():
-        # At once: the others are ended when this one is gone, and what they still share might hang on the way out.
+        # Without clean-up: the others end when this one is gone, and clean-up of what they share may hang.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -27,7 +27,7 @@ def printer(console: "Console") -> Say:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that people would use: ``90 s``, ``12 min``, ``3.5 h``."""
+    """Seconds in a readable unit: ``90 s``, ``12 min``, ``3.5 h``."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -44,7 +44,7 @@ def progress_bars(show: bool = True) -> Iterator[Callable[[str, int], Callable[[
 
     Bars are shown on standard error if it is a terminal, and in notebooks: a pipe gets results only.
     """
-    # Only here, as help needs none of it.
+    # Imported only here: help needs none of it.
     from rich.console import Console
     from rich.progress import Progress
 

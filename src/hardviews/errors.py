@@ -1,11 +1,11 @@
-"""What a user can be shown: one line each, naming what was wrong, where, and what to do."""
+"""Errors for users: one line each, with what is wrong, where, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """What the user gave can't be used and the user can mend it. The command line exits with 2; nothing was written."""
+    """What the user gave can't be used and the user can fix it. The command line exits with 2; nothing was written."""
 
 
 class RunError(RuntimeError):
@@ -13,7 +13,7 @@ class RunError(RuntimeError):
 
 
 class PeerError(RunError):
-    """Another process that shares the run is gone: not the fault of this one, and not its to explain."""
+    """Another process of the run is gone. That process prints why; this one only ends."""
 
 
 class StoppedError(Exception):
@@ -26,7 +26,7 @@ class StoppedError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that stands for nothing, with the nearest names that do."""
+    """The error for an unknown name, with the nearest known names."""
     names = sorted(known)
     close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if close:

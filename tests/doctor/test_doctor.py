@@ -29,7 +29,7 @@ from hardviews.doctor.checks import (
     check_memory,
     check_speed,
 )  # fmt: skip
-from hardviews.doctor.overfit import Learned, learn
+from hardviews.doctor.overfit import OverfitResult, learn
 from hardviews.methods.base import TargetEncoding
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from hardviews.options.pretraining import PretrainOptions
@@ -103,8 +103,8 @@ def test_sound_set_ups_pass(method: str, tmp_path: Path, capsys: pytest.CaptureF
 def test_rates_that_teach_nothing_fail(method: str) -> None:
     def verdict(*rate: str) -> Check:
         options, _ = parse([*LINES[method].split(), "--accelerator", "cpu", *rate])
-        settled, own = resolve_defaults(options, SHAPES)
-        return check_learning(learn(settled, own, lone_fabric(settled), SAMPLE, images=8, seconds=60))
+        resolved, own = resolve_defaults(options, SHAPES)
+        return check_learning(learn(resolved, own, lone_fabric(resolved), SAMPLE, images=8, seconds=60))
 
     assert verdict("--lr", "0").remedy == "a higher --lr"
     assert "a lower --lr" in verdict("--lr", "1e5").remedy
@@ -314,8 +314,8 @@ def test_images_enough_for_the_batch(images: int, batch: int, shares: int, says:
     assert found.verdict == ("warning" if remedy else "ok")
 
 
-def learned(losses: list[float], change: float = 0.01, unreached: tuple[str, ...] = ()) -> Learned:
-    return Learned(8, losses, [change] * len(losses), list(unreached), ["backbone.a", "backbone.b", "head.a"])
+def learned(losses: list[float], change: float = 0.01, unreached: tuple[str, ...] = ()) -> OverfitResult:
+    return OverfitResult(8, losses, [change] * len(losses), list(unreached), ["backbone.a", "backbone.b", "head.a"])
 
 
 @pytest.mark.parametrize(

@@ -126,15 +126,15 @@ def test_the_smallest_of_all_processes_counts() -> None:
             assert reduce_op == "min"
             return torch.stack([own, torch.tensor(96)]).amin()
 
-    settled = replace(options_of(), batch_size=128)
-    assert agree_on_batch_size(cast(Fabric, Processes()), settled).batch_size == 96
+    resolved = replace(options_of(), batch_size=128)
+    assert agree_on_batch_size(cast(Fabric, Processes()), resolved).batch_size == 96
 
 
 def test_memory_is_predicted_as_it_is_measured() -> None:
     """Of real steps on this CPU: what those of up to 32 images say of 256 is within a fifth of what these take."""
     given = replace(options_of("--image-size", "64", "--backbone.channels", "32,32,64,64"), batch_size=256)
-    settled, method = resolve_defaults(given, Shapes(count=10))
-    step = probe_step(settled, method, lone_fabric(settled), steps_per_epoch=1)
+    resolved, method = resolve_defaults(given, Shapes(count=10))
+    step = probe_step(resolved, method, lone_fabric(resolved), steps_per_epoch=1)
     sample = DecodedSample([torch.zeros(64, 64, 3, dtype=torch.uint8)] * 8)
     small = grow(step, sample, [8, 16, 32], seconds=60, most=1 << 60)
     measured = grow(step, sample, [256], seconds=60, most=1 << 60).memory(256)

@@ -1,4 +1,4 @@
-"""What is settled before a run starts."""
+"""What is resolved before a run starts."""
 
 import dataclasses
 from pathlib import Path
@@ -62,8 +62,8 @@ def test_mean_and_std_follow_pretrained_weights_unless_given(monkeypatch: pytest
 
     monkeypatch.setattr(defaults, "create_backbone", without_download)
     options = PretrainOptions(data="shapes", backbone=BackboneOptions("vit_tiny_patch16_224", pretrained=True))
-    settled, method = resolve_defaults(options, Shapes(count=10))
-    assert settled.mean == settled.std == method.plan.mean == (0.5, 0.5, 0.5)
+    resolved, method = resolve_defaults(options, Shapes(count=10))
+    assert resolved.mean == resolved.std == method.plan.mean == (0.5, 0.5, 0.5)
     assert method.plan.multiple == 16
     given, _ = resolve_defaults(dataclasses.replace(options, mean=(0.1, 0.2, 0.3)), Shapes(count=10))
     assert (given.mean, given.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
@@ -112,8 +112,8 @@ def test_init_by_a_timm_models_name_takes_its_weights_mean_and_std(
     options = PretrainOptions(
         data="shapes", init="vit_tiny_patch16_224", backbone=BackboneOptions("vit_tiny_patch16_224", keywords=keywords)
     )
-    settled, method = resolve_defaults(options, Shapes(count=10, size=64))
-    assert settled.mean == (0.5, 0.5, 0.5)
+    resolved, method = resolve_defaults(options, Shapes(count=10, size=64))
+    assert resolved.mean == (0.5, 0.5, 0.5)
     torch.testing.assert_close(
         method.backbone.state_dict(), without_download("vit_tiny_patch16_224", 64, pretrained=True).state_dict()
     )

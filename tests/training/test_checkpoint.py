@@ -140,17 +140,17 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
         return mine.clamp(max=least) if reduce_op == "min" else mine
 
     saver = Saver(SimpleNamespace(all_reduce=all_reduce, world_size=1), None, checkpoints, "")  # type: ignore[arg-type]
-    state, damaged = saver._newest()
+    state, damaged = saver._newest(checkpoints)
     assert state is not None
     assert state["step"] == 3
     assert damaged == [f"{checkpoints.last}: another process can't read it"]
     wanted = "no checkpoint is readable by all processes; do all machines share"
     least = 2
     with pytest.raises(RunError, match=wanted):
-        saver._newest()
+        saver._newest(checkpoints)
     least = 0  # another finds none, as in a folder that is not shared
     with pytest.raises(RunError, match=wanted):
-        saver._newest()
+        saver._newest(checkpoints)
     checkpoints.before.write_bytes(b"damaged")
     told: list[float] = []  # what this process says of itself before it leaves
 
@@ -160,7 +160,7 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
 
     least, saver.fabric = 3, SimpleNamespace(all_reduce=and_told, world_size=1)  # type: ignore[assignment]
     with pytest.raises(RunError, match=r"before\.pt: can't be loaded"):
-        saver._newest()
+        saver._newest(checkpoints)
     assert told == [6, 1]
 
 

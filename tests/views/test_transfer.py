@@ -35,7 +35,8 @@ def test_views_that_repeat_a_number_can_be_moved() -> None:
     plan = ViewPlan((Slot(size=32, draw=2, keep=2, photometric=Photometric(0.4), mask=Masking()),), multiple=8)
     views = draw(plan, torch.full((3, 2), 40), stream(0, "views"))
     one = views[:1]
-    expanded = Views(slot=views.slot, **{n: x.expand(2, 3, *x.shape[2:]) for n, x in vars(one).items() if n != "slot"})
+    numbers = {n: x for n, x in vars(one).items() if n != "slot" and x is not None}
+    expanded = Views(slot=views.slot, **{n: x.expand(2, 3, *x.shape[2:]) for n, x in numbers.items()})
     with pretending() as mode, mode:
         moved = expanded.to("cuda", non_blocking=True)
     assert moved.device == CUDA

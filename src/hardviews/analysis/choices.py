@@ -1,6 +1,6 @@
 """Compares the kept views with a random choice, by epoch: IoU, crops, colours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,16 +215,20 @@ def _lowest(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
 
 def crops(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
     """Overlap, distance and size of crops by epoch."""
-    return [_quantity(name, described, runs, selecting) for name, described in GEOMETRY.items()] if selecting else []
+    return _quantities(GEOMETRY, runs, selecting)
 
 
 def colours(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
-    """Every parameter of colour, blur and flip that any run draws, by epoch."""
-    return [
-        _quantity(name, described, runs, selecting)
-        for name, described in COLOURS.items()
-        if any(one.mean(f"{name}_random") for one in selecting)
-    ]
+    """Every parameter of colour, blur and flip by epoch."""
+    return _quantities(COLOURS, runs, selecting)
+
+
+def _quantities(
+    every: Mapping[str, QuantityText], runs: Sequence[Run], selecting: Sequence[SelectingRun]
+) -> list[Figure]:
+    """Figures of the quantities that any run draws."""
+    drawn = {name: text for name, text in every.items() if any(one.mean(f"{name}_random") for one in selecting)}
+    return [_quantity(name, text, runs, selecting) for name, text in drawn.items()]
 
 
 def _quantity(name: str, described: QuantityText, runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> Figure:

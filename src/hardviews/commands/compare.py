@@ -66,7 +66,7 @@ def show(made: "Comparison", console: "Console") -> None:
     table = Table(*head)
     for line in cells:
         table.add_row(*line)
-    # A pipe has no width that the table would have to be squeezed into.
+    # A pipe has no width that the table has to fit.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
     for sentence in made.sentences:
         show_line(sentence)
@@ -103,6 +103,8 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     arms = tuple(Arm(name, argv, _options(name, common, argv)) for name, argv in written.items())
     if len(arms) < 2:
         raise InputError(f"policies: one arm ({', '.join(written)}) has nothing to be compared with; name another")
+    if any(arm.options.extend for arm in arms):
+        raise InputError("extend: arms begin anew, at step 0; give --init RUN to begin all of them from its backbone")
     _check_alike(arms)
     baseline = options.baseline or ("random" if "random" in written else arms[0].name)
     if baseline not in written:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hardviews.analysis.measured import left_out
-from hardviews.commands.parsing import Parser, summary
+from hardviews.commands.parsing import MODEL_HELP, Parser, summary
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.options.embedding import EmbedOptions
@@ -39,7 +39,7 @@ def parse(argv: list[str]) -> tuple[str, EmbedOptions, bool]:
         description=f"{summary(EmbedOptions)} torchrun --nproc-per-node N -m hardviews.cli embed ... shares the work "
         "among N processes, and the file is the same.",
     )
-    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
+    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_options(EmbedOptions)
     given = parser.parse(argv).as_dict()

@@ -1,11 +1,11 @@
-"""``hardviews evaluate``: what a backbone is worth on labelled data."""
+"""``hardviews evaluate``: evaluates a backbone on labelled data."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hardviews.analysis.measured import left_out_of
-from hardviews.commands.parsing import Parser, summary, value_before_parsing
+from hardviews.commands.parsing import MODEL_HELP, Parser, summary, value_before_parsing
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: list[str]) -> None:
-    """Parses a command line and measures."""
+    """Parses a command line and evaluates."""
     target, options, settings, as_json = parse(argv)
     # Only here, so that help and wrong options need not wait for torch.
     from rich.console import Console
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, Any]], bool]:
-    """What is to be measured, how, the settings of every protocol asked for, and whether to print JSON.
+    """The model, the options, the settings of every protocol, and whether to print JSON.
 
     Raises:
         InputError: an option is unknown or does not fit, or no data is named.
@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
         usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA] [--protocol NAMES] [options]",
         description=f"{summary(EvaluateOptions)} Protocols: {', '.join(protocols.names())}.",
     )
-    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
+    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     # Protocols import torch, which a general help need not wait for.
     names = [] if helps and not wanted else split_names(wanted or EvaluateOptions.protocol)
@@ -83,7 +83,7 @@ def show(figures: Mapping[str, float], result: Mapping[str, Any], say: Say) -> N
 
 
 def both_sizes(train: int, test: int) -> str:
-    """How many images there are to train on, and how many to test by."""
+    """The numbers of training and test images, in words."""
     return f"{train:,} training and {several(test, 'test image')}"
 
 
@@ -102,7 +102,7 @@ def show_table(results: Sequence[Mapping[str, Any]], console: "Console") -> None
             row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}", row["metric"].replace("_", " "),
             *(protocols.as_text(key, row[key]) if key in row else "" for key in columns),
         )  # fmt: skip
-    # A pipe has no width that the table would have to be squeezed into.
+    # A pipe has no width that the table has to fit.
     (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
     for result in results:
         if without := left_out_of(result):

@@ -1,10 +1,10 @@
-"""``hardviews export``: a backbone for those who have timm, torchvision or ONNX, and not this package."""
+"""``hardviews export``: writes a backbone for timm, torchvision, safetensors or ONNX."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from hardviews.commands.parsing import Parser, summary
+from hardviews.commands.parsing import MODEL_HELP, Parser, summary
 from hardviews.console import Say, printer
 from hardviews.errors import InputError
 from hardviews.options.export import ExportOptions
@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> tuple[str, ExportOptions, bool]:
         usage="hardviews export RUN_OR_MODEL --out FOLDER --format timm|torchvision|safetensors|onnx [options]",
         description=summary(ExportOptions),
     )
-    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help="a run folder, or a timm model's name")
+    parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_options(ExportOptions)
     given = parser.parse(argv).as_dict()

@@ -15,6 +15,12 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hardviews.errors import InputError
 
+# Help of the argument that names a backbone.
+MODEL_HELP = (
+    "a run folder; a timm model's name; torchvision:resnet50; hf:USER/NAME or hf:FOLDER (transformers); "
+    "package.module:function, which returns an nn.Module"
+)
+
 
 class Parser(ArgumentParser):
     """A jsonargparse parser whose options are spelt with dashes and whose errors are one line."""
@@ -106,13 +112,13 @@ def _normal(argument: str) -> str:
     name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     if re.fullmatch(r"-?[\d.e-]+(,-?[\d.e-]+)+", value):
         value = f"[{value}]"
-    # What goes to timm is spelt as timm spells it.
+    # Arguments of timm keep their underscores.
     name = name.replace("-", "_").replace("__", "--", 1) if ".keywords." in name else name.replace("_", "-")
     return name + equals + value
 
 
 def _type_text(hint: Any) -> str:
-    """A type as a user would say it: ``a whole number``, ``one of auto, on, off``."""
+    """A type in words: ``a whole number``, ``one of auto, on, off``."""
     simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if hint in simple:
         return simple[hint]

@@ -15,8 +15,9 @@ from hardviews.console import Say, printer, say
 from hardviews.errors import InputError, RunError
 from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
+from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
-from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions, TransformOptions
 from hardviews.recipes import find, recipes
 from hardviews.wording import several
 
@@ -24,7 +25,7 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the do
 
 
 def run(argv: list[str]) -> None:
-    """Parses a command line and trains, or checks whether that would go well."""
+    """Parses a command line and trains, or with ``--doctor`` checks the set-up."""
     options, as_json = parse(argv)
     # Only here, so that help and wrong options need not wait for torch.
     if "--doctor" in argv:
@@ -53,10 +54,10 @@ def run(argv: list[str]) -> None:
 
 
 def how_to_resume(out: str | None) -> str:
-    """How a run goes on that had no time to say so itself, which chose its folder if ``out`` is None."""
+    """How to resume a run whose processes could not print it. Without ``out`` the run chose its folder itself."""
     if out is None:
         return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
-    # Only here: it takes seconds, and no run that goes well needs it.
+    # Imported only here: it takes seconds, and only a failed run needs it.
     from hardviews.training.output.run_folder import RunFolder
 
     return RunFolder(Path(out)).checkpoints.how_to_resume()
@@ -85,7 +86,7 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
 
 
 def show(summary: Mapping[str, Any], write: Say) -> None:
-    """What a run ends with in the terminal."""
+    """Prints the summary of a run."""
     if "knn_top1" in summary:
         labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
         others = any(f"{name}_untrained" in summary for name in SIZES)
@@ -123,7 +124,9 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     as_json = namespace.pop("json")
     del namespace["config"], namespace["recipe"], namespace["doctor"]
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
-    namespace["plan"] = namespace.get("plan") or {}
+    own = {field.name for field in fields(TransformOptions)}
+    plan = namespace.get("plan") or {}
+    namespace["plan"] = {name: value for name, value in plan.items() if value is not None or name not in own}
     return PretrainOptions(**namespace), as_json
 
 
@@ -151,6 +154,7 @@ def _parser(method: str | None) -> Parser:
         found = methods.find(method)
         parser.add_signature(found, "method", skip={"backbone", "plan"})
         parser.add_signature(found.default_plan, "plan", skip={"size"})
+        parser.add_options(TransformOptions, "plan.")
     parser.add_options(BackboneOptions, "backbone.", skip={"module"})
     parser.add_options(PretrainOptions, skip={"method", "plan", "backbone"})
     return parser
@@ -190,6 +194,19 @@ def _given(argv: list[str]) -> dict[str, Any]:
             raise InputError(f"config: {group}.name must be text, not {settings[group]['name']!r}")
     if settings.get("backbone", {}).get("module", ...) is None:  # an object has no place in a file
         del settings["backbone"]["module"]
+    extended = value_before_parsing(argv, "--extend") or settings.get("extend")
+    if extended:
+        if recipe:
+            raise InputError("recipe: not with extend, whose settings are those of the run; leave one of them out")
+        given = {argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in argv} | settings.keys()
+        base = settings_to_extend(str(extended), value_before_parsing(argv, "--out"), given)
+        named = value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name")
+        if named not in (None, base["method"]["name"]):  # before its arguments are looked at
+            raise InputError(
+                f"extend: --method is {base['method']['name']} there and {named} here; that can't change: leave it "
+                f"out, or begin anew with --init {extended}"
+            )
+        return _merged(base, settings)
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None:
@@ -200,7 +217,7 @@ def _given(argv: list[str]) -> dict[str, Any]:
         value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     )
     if named != base["method"]["name"]:
-        # Another method than the recipe's can't take the recipe's arguments.
+        # The recipe's arguments are of its own method.
         base |= {"method": {"name": named}, "plan": {}}
     return _merged(base, settings)
 

@@ -1,4 +1,4 @@
-"""``hardviews report``: what runs did, as one page."""
+"""``hardviews report``: a page about runs."""
 
 import json
 

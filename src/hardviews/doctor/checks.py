@@ -1,4 +1,4 @@
-"""From what a few steps showed to what a user is told: whether a set-up is sound, and what to try where it is not."""
+"""Turns what a few steps measured into verdicts, each with what to try where it is not ok."""
 
 import os
 from collections import Counter
@@ -10,9 +10,9 @@ from hardviews.data.reading.cut_short import said_of
 from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, passed_over
 from hardviews.data.sources.streams import Stream
-from hardviews.doctor.overfit import Learned
+from hardviews.doctor.overfit import OverfitResult
 from hardviews.options.pretraining import PretrainOptions
-from hardviews.probing.evaluation_time import Rehearsal, measurements
+from hardviews.probing.evaluation_time import TrialMeasurement, measurements
 from hardviews.probing.sample import DecodedSample
 from hardviews.probing.step_time import Timing
 from hardviews.probing.steps import ProbeSteps
@@ -36,14 +36,14 @@ LEFT_OUT, FEWEST_STEPS = 0.1, 4
 
 @dataclass(frozen=True)
 class Check:
-    """One line of what the doctor says.
+    """One line of the doctor.
 
     Args:
         name: of the check.
-        verdict: failed: the run would not get far, or would be for nothing.
+        verdict: failed means that the run would crash or learn nothing.
         says: what was found.
         remedy: what to try where it is not ok.
-        figures: for who reads by machine.
+        figures: for ``--json``.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Check:
 
 
 def check_data(sample: DecodedSample, image_size: int, tolerance: float) -> Check:
-    """Whether pictures decode, but for a part, and are as large as views, which are ``image_size`` pixels a side."""
+    """Whether enough pictures decode, and are at least as large as the views (``image_size`` pixels a side)."""
     sides = sorted(min(picture.shape[:2]) for picture in sample.pictures)
     bad = sample.unreadable
     figures = {"sampled": len(sample), "unreadable": dict(bad), "shorter_sides": [*sides[:1], *sides[-1:]]}
@@ -67,7 +67,7 @@ def check_data(sample: DecodedSample, image_size: int, tolerance: float) -> Chec
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         says += f"; not {', '.join(some)}{more}"
         if len(bad) > tolerance * len(sample):
-            remedy = f"mend or remove them, or allow more than {tolerance:.2g} of the data: --max-unreadable"
+            remedy = f"repair or remove them, or allow more than {tolerance:.2g} of the data: --max-unreadable"
             return Check("data", "failed", says, remedy, figures)
         return Check("data", "warning", says, "others are taken in their place; the run lists them", figures)
     small = sum(side < image_size for side in sides)
@@ -137,7 +137,7 @@ def with_files(
     return check
 
 
-def check_learning(learned: Learned, data_at_fault: bool = False) -> Check:
+def check_learning(learned: OverfitResult, data_at_fault: bool = False) -> Check:
     """Whether the loss on one batch falls at the run's peak rate.
 
     Args:
@@ -164,7 +164,7 @@ def check_learning(learned: Learned, data_at_fault: bool = False) -> Check:
     return Check("learning", "ok", says, figures=figures)
 
 
-def check_gradients(learned: Learned, data_at_fault: bool = False) -> Check:
+def check_gradients(learned: OverfitResult, data_at_fault: bool = False) -> Check:
     """Whether gradients reach every part of the method that is to be trained; arguments as of ``check_learning``."""
     trainable, missing = (Counter(name.partition(".")[0] for name in n) for n in (learned.trainable, learned.unreached))
     dead = [part for part in trainable if missing[part] == trainable[part]]
@@ -245,7 +245,11 @@ def check_finite(probes: ProbeSteps) -> Check:
 
 
 def check_time(
-    step: dict[str, float], data: float, steps_per_epoch: int, options: PretrainOptions, measured: Rehearsal | None
+    step: dict[str, float],
+    data: float,
+    steps_per_epoch: int,
+    options: PretrainOptions,
+    measured: TrialMeasurement | None,
 ) -> Check:
     """How long the whole run will take.
 

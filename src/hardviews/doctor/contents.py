@@ -1,9 +1,9 @@
-"""Whether a sample of pictures has something to learn: they differ, show something, and use the range of values.
+"""Whether a sample of pictures has something to learn: pictures differ, are not plain, and use the range of values.
 
-The limits keep clear of real sets: of 256 pictures each of CIFAR-10, Imagenette and ``shapes``, of each class of the
-first two by itself, and of COCO. These use 243 of 255 levels or more. Any two of their pictures are at least 1/21 of
-the used range apart (the nearest are two parachutes in the sky). Only one picture shows a single colour, and none is
-dark or light: of none are 95 % of the values below 49, or above 208.
+The limits leave a margin to real data sets: of 256 pictures each of CIFAR-10, Imagenette and ``shapes``, of each class
+of the first two by itself, and of COCO. These use 243 of 255 levels or more. Any two of their pictures are at least
+1/21 of the used range apart (the nearest are two parachutes in the sky). Only one picture shows a single colour, and
+none is dark or light: of none are 95 % of the values below 49, or above 208.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from hardviews.doctor.checks import Check
 from hardviews.probing.sample import DecodedSample
 from hardviews.wording import several
 
-SIDE = 16  # pixels to which pictures are shrunk to be compared, which takes noise away
+SIDE = 16  # pixels; pictures are shrunk to this side before they are compared, which removes noise
 ALIKE = 1 / 40  # of the used range: two pictures are alike whose shrunk values differ by less, as a root mean square
 PLAIN = 1 / 16  # of the used range: a picture shows a single colour if none of its channels spans more
 DARK, LIGHT = 32, 224  # levels below, or above, which 95 % of the values of a dark, or light, picture lie
@@ -27,7 +27,7 @@ AS_MEANT = "look at the files: are the values written as meant? (16 bits often h
 
 @dataclass(frozen=True)
 class Contents:
-    """What pictures are like.
+    """Statistics of a sample of pictures.
 
     Args:
         pictures: how many.
@@ -48,7 +48,7 @@ class Contents:
 
 
 def contents_of(sample: DecodedSample) -> Contents:
-    """Looks at the pictures of a sample, of which there is at least one."""
+    """Computes them of a sample of at least one picture."""
     channels = torch.stack([_levels(picture) for picture in sample.pictures])  # [N, 3, 256]
     shares = channels.mean(1)
     low, high = _quantiles(shares.mean(0), 0.01, 0.99).tolist()
@@ -72,8 +72,8 @@ def contents_of(sample: DecodedSample) -> Contents:
 
 
 def check_contents(contents: Contents) -> Check:
-    """Says what is wrong with pictures. It fails where nothing can be learned of them: most pairs are alike, or nearly
-    all show a single colour."""
+    """Lists what is wrong with the pictures. It fails where nothing can be learned: most pairs are alike, or nearly all
+    pictures show a single colour."""
     count, half = contents.pictures, contents.pictures / 2
     found: list[tuple[str, str]] = []
     if contents.pairs_alike > 0.5:
@@ -104,12 +104,12 @@ def check_contents(contents: Contents) -> Check:
 
 
 def _levels(picture: Tensor) -> Tensor:
-    """Of the values of each channel the part that have each level, ``[3, 256]``."""
+    """Histograms of the channels' values, as parts of all, ``[3, 256]``."""
     counts = torch.stack([channel.bincount(minlength=256) for channel in picture.reshape(-1, 3).T]).double()
     return counts / counts.sum(1, keepdim=True)
 
 
 def _quantiles(shares: Tensor, *parts: float) -> Tensor:
-    """The levels up to which such parts of the values lie, ``[..., parts]`` of ``[..., 256]``."""
+    """Quantiles of histograms ``[..., 256]``: levels below which these parts of the values lie, ``[..., parts]``."""
     wanted = torch.tensor(parts, dtype=shares.dtype).expand(*shares.shape[:-1], -1).contiguous()
     return torch.searchsorted(shares.cumsum(-1).contiguous(), wanted).clamp(max=255)

@@ -28,7 +28,7 @@ from hardviews.errors import InputError, RunError
 from hardviews.methods.base import Method
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.batch_size import resolve_batch_size
-from hardviews.probing.evaluation_time import Rehearsal, rehearse
+from hardviews.probing.evaluation_time import TrialMeasurement, time_measurement
 from hardviews.probing.sample import DecodedSample, sampled
 from hardviews.probing.step_time import seconds_to_make
 from hardviews.probing.steps import grow, lone_fabric, probe_step, sizes_up_to
@@ -42,16 +42,16 @@ from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
 from hardviews.wording import several
 
-PICTURES = 256  # that are decoded, if there is time
-FEW, MANY = 4, 32  # images of the batch that is learned
-SECONDS = 10.0  # for each of decoding, probe steps, loading and learning; a step that takes longer takes longer
+PICTURES = 256  # decoded, if time allows
+FEW, MANY = 4, 32  # images of the batch that the copy is trained on
+SECONDS = 10.0  # for each of decoding, probe steps, loading and overfitting; a step that has begun is finished
 
 
 def examine(options: PretrainOptions) -> Iterator[Check]:
-    """Yields every check as it is done; those that make no sense after one that failed are left out.
+    """Yields every check when it is done. After a failed check, those that depend on it are left out.
 
     Args:
-        options: as parsed, of the run to come.
+        options: as parsed, of the planned run.
 
     Raises:
         InputError: such a run could not be started.
@@ -67,7 +67,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     check_norms(method, options, devices * nodes)
     per_epoch = steps_per_epoch(source, options.images_per_step)
     share = options.images_per_step // (devices * nodes)
-    if uses_batch_statistics(method):  # GPUs share the statistics of single images, and one alone has no more
+    if uses_batch_statistics(method):  # one GPU alone can't compute them from a single image, as several together can
         share = max(share, 2 * options.grad_accumulation)
     name = options.out or str(run_folder_name(options, "doctor"))
     yield from check_folder(options, RunFolder(Path(name)), sum(p.numel() for p in method.parameters()))
@@ -97,9 +97,9 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         return
     del step, method
 
-    measuring, rehearsal = check_measuring(options, source, test, own, fabric)
+    measuring, trial = check_measuring(options, source, test, own, fabric)
     yield measuring
-    images = int(SECONDS / STEPS * probes.taken[-1].images / probes.taken[-1].whole)
+    images = int(SECONDS / STEPS * probes.taken[-1].images / probes.taken[-1].total)
     images = min(max(images, FEW), MANY, share)
     learned = learn(replace(options, compile=False), own, fabric, sample, images, SECONDS)
     yield checks.check_learning(learned, content.verdict != "ok")
@@ -108,15 +108,15 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     try:
         data = seconds_of_data(options, source, share, fabric.device, sample)
     except RunError as error:
-        yield Check("speed", "failed", str(error), "mend the data")
+        yield Check("speed", "failed", str(error), "fix the data")
         return
     seconds = probes.seconds(share)
     yield checks.check_speed(seconds, data, share, devices * nodes, options)
-    yield checks.check_time(seconds, data, per_epoch, options, rehearsal)
+    yield checks.check_time(seconds, data, per_epoch, options, trial)
 
 
 def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -> Iterator[Check]:
-    """Whether the run can live in its folder, and its checkpoints on its disk."""
+    """Whether the folder can be used for this run, and its disk has room for the checkpoints."""
     try:
         folder.check(config_of(options), 0)
     except InputError as error:
@@ -131,7 +131,7 @@ def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -
 
 
 def check_views(seen: FirstViews, plan: ViewPlan, file: Path) -> Check:
-    """Saves a picture of what a step drew and chose, for people to look at."""
+    """Saves a picture of the views that a step drew and chose."""
     assert seen.chosen is not None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,8 +144,8 @@ def check_views(seen: FirstViews, plan: ViewPlan, file: Path) -> Check:
 
 def check_measuring(
     options: PretrainOptions, source: ImageSource | Stream, test: ImageSource | None, own: Method[Any], fabric: Fabric
-) -> tuple[Check, Rehearsal | None]:
-    """Whether the backbone can be measured on the way, by measuring a batch of images as training will."""
+) -> tuple[Check, TrialMeasurement | None]:
+    """Whether evaluation during training will work: evaluates one batch of images the same way."""
     reason = "--knn-epochs is 0"
     if options.knn_epochs:
         reason = "streams have no labels"
@@ -155,7 +155,7 @@ def check_measuring(
         return Check("measuring", "ok", f"nothing is measured on the way: {reason}"), None
     backbone = own.get_submodule(own.evaluated).to(fabric.device)
     try:
-        found = rehearse(options, source, test, backbone, own.plan, fabric)
+        found = time_measurement(options, source, test, backbone, own.plan, fabric)
     except (InputError, RunError, RuntimeError, MemoryError, TypeError, ValueError) as error:
         where = f"out of memory on {fabric.device}" if is_out_of_memory(error) else " ".join(str(error).split())[:300]
         says = f"the kNN accuracy of a batch of images can't be measured: {where or type(error).__name__}"
@@ -170,8 +170,9 @@ def check_measuring(
 def seconds_of_data(
     options: PretrainOptions, source: ImageSource | Stream, share: int, device: torch.device, sample: DecodedSample
 ) -> float:
-    """Seconds in which a process's loader makes a batch of its share, by smaller ones; 0 where all images are held,
-    which those of several sizes are not.
+    """Seconds that a process's loader takes for its share of a batch, estimated from smaller batches.
+
+    It is 0 where all images are held in memory; those of several sizes never are.
 
     Raises:
         RunError: it can't.

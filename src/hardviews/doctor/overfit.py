@@ -1,7 +1,7 @@
-"""Whether a method learns at all: its loss on one batch whose views don't change, which any healthy one can lower.
+"""Trains a copy of the method on one batch with fixed views: a healthy set-up lowers the loss.
 
-Teachers, centres and queues stand still too (``after_step`` is not called): where what is to be predicted moves, a
-healthy loss may rise, as DINO's does at first, while its centre evens out the targets.
+Teachers, centres and queues stay fixed too (``after_step`` is not called). With moving targets a healthy loss may rise:
+DINO's does at first, while its centre moves.
 """
 
 import time
@@ -29,16 +29,16 @@ FEWEST = 16  # steps, however slow they are
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What became of a few steps on one batch.
+class OverfitResult:
+    """The result of a few steps on one batch.
 
     Args:
         images: of the batch.
         losses: before every step.
-        changes: of every step, the norm of what it changed of the weights (parameters of two or more dimensions), as a
-            part of theirs.
+        changes: of every step, the norm of the weights' change divided by the norm of the weights (parameters of two or
+            more dimensions).
         unreached: the trainable parameters whose gradient was None or zero in every step.
-        trainable: all of them.
+        trainable: all trainable parameters.
     """
 
     images: int
@@ -59,16 +59,16 @@ class Learned:
 
 def learn(
     options: PretrainOptions, method: Method[Any], fabric: Fabric, sample: DecodedSample, images: int, seconds: float
-) -> Learned:
+) -> OverfitResult:
     """Takes steps on one batch, at the peak rate of the run, with a short warm-up where the run has one.
 
     Args:
-        options: settled, of the whole run.
-        method: a copy for this alone.
+        options: resolved, of the whole run.
+        method: a copy, which is trained here.
         fabric: of one process.
         sample: images to take.
         images: of the batch.
-        seconds: after which no further step is begun, but for the fewest.
+        seconds: no step begins after this time, except the first ``FEWEST``.
     """
     step = create_step(options, method, fabric, steps_per_epoch=STEPS)
     peak = create_rates(options, STEPS).peak
@@ -85,10 +85,10 @@ def learn(
     end = time.perf_counter() + seconds
     for number in range(STEPS):
         rates.set(step.optimizer, number)
-        torch.manual_seed(options.seed)  # dropout too is the same
+        torch.manual_seed(options.seed)  # so that dropout is the same in every step
         loss = method.loss(step.network(kept, masks=views.mask))
         fabric.backward(loss)
-        # Layers that begin with zeros hide what is below them from the first gradient.
+        # Layers initialised to zero pass no gradient to the layers below at the first step.
         reached |= {n for n, p in trainable.items() if p.grad is not None and bool(p.grad.any())}
         method.after_backward()
         verdict = step.nonfinite.judge([loss])
@@ -100,7 +100,7 @@ def learn(
         changes.append(_norm([w.detach() - b for w, b in zip(weights, before, strict=True)]) / _norm(before))
         if not isfinite(losses[-1]) or (number + 1 >= FEWEST and time.perf_counter() > end):
             break
-    return Learned(images, losses, changes, [name for name in trainable if name not in reached], list(trainable))
+    return OverfitResult(images, losses, changes, [name for name in trainable if name not in reached], list(trainable))
 
 
 def _norm(tensors: list[Tensor]) -> float:

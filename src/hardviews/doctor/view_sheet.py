@@ -1,4 +1,4 @@
-"""A picture of what training sees: some images with their candidates' crops, beside them the candidates as rendered."""
+"""A picture of what training sees: images with the crops of their candidates, and the rendered candidates."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -24,7 +24,7 @@ MASKED = "; grey: hidden from the student"
 
 
 class DrawnViews(NamedTuple):
-    """What a step drew and chose, of its first pictures, on the CPU."""
+    """The candidates and the choice of the first pictures of a step, on the CPU."""
 
     images: ImageBatch
     candidates: Views
@@ -32,7 +32,7 @@ class DrawnViews(NamedTuple):
 
 
 class FirstViews:
-    """Observes steps (``Observe``), and keeps a few images and their views of the first step that has enough."""
+    """An ``Observe`` that keeps a few images and their views of the first step with enough images."""
 
     def __init__(self) -> None:
         self.chosen: DrawnViews | None = None
@@ -45,7 +45,7 @@ class FirstViews:
 
 
 def view_sheet(chosen: DrawnViews, plan: ViewPlan) -> Image.Image:
-    """A row for every picture; patches that are hidden from the student are grey."""
+    """Draws one row per picture; patches masked from the student are grey."""
     images, views, ids = chosen
     count = len(images)
     mean, std = (torch.tensor(values)[:, None, None] for values in (plan.mean, plan.std))

@@ -1,18 +1,18 @@
-"""How many processes share a command, and which of them this is: as the environment says."""
+"""How many processes run one command, and the rank of this one, from the environment."""
 
 import os
 
 from hardviews.errors import InputError
 
 LAUNCHER = "HARDVIEWS_LAUNCHER"  # of the processes of `launcher.py`: a path in a folder that they share
-INTERACTIVE = ("bash", "interactive")  # jobs of these names are somebody's shell, as fabric sees it too
+INTERACTIVE = ("bash", "interactive")  # names of interactive Slurm jobs, the same as fabric's
 
 
 def started(devices: int = 1, nodes: int = 1) -> tuple[int, int]:
-    """Processes per machine and machines: as torchrun, Slurm or ``launcher.py`` has started them, else as asked for.
+    """Processes per machine, and machines: as started by torchrun, Slurm or ``launcher.py``, else as given.
 
     Raises:
-        InputError: Slurm does not say how its tasks lie on the machines.
+        InputError: Slurm does not say how many tasks run on each machine.
     """
     if "LOCAL_WORLD_SIZE" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -26,19 +26,19 @@ def started(devices: int = 1, nodes: int = 1) -> tuple[int, int]:
 
 
 def is_started() -> bool:
-    """Whether this is one of several processes that somebody else has started."""
+    """Whether a launcher has started this process as one of several."""
     return "LOCAL_WORLD_SIZE" in os.environ or _tasks_of_slurm()
 
 
 def rank() -> int:
-    """The number of this process among all that share the command; 0 if it is alone."""
+    """The rank of this process; 0 if it is alone."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"]) if _tasks_of_slurm() else 0
 
 
 def _tasks_of_slurm() -> bool:
-    """One task is a process like any other, which may start more; and so is what srun has not started."""
+    """Whether srun has started this as one of several tasks. A single task may start processes itself."""
     started_by_srun = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
     return (
         started_by_srun

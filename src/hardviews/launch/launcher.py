@@ -1,8 +1,7 @@
-"""Starts the processes of a run on this machine, and sees to it that they end together.
+"""Starts the processes of a run on this machine and ends them together.
 
-Fabric would have process 0 start the others, and kills both without a word when one fails. Here, as with torchrun, the
-process that was started by hand only watches: it hands signals on, ends all processes when one of them fails, and
-leaves with that one's exit code.
+Fabric would start the others from process 0, and kill all without a message when one fails. Here, as with torchrun, the
+launcher only watches: it forwards signals, ends all processes when one fails, and exits with that one's code.
 """
 
 import os
@@ -20,28 +19,28 @@ from hardviews.launch.environment import LAUNCHER
 from hardviews.launch.signals import StopRequest
 
 GLANCE = 0.1  # seconds between two looks at the processes
-LONG = 30.0  # seconds after which somebody who has asked to stop is told what is waited for
-PATIENCE = 5.0  # seconds that processes have to leave when one has failed
+LONG = 30.0  # seconds after a stop request until a line says what is waited for
+PATIENCE = 5.0  # seconds for the other processes to exit when one has failed
 
 
 def launch(argv: Sequence[str], devices: int, nodes: int, how_to_resume: Callable[[], str]) -> int:
-    """Carries out a command line in ``devices`` processes here, of those on ``nodes`` machines.
+    """Runs a command line in ``devices`` processes on this machine, one of ``nodes``.
 
     Args:
         argv: the command line, verb first.
         devices: processes to start here.
         nodes: machines.
-        how_to_resume: says how to resume a run that had no time to say so itself.
+        how_to_resume: returns how to resume, for processes that could not print it.
 
     Returns:
-        The exit code of the process that left first with another than 0, having said why; else 0.
+        The first exit code that is not 0, of a process that printed why; else 0.
 
     Raises:
-        InputError: nothing says which machine this is, or where the first one is.
+        InputError: the environment does not give the number of this machine, or the address of the first.
         RunError: a process was killed.
-        StoppedError: this process was asked to stop before the others could heed it.
+        StoppedError: this process was asked to stop before the others could react.
     """
-    # Of Slurm's one task, several processes are made here.
+    # Slurm started one task; this launcher starts several processes in it.
     environment = {name: value for name, value in os.environ.items() if name != "SLURM_NTASKS"}
     environment = {"OMP_NUM_THREADS": str(threads(devices))} | environment | meeting(devices, nodes)
     node = int(environment["NODE_RANK"])
@@ -50,10 +49,10 @@ def launch(argv: Sequence[str], devices: int, nodes: int, how_to_resume: Callabl
         try:
             for local in range(devices):
                 own = {"LOCAL_RANK": str(local), "RANK": str(node * devices + local), LAUNCHER: f"{folder}/{local}"}
-                # Modules are looked for where this process looks for them: in this folder only if it was asked to.
+                # Children import from the same places: from the current folder only if this process does.
                 safe = [] if sys.path[0] in ("", str(Path.cwd())) else ["-P"]
                 command = [sys.executable, *safe, "-m", "hardviews.cli", *argv]
-                # In a group of its own: what a terminal or killpg sends to all would reach it twice.
+                # In its own process group, so that a signal to the group of the launcher does not reach it twice.
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
         except KeyboardInterrupt:  # the second
@@ -75,7 +74,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, how_to_resume: Callabl
 
 
 def threads(processes: int) -> int:
-    """Threads of each of so many processes: an equal share of the cores that they may use, at least one.
+    """Threads per process: an equal share of the available cores, at least one.
 
     Each would take as many as there are cores, and all together would slow each other down. Loader's workers have one
     thread each.
@@ -85,7 +84,7 @@ def threads(processes: int) -> int:
 
 
 def watch(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> subprocess.Popen[bytes] | None:
-    """Waits until all have left, or one has failed, which is returned; hands on the signal that asks to stop."""
+    """Waits until all have exited or one has failed, and returns that one; forwards a stop signal."""
     asked, said = 0.0, False
     while True:
         codes = [process.poll() for process in processes]
@@ -106,7 +105,7 @@ def watch(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> su
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends those that are left."""
+    """Ends the remaining processes."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + PATIENCE
@@ -119,7 +118,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def meeting(devices: int, nodes: int) -> dict[str, str]:
-    """Where the processes meet and how many they are, in the words of torchrun."""
+    """The environment variables of torchrun: address, port and number of processes."""
     if nodes == 1:
         with socket.create_server(("127.0.0.1", 0)) as opened:
             place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(opened.getsockname()[1]), "NODE_RANK": "0"}

@@ -1,4 +1,4 @@
-"""How the processes that share a command end: with their parent, with one error message, and without hanging."""
+"""How the processes of one command end: with their parent, with one error message, and without hanging."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from hardviews.errors import PeerError, RunError, StoppedError
 from hardviews.launch.environment import LAUNCHER, rank
 
-PATIENCE = 5.0  # seconds for a process that has more to say, and until this one is ended with it
+PATIENCE = 5.0  # seconds that this process waits for another one to print its error
 GLANCE = 0.5  # seconds between two looks at whether the parent still lives
 
 
@@ -51,7 +51,7 @@ def should_report(error: BaseException) -> bool:
     except FileExistsError:
         time.sleep(PATIENCE)
         return False
-    except OSError:  # rather twice than never
+    except OSError:  # printing twice is better than not at all
         return True
     return True
 
@@ -97,7 +97,7 @@ def destroy_process_group() -> None:
     import torch
 
     if torch.distributed.is_initialized():
-        # Once a collective is done, gloo's threads let go of its tensors, for which they need Python's lock. Whoever
-        # frees the group meanwhile holds that lock, and waits for them for ever (seen with torch 2.6).
+        # After a collective, gloo's threads free its tensors, for which they need the GIL. Destroying the group
+        # meanwhile holds the GIL and waits for these threads: a deadlock (seen with torch 2.6).
         time.sleep(0.2)
         torch.distributed.destroy_process_group()

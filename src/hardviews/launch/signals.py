@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequest:
-    """While entered, notes the first signal instead of obeying it; the next one is obeyed as ever.
+    """As a context, records the first signal instead of obeying it; the next one has its usual effect.
 
-    Only the main thread of a process gets signals; elsewhere nothing is noted.
+    Only the main thread of a process gets signals; in others nothing is recorded.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class StopRequest:
 
 
 def _leave_terminal() -> None:
-    """To say anything to a terminal that is gone is an error, and would keep a run from saving."""
+    """Redirects output to /dev/null: writing to a closed terminal is an error, and would keep the run from saving."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (1, 2):
         if stat.S_ISCHR(os.fstat(number).st_mode):  # isatty denies it by then

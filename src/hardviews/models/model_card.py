@@ -107,6 +107,7 @@ def training(config: Mapping[str, Any]) -> dict[str, Any]:
         "views drawn per image": f"{drawn}, of which those kept are chosen by: {policy}" if drawn else None,
         "image size": config.get("image_size"),
         "started from": Path(config["init"]).name if config.get("init") else None,
+        "extends the run": Path(config["extend"]).name if config.get("extend") else None,
         "optimizer": config.get("optimizer"),
         "seed": config.get("seed"),
     }

@@ -11,7 +11,7 @@ class EmbedOptions:
     Args:
         data: a folder of images, a Parquet table, WebDataset shards, hf:NAME, a torchvision data set's name, or shapes;
             its labels, where it has any, go into the file.
-        out: the Parquet file; one that is there is replaced once the new one is whole.
+        out: the Parquet file; an existing one is replaced once the new one is complete.
         split: train or test, of a named set or of a folder with train-*.parquet and test-*.parquet.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.

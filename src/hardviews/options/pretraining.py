@@ -33,6 +33,21 @@ class BackboneOptions:
 
 
 @dataclass
+class TransformOptions:
+    """An augmentation of one's own, among the arguments of a plan (docs/augmentations.md).
+
+    Args:
+        transform: package.module:name of a function or object that is called with one view, in the place of the plan's
+            colours, blur and solarization; or one for every kind of view.
+        transform_input: what it is given. crop: the view, cropped, resized and flipped; image: the whole image, which
+            it crops and flips itself.
+    """
+
+    transform: str | list[str] | None = None
+    transform_input: Literal["crop", "image"] | None = None
+
+
+@dataclass
 class PretrainOptions:
     """Pretrains a backbone without labels on the hardest of several random views of every image.
 
@@ -47,16 +62,22 @@ class PretrainOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
-        epoch_images: images of an epoch, for streams that do not tell how many they are.
+        epoch_images: images of an epoch, for streams of unknown length.
         shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
-        allow_pipe: let --data pipe:COMMAND run a shell; heeded on the command line only, not in a file of settings.
+        allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
         out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
         backbone: the network to train.
         init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
-            loaded, and what was and was not is told.
+            loaded, and the run prints what did and what did not.
+        extend: a run's folder: go on from its weights, optimizer and step in another folder (--out) with more --epochs,
+            another --lr or other settings; what is not given is as in that run, which stays as it is. Backbone, method
+            and optimizer can't change.
+        extend_schedule: of the learning rate. restart (the default): a new cycle, from the rate that the run had
+            reached linearly up to --lr, over --warmup-epochs (by default a tenth of the epochs that are added), then by
+            half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
@@ -94,8 +115,8 @@ class PretrainOptions:
         devices: processes on this machine; torchrun and Slurm know better.
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
             environment.
-        strategy: of several processes: ddp, each with all weights; fsdp shares the blocks of backbones, their gradients
-            and what the optimizer keeps of them out among processes (FSDP2), for backbones too large for
+        strategy: of several processes: ddp, each with all weights; fsdp shards the blocks of backbones, their gradients
+            and optimizer state among processes (FSDP2), for backbones too large for
             that; --doctor and --batch-size auto take their probe steps with all weights in one process, though.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on.
@@ -143,6 +164,8 @@ class PretrainOptions:
     plan: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
     init: str | None = None
+    extend: str | None = None
+    extend_schedule: Literal["restart", "stretch"] | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
     scoring: Literal["fast", "exact"] = "fast"
@@ -199,7 +222,7 @@ class PretrainOptions:
 
     @property
     def images_per_step(self) -> int:
-        """``batch_size``, which is a number once it is settled."""
+        """``batch_size`` as a number; raises TypeError while it is auto."""
         if self.batch_size == "auto":
-            raise TypeError("batch_size is not settled")
+            raise TypeError("batch_size is not resolved")
         return int(self.batch_size)

@@ -1,4 +1,4 @@
-"""``--batch-size auto``: the largest batch that fits in memory, found by steps that learn nothing."""
+"""``--batch-size auto``: the largest batch that fits in memory, found by probe steps."""
 
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -31,19 +31,19 @@ from hardviews.training.output.run_folder import RunFolder
 from hardviews.wording import several
 
 LARGEST = 4096  # images of a step; learning rates in proportion to more are not tried
-# Of the memory that is to be had, what steps may take: measurements on the way, checkpoints and fragments need some.
+# Part of the available memory that steps may take; evaluation, checkpoints and fragmentation need the rest.
 PART = 0.8
-SECONDS = 10.0  # of steps on a CPU; those of larger batches are judged by them
+SECONDS = 10.0  # of probe steps on a CPU; larger batches are extrapolated
 SAMPLE = 32  # pictures
 
 
 def resolve_batch_size(options: PretrainOptions) -> PretrainOptions:
-    """The options with a number: of a run that goes on its own, else the largest that fits here.
+    """The options with a number for ``batch_size``: that of the run if it resumes, else the largest that fits.
 
-    It is looked for by a process of its own, which gives its memory back.
+    A child process looks for it, so that its memory is freed.
 
     Args:
-        options: settled, all but this.
+        options: resolved, except ``batch_size``.
 
     Raises:
         InputError: nothing fits, or there is no telling.
@@ -64,7 +64,7 @@ def resolve_batch_size(options: PretrainOptions) -> PretrainOptions:
 
 
 def agree_on_batch_size(fabric: Fabric, options: PretrainOptions) -> PretrainOptions:
-    """The smallest of what the processes of a run found, each on its own device."""
+    """The smallest batch size that any process found on its device."""
     own = torch.tensor(options.images_per_step, device=fabric.device)
     smallest: torch.Tensor = fabric.all_reduce(own, reduce_op="min")  # type: ignore[assignment]
     return replace(options, batch_size=int(smallest))
@@ -77,20 +77,20 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
         InputError: not even the smallest batch fits.
     """
     devices, nodes = started(options.devices, options.nodes)
-    with redirect_stderr(StringIO()):  # what it would say is said where the run is built
+    with redirect_stderr(StringIO()):  # its messages are printed when the run is built
         source, _ = open_training(options)
-        settled, method = resolve_defaults(options, source)
-    bounds = bounds_for(SAMPLE, settled.decode_size or 0, settled.max_batch_bytes)
+        resolved, method = resolve_defaults(options, source)
+    bounds = bounds_for(SAMPLE, resolved.decode_size or 0, resolved.max_batch_bytes)
     sample = sampled(source, bounds, SAMPLE, options.seed, SECONDS)
-    fabric = lone_fabric(settled)
+    fabric = lone_fabric(resolved)
     on_cpu = fabric.device.type == "cpu"
     if not sample.pictures:
         raise InputError(f"batch-size: auto needs pictures, and none of {len(sample)} could be read; see --doctor")
     least = 2 if uses_batch_statistics(method) else 1
     shares = shares_of(min(LARGEST, len(source)), devices * nodes, options.grad_accumulation, least)
     there = available(fabric.device, devices)
-    most = round(PART * there) - kept_besides(settled, source, method, sample, fabric.device, devices * nodes)
-    step = probe_step(replace(settled, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)
+    most = round(PART * there) - kept_besides(resolved, source, method, sample, fabric.device, devices * nodes)
+    step = probe_step(replace(resolved, batch_size=shares[-1]), method, fabric, steps_per_epoch=1000)
     probes = grow(step, sample, shares, SECONDS if on_cpu else inf, most)
     share = largest(shares, probes, most, AHEAD * options.workers * sample.mean_bytes() if on_cpu else 0)
     need = probes.memory(share)
@@ -114,7 +114,7 @@ def kept_besides(
     device: torch.device,
     processes: int,
 ) -> int:
-    """Bytes that a run holds whatever its batch, and probe steps don't."""
+    """Bytes that a run needs for any batch size and that probe steps don't."""
     kept = 0
     if processes > 1:  # the buckets in which gradients are exchanged
         kept += 4 * sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""Measurements in small, before anything is trained: whether they can be made, and how long whole ones will take."""
+"""Evaluates a few images before training: whether evaluation works, and how long all images will take."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,22 +25,22 @@ from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
-FEW, MANY = 32, 256  # images that are encoded: many, as in a batch, where a few take no longer than QUICK
+FEW, MANY = 32, 256  # images to encode: MANY where FEW take no longer than QUICK
 QUICK = 1.0  # seconds
-VECTORS = 1024  # of noise, in place of features, that comparisons and classifiers are timed on
+VECTORS = 1024  # of noise, on which comparisons and classifiers are timed in place of features
 PIXELS = 3 * 32 * 32  # numbers of an image that is compared pixel by pixel
-# Protocols whose time a sample tells, and those of them whose time goes with the pairs of training and test images.
+# Protocols whose time is estimated from a sample; the time of OF_PAIRS grows with training images x test images.
 TIMED, OF_PAIRS = ("knn", "linear", "logistic", "retrieval", "clusters"), ("knn", "retrieval")
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """A measurement on the way, as a sample foretells it.
+class TrialMeasurement:
+    """The time of one evaluation during training, estimated from a sample.
 
     Args:
-        images: that were encoded.
-        each: seconds of a measurement.
-        pixels: seconds in which raw pixels are compared besides, once in a run.
+        images: encoded for the estimate.
+        each: seconds of one evaluation.
+        pixels: seconds to compare raw pixels, once in a run.
     """
 
     images: int
@@ -48,18 +48,18 @@ class Rehearsal:
     pixels: float
 
 
-def rehearse(
+def time_measurement(
     options: PretrainOptions,
     source: ImageSource,
     test: ImageSource | None,
     backbone: nn.Module,
     plan: ViewPlan,
     fabric: Fabric,
-) -> Rehearsal:
-    """Measures a batch of images as training will, and says how long the whole will take.
+) -> TrialMeasurement:
+    """Evaluates a batch of images as training will, and estimates the time for all images.
 
     Args:
-        options: settled.
+        options: resolved.
         source: labelled.
         test: whose images are tested; None: a tenth of ``source``.
         backbone: on the device of ``fabric``.
@@ -68,7 +68,7 @@ def rehearse(
 
     Raises:
         InputError, RunError: no image can be read, or features are not finite.
-        RuntimeError: of whatever else keeps the device from it.
+        RuntimeError: anything else that fails on the device.
     """
     ready = preprocessing_of(options, plan)
     bank, seconds = sample_features(backbone, source, ready, fabric, options.workers)
@@ -82,18 +82,18 @@ def rehearse(
     dimension = bank.vectors.shape[1]
     each = (voting * seconds + asked * seconds_of_query) / (options.devices * options.nodes)  # which share the images
     each += comparing(dimension, voting, asked, fabric.device) + ranking(dimension, asked)
-    return Rehearsal(len(bank.rows), each, comparing(PIXELS, voting, asked, fabric.device))
+    return TrialMeasurement(len(bank.rows), each, comparing(PIXELS, voting, asked, fabric.device))
 
 
-def rehearse_evaluation(
+def time_evaluation(
     options: EvaluateOptions,
     settings: Mapping[str, Mapping[str, Any]],
     backbone: nn.Module,
     ready: Preprocessing,
     fabric: Fabric,
 ) -> tuple[float, list[str]]:
-    """Seconds in which ``hardviews evaluate`` will measure a backbone, and the protocols that are not in it, since a
-    sample does not tell their time.
+    """Seconds that ``hardviews evaluate`` will take for a backbone, and the protocols that this leaves out, whose time
+    can't be estimated from a sample.
 
     Args:
         options, settings: of ``hardviews evaluate``.

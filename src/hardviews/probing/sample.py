@@ -1,4 +1,4 @@
-"""A sample of the data, spread through all of it: what decodes, and what does not."""
+"""A sample of images, spread evenly over the data: which decode, and which don't."""
 
 import time
 from collections.abc import Callable, Generator
@@ -39,7 +39,7 @@ class DecodedSample:
         return sum(picture.numel() for picture in self.pictures) // max(len(self.pictures), 1)
 
     def batch(self, images: int) -> ImageBatch:
-        """As many images as wanted, the same ones again where the sample is smaller."""
+        """A batch of this many images; a smaller sample is repeated."""
         return ImageBatch.pack([self.pictures[row % len(self.pictures)] for row in range(images)])
 
 
@@ -51,7 +51,7 @@ def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int,
         bounds: what they are shrunk to.
         count: how many.
         seed: of the order of a stream's shards.
-        seconds: after which no further one is begun.
+        seconds: no further picture is read after this time.
 
     Raises:
         RunError: a stream can't be read.
@@ -79,7 +79,7 @@ def _read(
                 yield UnreadableImage(path, image.fault) if image.fault else _tried(decode, image.data, bounds, path)
         return
     spread = torch.linspace(0, len(source) - 1, min(count, len(source)), dtype=torch.float64).round().long()
-    # In any order, so that those that there is time for are spread too.
+    # In random order, so that the pictures read in time are spread over the data too.
     for index in spread[torch.randperm(len(spread), generator=stream(seed, "sample"))].tolist():
         yield _tried(source.read, index, bounds)
 

@@ -1,4 +1,4 @@
-"""How long steps of several arms take, side by side, and what their runs take besides, before anything is trained."""
+"""The time of a step of several arms, measured side by side, and of everything else in their runs."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.methods.base import Method
 from hardviews.options.evaluation import EvaluateOptions
 from hardviews.options.pretraining import PretrainOptions
-from hardviews.probing.evaluation_time import rehearse, rehearse_evaluation
+from hardviews.probing.evaluation_time import time_evaluation, time_measurement
 from hardviews.setup.data import create_loader, open_sources
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
@@ -31,14 +31,14 @@ LONGEST = 120.0  # seconds after which no further round of slow steps is begun
 
 @dataclass(frozen=True)
 class Besides:
-    """Seconds that a run takes besides its steps.
+    """Seconds of a run outside of its steps.
 
     Args:
-        start: of a process, until its data is opened and its network built.
-        loading: of the process that trains, until small sets are decoded and kernels chosen.
-        measurement: of each measurement on the way; 0 where nothing is labelled.
-        pixels: in which raw pixels are compared, once.
-        evaluation: of what is measured at the end.
+        start: to start a process, open the data and build the network.
+        loading: to decode small sets into memory and choose kernels.
+        measurement: of each evaluation during training; 0 without labels.
+        pixels: to compare raw pixels, once.
+        evaluation: of the evaluation at the end.
         unknown: protocols whose time is not in ``evaluation``.
     """
 
@@ -52,14 +52,14 @@ class Besides:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a step takes.
+    """The time of a step.
 
     Args:
         steps: seconds of a step of every arm.
-        data: seconds in which the loader makes a batch.
+        data: seconds that the loader takes for a batch.
         steps_per_epoch: of all arms.
-        beside: whether workers make it beside a step, so that the longer of the two counts.
-        besides: what a run of every arm takes besides.
+        beside: whether workers load in parallel with the step, so that the longer of the two counts.
+        besides: seconds of a run of any arm outside of its steps.
     """
 
     steps: dict[str, float]
@@ -78,35 +78,35 @@ def time_arms(
     arms: Mapping[str, PretrainOptions], rounds: int, evaluation: EvaluateOptions | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None, begun: float | None = None,
 ) -> Timing:  # fmt: skip
-    """Medians over ``rounds`` steps of every arm, taken in turns on the same batches of real images; and what their
-    runs take besides, by this start and by measuring a sample. Of several devices, on one with its share of the batch:
-    what they tell each other is not in it.
+    """Medians over ``rounds`` steps of every arm, taken in turns on the same batches of real images, and the rest of a
+    run: this start, and evaluation of a sample. For several devices it uses one, with its share of the batch;
+    communication is not included.
 
     Args:
         arms: options of every arm.
         rounds: steps that are timed.
-        evaluation: how runs are measured at their end; None: they are not.
-        settings: of every protocol that they are measured by.
+        evaluation: how runs are evaluated at their end; None: not at all.
+        settings: of every protocol of that evaluation.
         begun: ``time.time()`` before this process was started; by default now.
 
     Raises:
-        InputError: an arm can't be built, or not be measured.
+        InputError: an arm can't be built or evaluated.
     """
     begun = time.time() if begun is None else begun
     alone = {name: replace(arm, devices=1, nodes=1, batch_size=_share(arm)) for name, arm in arms.items()}
     first = next(iter(alone.values()))
     source, test = open_sources(first)
-    settled = {next(iter(alone)): resolve_defaults(first, source)}
-    options, _ = settled[next(iter(alone))]
+    resolved = {next(iter(alone)): resolve_defaults(first, source)}
+    options, _ = resolved[next(iter(alone))]
     fabric = create_fabric(options)
     start = time.time() - begun
     loader = create_loader(options, source, fabric)
     loading = time.time() - begun - start
-    settled |= {name: resolve_defaults(arm, source) for name, arm in alone.items() if name not in settled}
+    resolved |= {name: resolve_defaults(arm, source) for name, arm in alone.items() if name not in resolved}
     steps = {
-        # Without learning: an arm that would diverge is no matter of its time.
+        # At rate 0, so that an arm that would diverge can be timed too.
         name: create_step(replace(arm, lr=0.0, min_lr=0.0), method, fabric, loader.steps_per_epoch)
-        for name, (arm, method) in settled.items()
+        for name, (arm, method) in resolved.items()
     }
     batches = moved(loader.batches(0), fabric.device)
     spent: dict[str, list[float]] = {name: [] for name in steps}
@@ -120,7 +120,7 @@ def time_arms(
     data = seconds_to_make(batches, options.workers, rounds)
     medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
     besides, known = {}, dict[str, dict[str, Any]]()
-    for name, (arm, method) in settled.items():
+    for name, (arm, method) in resolved.items():
         warm_up = max(sum(spent[name][:WARM_UP]) - WARM_UP * medians[name], 0.0)
         network = repr((arm.backbone, arm.image_size, arm.crop, bool(arm.knn_epochs)))
         if network not in known:  # most arms differ in their views alone
@@ -134,29 +134,29 @@ def _measuring(
     options: PretrainOptions, method: Method[Any], source: ImageSource, test: ImageSource | None,
     evaluation: EvaluateOptions | None, settings: Mapping[str, Mapping[str, Any]], fabric: Fabric,
 ) -> dict[str, Any]:  # fmt: skip
-    """Those of ``Besides`` that measuring takes."""
+    """The fields of ``Besides`` that evaluation takes."""
     backbone = method.get_submodule(method.evaluated)
     found: dict[str, Any] = {}
     if source.labels is not None and options.knn_epochs:
-        rehearsal = rehearse(options, source, test, backbone, method.plan, fabric)
-        found = {"measurement": rehearsal.each, "pixels": rehearsal.pixels}
+        trial = time_measurement(options, source, test, backbone, method.plan, fabric)
+        found = {"measurement": trial.each, "pixels": trial.pixels}
     if evaluation is not None:
         ready = preprocessing_of(options, method.plan)
-        seconds, unknown = rehearse_evaluation(evaluation, settings, backbone, ready, fabric)
+        seconds, unknown = time_evaluation(evaluation, settings, backbone, ready, fabric)
         found |= {"evaluation": seconds, "unknown": tuple(unknown)}
     return found
 
 
 def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, longest: float = inf) -> float:
-    """Seconds in which a loader makes a batch, the mean of so many, or of as many as there is time for.
+    """Seconds that a loader takes for a batch: the mean over ``rounds`` batches, or fewer where time runs out.
 
     Args:
-        batches: of the loader, whose workers have made some in the meantime.
-        workers: how many.
-        rounds: batches that are waited for.
-        longest: seconds after which no further one is.
+        batches: of the loader, whose workers have prefetched some.
+        workers: number of workers.
+        rounds: batches to time.
+        longest: seconds after which no further batch is timed.
     """
-    for _ in range(AHEAD * workers):  # made meanwhile
+    for _ in range(AHEAD * workers):  # prefetched
         next(batches)
     begun, spent, made = time.perf_counter(), 0.0, 0
     while made < rounds and spent <= longest:
@@ -166,7 +166,7 @@ def seconds_to_make(batches: Iterator[ImageBatch], workers: int, rounds: int, lo
 
 
 def _share(arm: PretrainOptions) -> int:
-    """A device's images of a step; of several devices two a forward at least, since one alone has no others' for BN."""
+    """Images of a step on one device; at least two a forward, since BN here has no other devices' images."""
     processes = arm.devices * arm.nodes
     return arm.images_per_step if processes == 1 else max(arm.images_per_step // processes, 2 * arm.grad_accumulation)
 
@@ -185,7 +185,7 @@ def _seconds(do: Callable[[], Any], device: torch.device) -> float:
 
 
 def _typical(times: Sequence[float], every: int) -> float:
-    """The mean, over steps that choose and those in between, of the median of each kind."""
+    """The median of each kind of step (that chooses views, or not), averaged over the kinds."""
     kinds = [
         [seconds for turn, seconds in enumerate(times) if turn >= WARM_UP and turn % every == kind]
         for kind in range(every)

@@ -1,4 +1,4 @@
-"""ProbeStep steps of growing batches, on one process and without learning: the memory and the time that they take."""
+"""Probe steps: training steps of growing batches at rate 0 in one process, to measure memory and time."""
 
 import logging
 import os
@@ -23,13 +23,13 @@ QUICK = 2.0  # seconds of a step that is taken a second time, since the first ch
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """What a step took.
+    """Memory and time of one step.
 
     Args:
         images: of the step.
-        memory: bytes that the process held at most (``training/memory.py``).
+        memory: peak memory of the process in bytes (``training/memory.py``).
         seconds: by part of the step: render, score, train.
-        finite: whether its loss, costs and gradients were.
+        finite: whether loss, costs and gradients were finite.
     """
 
     images: int
@@ -38,18 +38,18 @@ class ProbeStep:
     finite: bool = True
 
     @property
-    def whole(self) -> float:
-        """Seconds of all parts."""
+    def total(self) -> float:
+        """Seconds of the whole step."""
         return sum(self.seconds.values())
 
 
 @dataclass(frozen=True)
 class ProbeSteps:
-    """Steps of ascending sizes.
+    """Probe steps of ascending batch sizes.
 
     Args:
-        taken: those that ended well.
-        too_large: images of the first that ran out of memory; None: none did.
+        taken: those that succeeded.
+        too_large: batch size of the first that ran out of memory; None if none did.
     """
 
     taken: list[ProbeStep]
@@ -73,10 +73,10 @@ class ProbeSteps:
 
 
 def lone_fabric(options: PretrainOptions) -> Fabric:
-    """One process on the device that this one would train on, whatever others there are; nothing is launched."""
+    """A fabric of one process on the device of this one; no other process is started."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     own = [int(os.environ.get("LOCAL_RANK", "0"))] if options.accelerator == "cuda" else 1
-    precision: Any = options.precision  # settled by now, never "auto"
+    precision: Any = options.precision  # resolved by now, never "auto"
     return Fabric(accelerator=options.accelerator, devices=own, precision=precision)
 
 
@@ -87,7 +87,7 @@ def probe_step(
     steps_per_epoch: int,
     observe: Observe = observe_nothing,
 ) -> Step:
-    """A run's step, but that it learns nothing and is not compiled."""
+    """A run's step at rate 0, not compiled."""
     still = replace(options, lr=0.0, min_lr=0.0, compile=False)
     return create_step(still, method, fabric, steps_per_epoch, observe)
 
@@ -101,21 +101,21 @@ def sizes_up_to(images: int, parts: int) -> list[int]:
 
 
 def grow(step: Step, sample: DecodedSample, sizes: Iterable[int], seconds: float, most: int) -> ProbeSteps:
-    """Takes a step of every size that it can.
+    """Takes one step of every size, until memory or time runs out.
 
     Args:
         step: of ``probe_step``.
         sample: images to take.
         sizes: ascending.
-        seconds: no step is begun that would end later; the first two are.
-        most: bytes beyond which no step is tried on a CPU, where a process that takes too much is killed.
+        seconds: steps that would end later are not begun, except the first two.
+        most: bytes; on a CPU no step is tried that needs more, since the system kills such a process.
     """
     device, end = step.fabric.device, time.perf_counter() + seconds
     found = ProbeSteps([])
     for size in sizes:
         if len(found.taken) > 1:
             last = found.taken[-1]
-            expected = last.whole * size / last.images * (2 if last.whole < QUICK else 1)
+            expected = last.total * size / last.images * (2 if last.total < QUICK else 1)
             if time.perf_counter() + expected > end or (device.type == "cpu" and found.memory(size) > most):
                 break
         try:
@@ -140,7 +140,7 @@ def _tried(step: Step, sample: DecodedSample, size: int) -> ProbeStep:
         if sum(sum(seconds.values()) for seconds, _ in kinds) > QUICK:
             break
     (seconds, finite), (plain, _) = kinds[0], kinds[-1]
-    share = 1 / step.scorer.scoring.every  # of steps that choose; the rest are as the second
+    share = 1 / step.scorer.scoring.every  # of steps that choose views; the others cost what the second step does
     mean = {part: share * spent + (1 - share) * plain.get(part, 0.0) for part, spent in seconds.items()}
     return ProbeStep(size, peak(step.fabric.device), mean, finite)
 

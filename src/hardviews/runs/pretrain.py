@@ -10,7 +10,8 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from hardviews.console import Say, printer
-from hardviews.data.loading.loader import Loader
+from hardviews.data.loading.loader import Loader, steps_per_epoch
+from hardviews.data.sources import fingerprint
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import StoppedError
 from hardviews.launch.global_state import global_state_restored
@@ -22,6 +23,7 @@ from hardviews.runs.summary import headline, summarise
 from hardviews.setup.data import BY_NAME, Given, create_loader, open_training
 from hardviews.setup.data_notices import shared_figures, warn_of_data, warn_unlabelled
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
+from hardviews.setup.extension import extended, read_extension
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn_bank
 from hardviews.setup.step import create_step
@@ -59,12 +61,18 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     source, test = open_training(options, given)
     if isinstance(source, Stream):  # its images are known now, and are not followed
         options = replace(options, epoch_images=len(source), telemetry=0)
+    extension = read_extension(options, source)
+    if extension:
+        options = extension.resolve(options)
     matches: list[Match] = []
     options, method = resolve_defaults(options, source, matches.append)
     options = resolve_knn_bank(resolve_batch_size(options))
     config = config_of(options)
     seed = options.seed if options.knn_epochs else None  # of the tenth that kNN holds out
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
+    if extension:
+        extension.check(config, method)
+        extension.begin(steps_per_epoch(source, options.images_per_step))
     parameters = sum(parameter.numel() for parameter in method.parameters())
     RunFolder(Path(name)).check(config, COPIES * 4 * parameters)
     fabric = create_fabric(options)
@@ -75,7 +83,11 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, say)
     evaluated = create_evaluated(method, fabric)
-    step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
+    per_epoch = loader.steps_per_epoch
+    step = create_step(options, method, fabric, per_epoch, telemetry.note)
+    record = extension.record(options, config, per_epoch) if extension else folder.extension()
+    if record:
+        step.rates = extended(step.rates, record)
     with Meeting(fabric).slow_work():  # test images are compared with training images
         if fabric.is_global_zero:
             folder.open(config)
@@ -85,16 +97,21 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
             if options.knn_epochs:
                 warn_unlabelled(source, "no kNN accuracy is measured on the way")
             say(headline(options, source, step, fabric, folder))
+            if extension and record:
+                folder.write_extension(record)
+                for line in extension.describe(record, step.rates, per_epoch, fingerprint(source)):
+                    say(line)
     evaluate = None
     if options.knn_epochs and not isinstance(source, Stream):
         evaluate = create_evaluate(options, source, test, method.plan, fabric)
     epochs, every = options.epochs, options.knn_epochs
     describe = create_describe(options)
-    monitor = Monitor(fabric, folder, evaluated, evaluate, describe, say, every, epochs, loader.steps_per_epoch)
+    monitor = Monitor(fabric, folder, evaluated, evaluate, describe, say, every, epochs, per_epoch)
     loop = Loop(
         fabric, step, loader, folder, epochs, monitor, options.checkpoint_steps, options.keep_epochs,
         options.max_nonfinite_steps, options.log_steps,
         partial(create_loggers, options, folder.path, config), telemetry, console,
+        extension.origin(per_epoch) if extension else None,
     )  # fmt: skip
     try:
         with peer_errors(folder.checkpoints.how_to_resume):

@@ -26,7 +26,7 @@ NEEDED = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-lea
 
 
 class Report(NamedTuple):
-    """A page that was written, and the key figures on it."""
+    """A written page and its key figures."""
 
     page: Path
     runs: "list[Run]"
@@ -41,7 +41,7 @@ class Report(NamedTuple):
 
 @global_state_restored()
 def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
-    """Writes the page, whole or not at all.
+    """Writes the page atomically.
 
     Args:
         folders: of runs; several are compared with the first.
@@ -75,10 +75,10 @@ def check_out(out: Path, mark: str) -> Path:
 
     Args:
         out: the file.
-        mark: by which a report of ours is known.
+        mark: text that identifies a report.
 
     Raises:
-        InputError: it is a folder, or in none, or a file that is no report.
+        InputError: it is a folder, its folder does not exist, or it is another file.
     """
     if out.is_dir():
         raise InputError(f"out: {out} is a folder; give a file, such as {out / 'report.html'}")
@@ -93,10 +93,10 @@ def check_out(out: Path, mark: str) -> Path:
 
 
 def write(out: Path, page: str) -> None:
-    """Beside, and then renamed."""
+    """Writes a temporary file and renames it."""
     beside = out.with_name(f"{out.name}.part")
     try:
-        # A path's bytes that are no UTF-8 have no place in a page.
+        # Paths may hold bytes that are not UTF-8.
         beside.write_text(page, encoding="utf-8", errors="backslashreplace")
         beside.replace(out)
     except OSError as error:
@@ -107,7 +107,7 @@ def write(out: Path, page: str) -> None:
 
 
 def reader(run: "Run") -> "Reader | str":
-    """What gives pictures of the run's data set, as it was trained on; or why there is nothing that does."""
+    """A function that reads pictures of the run's data set; or, as text, why there is none."""
     from hardviews.analysis.pictures import LARGER, Original
 
     data, config = run.config.get("data"), run.config
@@ -123,7 +123,7 @@ def reader(run: "Run") -> "Reader | str":
         source = opened(options, str(data), "train")
     except InputError as error:
         return str(error)
-    except Exception as error:  # a table or a set that was damaged since; pictures are an ornament here
+    except Exception as error:  # a table or a set that was damaged since; the report works without pictures
         return f"{data}: {' '.join(str(error).split())[:160]}"
     if len(source) != run.images:
         return f"{data} holds {several(len(source), 'picture')} now, and the run had {run.images:,}"
@@ -141,7 +141,7 @@ def reader(run: "Run") -> "Reader | str":
 
 
 def class_of(source: ImageSource, index: int) -> str | None:
-    """The class of a picture, by name where it has one."""
+    """The name of a picture's class, or its number."""
     if source.labels is None:
         return None
     label = int(source.labels[index])

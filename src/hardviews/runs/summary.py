@@ -11,7 +11,8 @@ from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
-from hardviews.training.output.run_folder import RunFolder, provenance
+from hardviews.training.output.provenance import provenance
+from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.step import Step
 from hardviews.wording import several
 
@@ -33,8 +34,14 @@ def headline(
     )
 
 
+def _extended(folder: RunFolder) -> dict[str, Any]:
+    """The run that this one extends, and how many epochs that had; empty where it extends none."""
+    record = folder.extension()
+    return {"extends": record["run"], "extends_epochs": record["run_epochs"]} if record else {}
+
+
 def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes ``summary.json``, of all parts of a run that was interrupted, with further figures of its data."""
+    """Writes ``summary.json``: the whole run, also if it was interrupted, with further figures of its data."""
     summary: dict[str, Any] = dict(folder.summary())
     for name in SIZES:  # which are the same before and after training, unless the run went on with others
         before = f"{name}_untrained"
@@ -48,6 +55,7 @@ def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str,
         "cut_short": folder.listed("cut_short"),
         "images_per_second": summary["steps"] * options.images_per_step / summary["seconds"],
         "epochs": options.epochs,
+        **_extended(folder),
         "seed": options.seed,
         "method": options.method["name"],
         "backbone": options.backbone.name,

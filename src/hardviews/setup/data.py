@@ -18,7 +18,7 @@ from hardviews.options.pretraining import PretrainOptions
 
 
 class ReadOptions(Protocol):
-    """How every verb that reads images is told to read them."""
+    """The options of every verb that reads images."""
 
     @property
     def data_root(self) -> str: ...
@@ -31,7 +31,7 @@ class ReadOptions(Protocol):
 
 
 class DataOptions(ReadOptions, Protocol):
-    """What verbs have that need labels to test on."""
+    """The options of verbs that also need labelled test data."""
 
     @property
     def data(self) -> str | None: ...
@@ -40,7 +40,7 @@ class DataOptions(ReadOptions, Protocol):
 
 
 class TrainingOptions(DataOptions, Protocol):
-    """What pretraining has besides."""
+    """Further options of pretraining."""
 
     @property
     def epoch_images(self) -> int | None: ...
@@ -104,8 +104,8 @@ def open_sources(
 
 
 def tested_on(data: str | None, test_data: str | None) -> str:
-    """The test set that ``open_sources`` finds, in words; of paths the last part, since where data lies is its owner's
-    business."""
+    """The test set that ``open_sources`` finds, in words. Of paths only the last part, so that published files don't
+    show where the data is."""
     if test_data is not None:
         return printable(Path(test_data).name or test_data)
     if data is not None and is_named(data):
@@ -173,5 +173,5 @@ def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric
 
 
 def in_memory(options: PretrainOptions) -> bool | Literal["auto"]:
-    """As a loader is told."""
+    """``in_memory`` as ``Loader`` takes it."""
     return "auto" if options.in_memory == "auto" else options.in_memory == "on"

@@ -1,4 +1,4 @@
-"""Warnings about data that may not be what its user takes it for, at the start and beside the figures."""
+"""Warnings about data that may not be what the user expects, printed at the start and stored with the results."""
 
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary, ref
@@ -17,7 +17,7 @@ from hardviews.wording import several
 def warn_of_data(
     source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None, seed: int | None = None
 ) -> None:
-    """Says which files are passed over, and how many test images are training images too; the first process does.
+    """Prints which files are skipped, and how many test images are also training images. Only rank 0 prints.
 
     Args:
         source: the training data.
@@ -37,7 +37,7 @@ def warn_of_data(
 
 
 def warn_unlabelled(source: ImageSource | Stream, without: str) -> None:
-    """Says why data has no labels, and what is left out for it. Streams never have any."""
+    """Prints why data has no labels, and what is left out because of it. Streams never have labels."""
     if not isinstance(source, Stream) and source.labels is None:
         say(f"data: {source.name} has no labels: {without}; {why_unlabelled(source)}")
 
@@ -45,7 +45,7 @@ def warn_unlabelled(source: ImageSource | Stream, without: str) -> None:
 def shared_line(
     source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
 ) -> list[str]:
-    """How many test images are training images too, in one line; none where none is.
+    """One line on how many test images are also training images; an empty list if there are none.
 
     Arguments as of ``warn_of_data``.
     """
@@ -63,7 +63,7 @@ def shared_line(
 def shared_figures(
     source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
 ) -> dict[str, int]:
-    """The same for who reads results by machine; nothing where nothing was compared.
+    """The same as numbers for ``summary.json``; empty where nothing was compared.
 
     Arguments as of ``warn_of_data``.
     """
@@ -74,7 +74,8 @@ def shared_figures(
 def _overlap(
     source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None
 ) -> Overlap | None:
-    """Test images with training images; None where there is nothing to compare. Arguments as of ``tell``."""
+    """The overlap of test and training images; None where there is nothing to compare. Arguments as of
+    ``warn_of_data``."""
     if isinstance(source, Stream):
         return None
     if isinstance(source, Subset) and isinstance(test, Subset):  # the two parts that evaluation makes of one source
@@ -87,7 +88,7 @@ def _overlap(
 
 
 def _tenth(source: ImageSource, seed: int) -> Overlap:
-    """The held-out tenth with the rest."""
+    """The overlap of the held-out tenth with the rest."""
     rest, tenth = held_out(len(source), stream(seed, "held-out"))
     return overlap(Subset(source, rest), Subset(source, tenth))
 

@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,21 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbone_sources import library_of
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
-from hardviews.options.pretraining import PretrainOptions
+from hardviews.options.pretraining import PretrainOptions, TransformOptions
 from hardviews.selection import policies
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.setup.initial_weights import start_of
+from hardviews.setup.transforms import names_of_transforms, with_transforms
 from hardviews.training.distributed.sharding import check_blocks
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
+from hardviews.views.transforms import check_transforms
 from hardviews.wording import several
 
-# The resolution of fast scoring, which is to keep most of the hardness: networks of patches heed less than convolutions
-# how large things are, and small pictures have nothing to spare (docs/cost.md has what was measured).
+# The resolution of fast scoring, chosen to keep most of the hardness: ViTs depend less on the size of objects than
+# convolutions do, and small images can't be reduced further (docs/cost.md has the measurements).
 FAST_WITH_PATCHES, FAST_WITH_CONVOLUTIONS = 0.5, 0.75
 FAST_FROM = 64  # pixels
 
@@ -40,12 +42,12 @@ FAST_FROM = 64  # pixels
 def resolve_defaults(
     options: PretrainOptions, source: ImageSource | Stream, on_init: Callable[[Match], None] | None = None
 ) -> tuple[PretrainOptions, Method[Any]]:
-    """Builds the method on its backbone, and gives every option that was left open its value.
+    """Builds the method on its backbone, and resolves every option that is None or auto.
 
     Args:
         options: as parsed.
-        source: of the images, whose size settles that of the views.
-        on_init: gets the match of the weights that ``--init`` names.
+        source: of the images, whose size is the default size of views.
+        on_init: called with the match of the weights that ``--init`` names.
     """
     check(options)
     method_class = methods.find(options.method["name"])
@@ -71,12 +73,16 @@ def resolve_defaults(
     if min(std) <= 0:
         raise InputError(f"std: {list(std)} must be above 0")
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
-    plan = _call("plan", method_class.default_plan, image_size, **options.plan)
+    of_transforms = {field.name for field in fields(TransformOptions)}
+    drawn = {name: value for name, value in options.plan.items() if name not in of_transforms}
+    plan = _call("plan", method_class.default_plan, image_size, **drawn)
+    plan = with_transforms(plan, options)
     plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
+    check_transforms(plan)
     settings = {key: value for key, value in options.method.items() if key != "name"}
     method: Method[Any] = _call("method", method_class, backbone, plan, **settings)
     accelerator = device_type(options.accelerator)
@@ -92,7 +98,7 @@ def resolve_defaults(
     channels_last = options.channels_last != "off"
     if channels_last:
         method = method.to(memory_format=torch.channels_last)
-    settled = {
+    resolved = {
         name: getattr(defaults, name) if getattr(options, name) is None else getattr(options, name)
         for name in (
             "optimizer",
@@ -107,15 +113,15 @@ def resolve_defaults(
     }
     # A weight decay of the user's own does not change unless they say so.
     changes = options.weight_decay is None and options.weight_decay_end is None
-    settled["weight_decay"] = defaults.weight_decay if options.weight_decay is None else options.weight_decay
-    settled["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
+    resolved["weight_decay"] = defaults.weight_decay if options.weight_decay is None else options.weight_decay
+    resolved["weight_decay_end"] = defaults.weight_decay_end if changes else options.weight_decay_end
     if options.warmup_epochs is None:
-        settled["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
-    settled |= resolve_scoring(options, backbone, plan, image_size)
-    if settled["optimizer"] not in OPTIMIZERS:
-        raise unknown("optimizer", settled["optimizer"], OPTIMIZERS)
+        resolved["warmup_epochs"] = min(defaults.warmup_epochs, options.epochs / 10)
+    resolved |= resolve_scoring(options, backbone, plan, image_size)
+    if resolved["optimizer"] not in OPTIMIZERS:
+        raise unknown("optimizer", resolved["optimizer"], OPTIMIZERS)
     return replace(
-        options, **settled, backbone=network, image_size=image_size, mean=plan.mean, std=plan.std,
+        options, **resolved, backbone=network, image_size=image_size, mean=plan.mean, std=plan.std,
         accelerator=accelerator, precision=precision, channels_last="on" if channels_last else "off",
         crop=options.crop or (1.0 if source.native_size else 0.875),
         views=[slot.draw for slot in plan.slots], decode_size=options.decode_size or 2 * image_size,
@@ -131,21 +137,21 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
     fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
     usual = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
     given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
-    settled = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
-    if 0 < settled["resolution"] < 1:  # what is out of range is refused where Scoring is made
+    resolved = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
+    if 0 < resolved["resolution"] < 1:  # what is out of range is refused where Scoring is made
         try:
-            for size in {size_at(plan, slot, settled["resolution"]) for slot in plan.slots}:
+            for size in {size_at(plan, slot, resolved["resolution"]) for slot in plan.slots}:
                 check_features(type(backbone).__name__, backbone, size)
         except InputError as error:
             if given["resolution"] is not None:
                 raise InputError(f"score-resolution: {error}") from error
             say(f"candidates are scored at full size: {error}")
-            settled["resolution"] = 1.0
-    return {f"score_{name}": value for name, value in settled.items()}
+            resolved["resolution"] = 1.0
+    return {f"score_{name}": value for name, value in resolved.items()}
 
 
 def check_sizes(name: str, backbone: nn.Module, plan: ViewPlan) -> None:
-    """Raises InputError where a backbone does not take views of a size that the plan has."""
+    """Raises InputError where the backbone can't take views of a size in the plan."""
     for slot in plan.slots:
         try:
             check_features(name, backbone, size_at(plan, slot))
@@ -167,7 +173,7 @@ def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
 
 
 def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
-    """Names the sizes that are rendered at others."""
+    """Prints which view sizes are rounded to whole patches."""
     rounded = {size: rendered for size, rendered in sizes.items() if size != rendered}
     if rounded:
         before, after = (" and ".join(map(str, numbers)) for numbers in (rounded.keys(), rounded.values()))
@@ -175,7 +181,7 @@ def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
 
 
 def check(options: PretrainOptions) -> None:
-    """Numbers that no part of a run can work with."""
+    """Raises InputError for values that no run can work with."""
     policies.named(options.policy)
     at_least = {
         1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
@@ -203,7 +209,7 @@ def check(options: PretrainOptions) -> None:
 
 
 def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """Calls what the user's settings reach; a wrong name among them is theirs to mend."""
+    """Calls a function with the user's settings; a wrong name or value raises InputError of one line."""
     try:
         return function(*arguments, **settings)
     except InputError:
@@ -223,13 +229,16 @@ def _call(prefix: str, function: Callable[..., Any], *arguments: Any, **settings
 
 def config_of(options: PretrainOptions) -> dict[str, Any]:
     """What ``config.yaml`` holds of resolved options."""
-    options = replace(options, backbone=replace(options.backbone, module=None))  # of which the name tells
+    # Objects are stored by name.
+    options = replace(options, backbone=replace(options.backbone, module=None), plan=names_of_transforms(options.plan))
     config = {key: value for key, value in asdict(options).items() if key not in ("out", "allow_pipe")}
     del config["backbone"]["module"]
+    if options.extend is None:
+        del config["extend"], config["extend_schedule"]
     return config
 
 
 def run_folder_name(options: PretrainOptions, now: str) -> Path:
-    """Where a run goes that was not told: ``runs/TIME-METHOD-DATA``."""
+    """The default run folder: ``runs/TIME-METHOD-DATA``."""
     data = re.sub(r"[^\w.-]+", "-", Path(str(options.data)).name) or "data"
     return Path("runs") / f"{now}-{options.method['name'].rpartition('.')[2]}-{data}"

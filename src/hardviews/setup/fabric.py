@@ -15,22 +15,22 @@ from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.precision import choose_kernels, device_type
 from hardviews.wording import several
 
-# How long a collective waits for a process: longer than that process waits for a batch that does not come, so that it
-# can say why. What may take longer is ``Meeting.slow_work``. A process that dies ends the others without it.
+# Timeout of collectives: longer than a process waits for a missing batch, so that this process can print why. Slower
+# work runs in ``Meeting.slow_work``. When a process dies, the others end without this timeout.
 PATIENCE = timedelta(seconds=workers.PATIENCE + 300)
-# How long processes wait for each other to start: some list a large folder, download a data set or start late.
+# How long processes wait for each other to start: one may list a large folder, download a data set or start late.
 STARTING = timedelta(hours=2)
 
 
 def create_fabric(options: PretrainOptions) -> Fabric:
-    """Of this process and the others, all of which come here."""
+    """The fabric of this process, launched. All processes have to call this."""
     devices, nodes = shared_by(options)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say is in the headline
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the headline says the same
     fabric = Fabric(
         accelerator=options.accelerator,
         devices=devices,
         num_nodes=nodes,
-        precision=options.precision,  # type: ignore[arg-type]  # settled by now, never "auto"
+        precision=options.precision,  # type: ignore[arg-type]  # resolved by now, never "auto"
         strategy=create_strategy(options, devices * nodes),
     )
     fabric.launch()
@@ -41,13 +41,13 @@ def create_fabric(options: PretrainOptions) -> Fabric:
 
 
 def answer_within(patience: timedelta, strategy: Strategy) -> None:
-    """How long collectives wait for a process from now on, where all have started."""
+    """Sets the timeout of collectives, once all processes have started."""
     from torch.distributed import distributed_c10d
 
     # torch 2.6 has it under a private name.
     set_timeout = getattr(distributed_c10d, "set_timeout", None) or distributed_c10d._set_pg_timeout
     groups = strategy.device_mesh.get_all_groups() if isinstance(strategy, ModelParallelStrategy) else []
-    for group in (None, *groups):  # of which the first is all processes
+    for group in (None, *groups):  # None is the group of all processes
         set_timeout(patience, group)
 
 
@@ -56,21 +56,21 @@ def create_strategy(options: PretrainOptions, processes: int) -> str | Strategy:
         return "auto"
     if options.strategy == "ddp":
         return DDPStrategy(timeout=STARTING)
-    # What is shared out is known before the optimizer is made; fabric is left nothing to do.
+    # `create_step` shards the backbones before it makes the optimizer, so fabric has nothing left to do.
     return ModelParallelStrategy(
         lambda network, _: network, data_parallel_size=processes, tensor_parallel_size=1, timeout=STARTING
     )
 
 
 def shared_by(options: PretrainOptions) -> tuple[int, int]:
-    """Processes per machine and machines, once the batch is settled; raises as ``started`` and ``check_shares`` do."""
+    """Processes per machine, and machines; raises as ``started`` and ``check_shares`` do."""
     devices, nodes = started(options.devices, options.nodes)
     check_shares(options, devices, nodes)
     return devices, nodes
 
 
 def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
-    """Raises InputError where the images of a step can't be shared evenly, or there are not so many devices."""
+    """Raises InputError where a batch can't be split evenly among processes, or there are too few devices."""
     import torch
 
     available = torch.cuda.device_count() if device_type(options.accelerator) == "cuda" else devices
@@ -79,7 +79,7 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     if min(devices, nodes, options.grad_accumulation) < 1:
         raise InputError("devices, nodes and grad-accumulation must be at least 1")
     shares = devices * nodes * options.grad_accumulation
-    if options.batch_size == "auto":  # it will be a number of whole shares
+    if options.batch_size == "auto":  # it becomes a number that can be split evenly
         return
     if options.images_per_step % shares:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Gathers features, of which every process computed a part, in the first process."""
+"""Gathers the features that each process computed in process 0."""
 
 from itertools import accumulate
 
@@ -11,16 +11,16 @@ from hardviews.errors import InputError
 from hardviews.evaluation.features import Features
 from hardviews.training.distributed.meeting import Meeting
 
-ROWS = 256  # of every process, which lie on the first one's device at once
+ROWS = 256  # of every process, gathered at once
 
 
 def gathered(part: Features, source: ImageSource, meeting: Meeting) -> Features:
-    """The parts of all processes, one after the other, in the first process; in the others, their own part.
+    """In process 0, the features of all processes, in order of rank; in the others, their own.
 
     Args:
         part: what ``extract`` made of this process's batches, without tokens; parts may differ in length.
         source: whose features they are.
-        meeting: of the processes, all of which come here.
+        meeting: of the processes; all have to call this.
 
     Raises:
         FailedError: no image can be read, or the first process lacks memory.
@@ -56,7 +56,7 @@ def gathered(part: Features, source: ImageSource, meeting: Meeting) -> Features:
 
 
 def _of_all(numbers: list[int], meeting: Meeting) -> list[list[int]]:
-    """Of every number, those of all processes."""
+    """For every number, its values in all processes."""
     own = torch.tensor(numbers, device=meeting.fabric.device)
     found = [torch.empty_like(own) for _ in range(meeting.fabric.world_size)]
     dist.all_gather(found, own)
@@ -65,7 +65,7 @@ def _of_all(numbers: list[int], meeting: Meeting) -> list[list[int]]:
 
 
 def _to_first(tensor: Tensor, meeting: Meeting) -> list[Tensor]:
-    """The tensors of all processes, in the first; nothing in the others."""
+    """In process 0, the tensors of all processes; in the others, an empty list."""
     first = meeting.fabric.is_global_zero
     found = [torch.empty_like(tensor) for _ in range(meeting.fabric.world_size)] if first else []
     dist.gather(tensor, found if first else None)

@@ -17,23 +17,25 @@ from hardviews.training.output.run_weights import run_weights
 
 
 class Start(NamedTuple):
-    """What a backbone starts from."""
+    """The initial weights of a backbone."""
 
-    weights: Mapping[str, Tensor] | None  # None where a checkpoint will bring them
-    known: Mapping[str, Any]  # what is known of the mean and std they were trained with
-    stem: Stem  # which their ResNet has, or the one that was asked for
+    weights: Mapping[str, Tensor] | None  # None where a checkpoint is loaded later
+    known: Mapping[str, Any]  # mean and std that they were trained with, where known
+    stem: Stem  # of their ResNet, or as given
 
 
 def start_of(options: PretrainOptions, image_size: int) -> Start | None:
-    """What ``--init`` names; None where it names nothing. A run that goes on needs nothing loaded: its own checkpoint
-    holds all, even if the source is gone.
+    """The weights that ``--init`` names; None without ``--init``. A run that resumes loads none: its own checkpoint has
+    everything, even if the source is gone.
 
     Raises:
-        InputError: it is nothing that weights can come from.
+        InputError: ``--init`` names no weights.
     """
     init, stem = options.init, options.backbone.stem
     if init is None:
         return None
+    if options.extend is not None:  # the extended run's checkpoint holds all
+        return Start(None, {}, stem)
     run = RunFolder(Path(options.out)) if options.out else None
     if run and run.checkpoints.last.exists():
         config = run.config()

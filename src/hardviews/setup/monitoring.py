@@ -1,4 +1,4 @@
-"""What is measured of a run on the way."""
+"""Evaluation during training: kNN accuracy and rank."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,7 +37,7 @@ BATCH = 256  # images encoded at once, for speed only
 
 
 def resolve_knn_bank(options: PretrainOptions) -> PretrainOptions:
-    """The options with a number for ``knn_bank``: of a run that goes on, its own, so that its figures stay comparable;
+    """The options with a number for ``knn_bank``: that of the run if it resumes, so that figures stay comparable;
     those of versions that had no such option took all images."""
     if options.knn_bank is not None:
         return options
@@ -47,12 +47,12 @@ def resolve_knn_bank(options: PretrainOptions) -> PretrainOptions:
 
 
 def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
-    """How images are made ready to be measured, of settled options."""
+    """The preprocessing of images in evaluation, from resolved options."""
     return Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
 
 
 class Drawn(NamedTuple):
-    """The images of a measurement on the way."""
+    """The images of an evaluation during training."""
 
     bank: Tensor  # numbers in the source of those that vote, int64 [N]
     queries: Tensor  # of those that are tested, in the test images or, without any, in the source, int64 [M]
@@ -60,7 +60,7 @@ class Drawn(NamedTuple):
 
 
 def drawn(options: PretrainOptions, source: ImageSource, test: ImageSource | None) -> Drawn:
-    """Which images vote and which are tested; arguments as of ``create_evaluate``, labelled."""
+    """The training images that vote and the test images; arguments as of ``create_evaluate``, labelled."""
     labels = source.labels
     assert labels is not None
     rows = torch.arange(len(source))
@@ -91,7 +91,7 @@ def create_evaluate(
     number of processes.
 
     Args:
-        options: settled, ``knn_bank`` among them.
+        options: resolved, ``knn_bank`` among them.
         source: whose images vote.
         test: whose images are tested; by default a tenth of ``source``.
         plan: for mean and standard deviation of pixels.
@@ -171,7 +171,7 @@ def create_describe(options: PretrainOptions) -> Callable[[Mapping[str, float]],
 
 
 def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[Meeting], nn.Module]:
-    """What is measured on the way: the same in every process, which measures a part of the images by it."""
+    """The backbone that is evaluated, with the same weights in every process; each encodes a part of the images."""
     network = method.get_submodule(method.evaluated)
     if isinstance(fabric.strategy, ModelParallelStrategy):
         whole = UnshardedCopy(network)

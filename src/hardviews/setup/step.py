@@ -54,7 +54,7 @@ def create_step(
 
 
 def scoring_of(options: PretrainOptions) -> Scoring:
-    """Of settled options."""
+    """The scoring settings of resolved options."""
     names = [field.name for field in fields(Scoring)]
     return Scoring(**{name: getattr(options, f"score_{name}") for name in names})
 
@@ -72,12 +72,12 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
 
 
 def uses_batch_statistics(method: nn.Module) -> bool:
-    """Whether it has BN that norms by the statistics of the batch."""
+    """Whether it has BN that uses batch statistics."""
     return any(isinstance(module, _BatchNorm) and module.training for module in method.modules())
 
 
 def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -> None:
-    """Raises InputError where BN would get the statistics of one image."""
+    """Raises InputError where BN would compute statistics of one image."""
     images = options.images_per_step // options.grad_accumulation  # of a forward of all processes
     if options.accelerator == "cpu":  # see `synchronised`
         images //= processes

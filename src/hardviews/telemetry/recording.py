@@ -263,7 +263,7 @@ class Recorder:
             "format": FORMAT,
             **asdict(self.followed),
             "gallery": self.gallery,
-            "plan": asdict(self.plan),
+            "plan": asdict(self.plan.without_transforms()),
         }
 
     def _picture(self, image: int) -> Path:

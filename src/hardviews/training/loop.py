@@ -25,7 +25,7 @@ from hardviews.training.monitor import Monitor
 from hardviews.training.output.logbook import Logbook
 from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
-from hardviews.training.output.saving import DivergedError, Saver
+from hardviews.training.output.saving import DivergedError, Origin, Saver
 from hardviews.training.progress import ProgressReport
 from hardviews.training.step import Step, StepReport
 from hardviews.training.stopwatch import Stopwatch
@@ -55,6 +55,7 @@ class Loop:
             resumes.
         telemetry: the step's observer; it writes at the end of epochs and before checkpoints.
         console: shows progress.
+        origin: the run that this one extends, until it has a checkpoint of its own.
     """
 
     fabric: Fabric
@@ -70,9 +71,12 @@ class Loop:
     open_loggers: Callable[[int], list[Logger]]
     telemetry: Recorder
     console: Console
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        self.saver = Saver(self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source))
+        self.saver = Saver(
+            self.fabric, self.step, self.folder.checkpoints, fingerprint(self.loader.source), self.origin
+        )
         self.logbook = Logbook(self.folder, self._say)
         self.collapse = CollapseWatch(self._say)
         self.diverging = DivergenceWatch(self.max_nonfinite_steps, self._say)
@@ -95,9 +99,10 @@ class Loop:
             StopRequest() as stop,
         ):
             if first:
-                self._say(
-                    f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
+                finished = (
+                    f"the run is finished: nothing to train; --extend {self.folder.path} in another --out goes on"
                 )
+                self._say(f"going on at step {first} of {steps}" if first < steps else finished)
             # Includes measurements that an interrupted run did not reach.
             self._measure_if_due(first, stop)
             while True:

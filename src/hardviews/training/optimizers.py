@@ -93,6 +93,8 @@ class Rates:
         steps, warmup: number of steps.
         decay: weight decay at the first step.
         decay_end: weight decay after the last step, reached along a half cosine; None for a constant one.
+        begin: step at which this schedule begins; a run that extends another has taken the steps before it.
+        begin_rate: learning rate at that step, from which the warm-up goes to the peak.
     """
 
     peak: float
@@ -101,18 +103,23 @@ class Rates:
     warmup: int
     decay: float = 0.0
     decay_end: float | None = None
+    begin: int = 0
+    begin_rate: float = 0.0
 
     def scaled(self, factor: float) -> Self:
         """The same schedule with all learning rates multiplied by a factor."""
-        return replace(self, peak=factor * self.peak, end=factor * self.end)
+        return replace(self, peak=factor * self.peak, end=factor * self.end, begin_rate=factor * self.begin_rate)
 
     def at(self, step: int, constant: bool = False) -> float:
-        return self.peak if constant else warmup_cosine(step, self.steps, self.peak, self.end, self.warmup)
+        if constant:
+            return self.peak
+        done, steps = step - self.begin, self.steps - self.begin
+        return warmup_cosine(done, steps, self.peak, self.end, self.warmup, self.begin_rate)
 
     def decay_at(self, step: int) -> float:
         if self.decay_end is None:
             return self.decay
-        return warmup_cosine(step, self.steps, self.decay, self.decay_end)
+        return warmup_cosine(step - self.begin, self.steps - self.begin, self.decay, self.decay_end)
 
     def set(self, optimizer: Optimizer, step: int) -> None:
         """Sets every group's learning rate for this step, and its weight decay if that changes."""

@@ -21,7 +21,7 @@ class ProgressReport:
     """
 
     def __init__(self, console: Console, steps: int, steps_per_epoch: int, done: int, enabled: bool) -> None:
-        self._console, self._steps, self._per_epoch = console, steps, steps_per_epoch
+        self._steps, self._per_epoch = steps, steps_per_epoch
         bars = shows_bars(console)
         self._lines = enabled and not bars
         self._bar = Progress(

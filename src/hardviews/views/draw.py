@@ -15,6 +15,7 @@ from hardviews.views.transfer import to_device
 
 # Attempts before falling back to the central crop, as in torchvision's RandomResizedCrop.
 ATTEMPTS = 10
+WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)  # a box
 
 # Uniform numbers per view, drawn whether used or not, so that no number depends on another view or image: area and
 # ratio of every attempt, position, flip, whether to jitter, factors, order, grey, whether to blur, sigma, solarize,
@@ -40,6 +41,7 @@ class Views:
         ticket: float32 ``[V, B]``, uniform in 0..1. The ``random`` policy keeps the largest tickets, so its choice does
             not depend on the number of processes.
         mask: bool ``[V, B, rows, columns]``, patches hidden from the student; None if no slot masks.
+        seed: int64 ``[V, B]``, seeds of what a custom transform draws; None if no slot has one.
     """
 
     slot: Tensor
@@ -52,6 +54,7 @@ class Views:
     solarize: Tensor
     ticket: Tensor
     mask: Tensor | None = None
+    seed: Tensor | None = None
 
     def __len__(self) -> int:
         """V, the number of views per image."""
@@ -150,17 +153,21 @@ def draw(
         blurred < _per_view(plan, lambda slot: slot.photometric.blur_p), narrow + (wide - narrow) * sigma, 0.0
     )
     orders = torch.tensor(list(permutations(range(4))))  # [24, 4]
+    whole = _per_view(plan, lambda slot: slot.transform is not None and slot.transform_input == "image", torch.bool)
+    mask = draw_masks(plan, generator, start, batch, total)
+    seed = torch.randint(2**62, (plan.draw, total), generator=generator) if plan.transforms else None
     return Views(
         slot=torch.tensor(plan.slot_of()),
-        box=_boxes(plan, size, area, ratio, position),
-        flip=(flip < _per_view(plan, lambda slot: slot.flip_p))[:, 0],
+        box=torch.where(whole, WHOLE, _boxes(plan, size, area, ratio, position)),
+        flip=(~whole & (flip < _per_view(plan, lambda slot: slot.flip_p)))[:, 0],
         jitter=jitter.transpose(1, 2).contiguous(),
         order=orders[(order[:, 0] * len(orders)).long()],
         grey=(grey < _per_view(plan, lambda slot: slot.photometric.grey_p))[:, 0],
         blur=blur[:, 0],
         solarize=(solarize < _per_view(plan, lambda slot: slot.photometric.solarize_p))[:, 0],
         ticket=ticket[:, 0].contiguous(),
-        mask=draw_masks(plan, generator, start, batch, total),
+        mask=mask,
+        seed=None if seed is None else seed[:, start : start + batch],
     )
 
 

@@ -1,13 +1,17 @@
 """Slots and plans: which views to draw of an image, and how many to keep. Numbers only, no tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from hardviews.errors import InputError
 from hardviews.wording import several
 
 Interpolation = Literal["bilinear", "bicubic"]
 ColourMode = Literal["matrix", "exact"]
+TransformInput = Literal["crop", "image"]
+# One view's pixels, and by name what it takes of seed, size and slot, to the view's pixels: see ``transforms.py``.
+Transform = Callable[..., Any]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,6 +98,14 @@ class Slot:
         flip_p: probability of a horizontal flip.
         photometric: colours, blur, solarization.
         mask: hides patches from the student; None for no mask.
+        transform: a function that replaces ``photometric``, or the whole view. It takes one view and returns it before
+            normalisation: float ``[3, size, size]`` in 0..1, or uint8. It may draw from the global generators of
+            Python, NumPy and torch, which are seeded for every view. Of the keyword arguments ``seed`` (an int, for its
+            own generators), ``size`` and ``slot`` (the name) it gets those that it names.
+        transform_input: what the transform is given. ``"crop"``: float32 ``[3, h, h]`` in 0..1, cropped, resized and
+            flipped, on the images' device; smaller where scoring is at a smaller size. ``"image"``: the decoded image,
+            uint8 ``[3, H, W]`` on the CPU, from which it makes the whole view; ``scale``, ``ratio`` and ``flip_p`` are
+            then unused, and boxes are those of whole images.
     """
 
     name: str = "view"
@@ -107,6 +119,8 @@ class Slot:
     flip_p: float = 0.5
     photometric: Photometric = field(default_factory=Photometric)
     mask: Masking | None = None
+    transform: Transform | None = None
+    transform_input: TransformInput = "crop"
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= self.draw:
@@ -120,6 +134,8 @@ class Slot:
             raise InputError(f"slot {self.name!r}: scale is an increasing range within 0 to 1, not {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(f"slot {self.name!r}: ratio is an increasing range of positive numbers, not {self.ratio}")
+        if self.transform is not None and self.photometric != Photometric():
+            raise InputError(f"slot {self.name!r}: give a transform or a photometric: one takes the other's place")
         if not 0 <= self.flip_p <= 1:
             raise InputError(f"slot {self.name!r}: flip_p is a probability, 0 to 1, not {self.flip_p}")
 
@@ -194,6 +210,20 @@ class ViewPlan:
     def slot_of_kept(self) -> list[int]:
         """The slot of every row of a choice, K numbers."""
         return [index for index, slot in enumerate(self.slots) for _ in range(slot.keep)]
+
+    @property
+    def transforms(self) -> bool:
+        """Whether any slot has a transform of one's own."""
+        return any(slot.transform is not None for slot in self.slots)
+
+    def with_transform(self, transform: Transform, given: TransformInput = "crop") -> "ViewPlan":
+        """The same plan with a transform in the place of every slot's colours, or of its views."""
+        own: dict[str, Any] = {"photometric": Photometric(), "transform": transform, "transform_input": given}
+        return replace(self, slots=tuple(replace(slot, **own) for slot in self.slots))
+
+    def without_transforms(self) -> "ViewPlan":
+        """The same plan, whose slots with a transform only crop."""
+        return replace(self, slots=tuple(replace(slot, transform=None, transform_input="crop") for slot in self.slots))
 
     def without_selection(self) -> "ViewPlan":
         """The plan of the plain method: draws only what it keeps."""

@@ -2,6 +2,7 @@
 normalisation."""
 
 import warnings
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from itertools import groupby
@@ -17,6 +18,7 @@ from hardviews.views.geometry import by_matrices, by_taps
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan, size_at
 from hardviews.views.transfer import to_device
+from hardviews.views.transforms import apply_transforms
 
 Group = tuple[Slot, int]  # a slot, and the number of consecutive views that belong to it
 
@@ -37,7 +39,8 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     With ``plan.colour == "matrix"``, crop, resize, flip and blur match torchvision to rounding, colours match about as
     ``colour.py`` states for photographs, and nothing waits for a GPU. A transform that no slot of the plan allows
     (jitter of 0, ``blur_p`` of 0) is not read from ``views``. With ``"exact"``, torchvision's own functions are called
-    step by step and image by image.
+    step by step and image by image. Slots with a custom transform are finished by it
+    (``transforms.py``).
 
     Args:
         images: B images of any sizes; the result is on their device.
@@ -48,6 +51,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     Returns:
         K tensors, float32 ``[B, 3, h, w]``, contiguous, normalised with the plan's mean and std.
     """
+    own, plan = plan, replace(plan, mean=(0.0,) * 3, std=(1.0,) * 3) if plan.transforms else plan
     groups = [(plan.slots[slot], len(list(same))) for slot, same in groupby(views.slot.tolist())]
     sides = [size_at(plan, slot, resolution) for slot, _ in groups]
     out = [
@@ -62,7 +66,10 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
             _render_exact(images, views.to("cpu"), plan, groups, out)
         else:
             _render_matrix(images, views.to(images.device, non_blocking=True), plan, groups, out)
-    return [view for group in out for view in group]
+        rendered = [view for group in out for view in group]
+        if own.transforms:
+            apply_transforms(images, views, own, rendered)
+    return rendered
 
 
 def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:

@@ -4,12 +4,9 @@ import csv
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +32,8 @@ Listed = Literal["unreadable", "cut_short"]  # kinds of listed images, each in a
 
 class RunFolder:
     """A run's folder: ``config.yaml``, ``metrics.csv``, ``evaluation.csv``, ``unreadable.csv``, ``cut_short.csv``,
-    ``summary.json``, ``results.jsonl``, ``checkpoints/``, ``telemetry/``. Nothing is written before ``open``.
+    ``summary.json``, ``results.jsonl``, ``extension.json``, ``checkpoints/``, ``telemetry/``. Nothing
+    is written before ``open``.
 
     Args:
         path: the folder; it may exist.
@@ -50,6 +48,7 @@ class RunFolder:
         self.evaluation_file = path / "evaluation.csv"
         self.checkpoints = Checkpoints(path / "checkpoints")
         self.summary_file = path / "summary.json"
+        self.extension_file = path / "extension.json"
         self.results_file = path / "results.jsonl"
         self.telemetry = path / "telemetry"
 
@@ -86,7 +85,7 @@ class RunFolder:
         if differing:
             raise InputError(
                 f"out: {self.path} holds a run of another configuration: {differences_text(differing)}; "
-                "give another folder"
+                f"give another folder, or go on from its weights by --extend {self.path} and another --out"
             )
 
     def open(self, config: Mapping[str, Any]) -> None:
@@ -221,6 +220,24 @@ class RunFolder:
         """Writes which tensors of ``--init`` were ``matched``, ``missing`` or ``left``."""
         self._write(self.path / "init.json", match)
 
+    def write_extension(self, record: Mapping[str, Any]) -> None:
+        """Of a run that extends another: which, from which step on, and what has changed."""
+        self._write(self.extension_file, record)
+
+    def extension(self) -> dict[str, Any] | None:
+        """What ``write_extension`` wrote; None where this run extends none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not self.extension_file.exists():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(self.extension_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.extension_file} is damaged: {error}") from error
+        return record
+
     def _write(self, file: Path, values: Mapping[str, Any]) -> None:
         beside = file.with_suffix(".part")
         beside.write_text(json.dumps(plain(values), indent=2) + "\n", encoding="utf-8")
@@ -261,28 +278,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, machine and commit for the summary."""
-    packages = ("hardviews", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": f"{platform.system()} {platform.machine()}",
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the running source tree; None if installed from a wheel."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]
-    try:
-        subprocess.run(tracked, check=True, capture_output=True, timeout=10)
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _cell(value: float | None) -> str:

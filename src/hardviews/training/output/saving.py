@@ -22,6 +22,21 @@ class DivergedError(Exception):
     """Training can't continue from the current weights."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The run that a new one extends.
+
+    Args:
+        checkpoints: its own, which are only read.
+        step: of the one that is taken.
+        begin: the step that the new run begins with, which counts otherwise where an epoch has other steps.
+    """
+
+    checkpoints: Checkpoints
+    step: int
+    begin: int
+
+
 @dataclass
 class Saver:
     """Saves and restores weights, buffers, optimizer, scaler and the learning rate's factor.
@@ -31,12 +46,14 @@ class Saver:
         step: whose state.
         checkpoints: where to save.
         data: identifies the images (``sources.fingerprint``).
+        origin: the run that this one extends, until it has a checkpoint of its own.
     """
 
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
     data: str
+    origin: Origin | None = None
     processes: int = field(default=0, init=False)  # that wrote the restored state; 0 if none or unknown
     factor: float = field(default=1.0, init=False)  # on the requested learning rates
     failure: str = field(default="", init=False)  # why the latest save failed
@@ -51,18 +68,34 @@ class Saver:
             InputError: the run used other images; their order and number determine the run.
             RunError: there are checkpoints, and all are damaged.
         """
-        state, damaged = self._newest()
+        state, damaged = self._newest(self.checkpoints)
+        if state is None and self.origin is not None:
+            return self._restore_origin(self.origin), damaged
         if state is not None:
             self._check_data(state.get("data", self.data))  # earlier versions don't record it
-            load_weights(self.step.method, state["method"])
-            load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            self._load(state)
             self.lower(state["rate_factor"])
             self.processes = state.get("processes", 0)
         self.fabric.barrier()  # all have read what the first process now moves away
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
+
+    def _load(self, state: dict[str, Any]) -> None:
+        load_weights(self.step.method, state["method"])
+        load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
+        if state["scaler"]:  # another precision has none
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+
+    def _restore_origin(self, origin: Origin) -> int:
+        """Takes up the run that is extended, and saves that at once: from here on nobody needs the other run."""
+        state, _ = self._newest(origin.checkpoints, origin.step)
+        if self._any(state is None or state["step"] != origin.step):
+            raise RunError(f"{origin.checkpoints.folder}: the checkpoint of step {origin.step} is gone")
+        assert state is not None
+        self._load(state)
+        self.save(origin.begin, None)
+        return origin.begin
 
     def _check_data(self, then: str) -> None:
         """Raises in all processes together, since some may find other data than others."""
@@ -71,34 +104,35 @@ class Saver:
             found = f"{now:,}" if now != before else "others of that number"
             raise InputError(
                 f"data: this run began with {several(before, 'image')} and finds {found}; restore the original images, "
-                f"or start a new run in another --out with --init {self.checkpoints.folder.parent}"
+                f"or continue with these in another --out by --extend {self.checkpoints.folder.parent}"
             )
 
-    def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+    def _newest(self, checkpoints: Checkpoints, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """Same as ``Checkpoints.newest``, but equal in all processes: all use a checkpoint that every process can read,
         or they would train from different steps."""
         with Meeting(self.fabric).slow_work():
-            state, damaged, failure = self._read()
+            state, damaged, failure = self._read(checkpoints, at_most)
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
         with Meeting(self.fabric).slow_work():
             if not failure and own > least > 0:
-                damaged = [f"{self.checkpoints.last}: another process can't read it"]
-                state, _, failure = self._read(int(least))
+                damaged = [f"{checkpoints.last}: another process can't read it"]
+                state, _, failure = self._read(checkpoints, int(least))
                 own = int(state["step"]) if state else 0
         if self._any(bool(failure) or own != least):
             raise RunError(
                 failure
-                or f"{self.checkpoints.folder}: no checkpoint is readable by all processes; do all machines "
+                or f"{checkpoints.folder}: no checkpoint is readable by all processes; do all machines "
                 "share this folder?"
             )
         return state, damaged
 
-    def _read(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str], str]:
+    @staticmethod
+    def _read(checkpoints: Checkpoints, at_most: int | None) -> tuple[dict[str, Any] | None, list[str], str]:
         """The newest checkpoint for this process, and why it can't be read; raises only after all processes have
         reported."""
         try:
-            return *self.checkpoints.newest(at_most), ""
+            return *checkpoints.newest(at_most), ""
         except RunError as error:
             return None, [], str(error)
 
