@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from hardviews.analysis.choices import _effects, chances, chosen, colours, iou_parts, overlaps, preferences
+from hardviews.analysis.choices import (
+    _effects,
+    colours,
+    iou_parts,
+    overlaps,
+    pair_probabilities,
+    preferences,
+    selecting_runs,
+)
 from hardviews.analysis.figure import Line, merged, number
 from hardviews.analysis.run import Run
-from hardviews.analysis.statistics import of_pairs, quantities
+from hardviews.analysis.statistics import pair_quantities, quantities
 from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import ViewPlan
 from tests.analysis.test_statistics import synthetic
@@ -31,13 +39,13 @@ def test_chances_are_those_of_all_combinations(plan: ViewPlan) -> None:
     for t in range(plan.targets):
         for v in range(plan.draw):
             both = sum(t in combo and v in combo for combo in combos) / len(combos)
-            assert float(chances(plan)[t, v]) == pytest.approx(both if t != v else 0)
+            assert float(pair_probabilities(plan)[t, v]) == pytest.approx(both if t != v else 0)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_histograms_are_those_of_every_pair(plan: ViewPlan) -> None:
     rows, edges = synthetic(plan, 15), np.linspace(0, 1, 6)
-    iou = of_pairs(rows.views())["iou"].numpy()
+    iou = pair_quantities(rows.views())["iou"].numpy()
     kept, random = iou_parts(rows, edges)
     assert kept.sum() == pytest.approx(1)
     assert random.sum() == pytest.approx(1)
@@ -64,7 +72,7 @@ def test_a_preference_is_in_standard_deviations() -> None:
         grey=np.zeros((n, 4), bool), solarize=np.zeros((n, 4), bool),
     )  # fmt: skip
     run = run_of(telemetry)
-    of = chosen([run])
+    of = selecting_runs([run])
     # Differences of pairs 01 02 03 12 13 23: 1, ½, ½, ½, ½, 0; mean ½, deviation sqrt(2 · ¼ / 6).
     (figure,) = preferences([run], of)
     assert figure.table is not None
@@ -86,7 +94,7 @@ def test_what_any_run_prefers_stands_above_what_none_does() -> None:
         replace(run_of(synthetic(PLANS[0], 200, kept=kept)), name=name)
         for name, kept in (("plain", random), ("hard", np.sort(blurred, 1)))
     ]
-    (figure,) = preferences(runs, chosen(runs))
+    (figure,) = preferences(runs, selecting_runs(runs))
     assert figure.table is not None
     hard = [abs(float(row[2].replace("−", "-"))) for row in figure.table.rows if row[2] != "–"]
     assert hard[0] == max(hard)
@@ -98,34 +106,36 @@ def test_chance_is_no_preference() -> None:
     inside, named = [], 0
     for seed in range(20):
         run = run_of(synthetic(PLANS[0], 200, seed, kept=random))
-        of = chosen([run])
+        of = selecting_runs([run])
         inside += [abs(effect) < 1.96 * error for effect, error in _effects(of[0]).values() if np.isfinite(effect)]
-        named += "What differs most: nothing by more than chance." not in preferences([run], of)[0].caption
+        named += "Largest difference: nothing beyond chance." not in preferences([run], of)[0].caption
         few = run_of(synthetic(PLANS[0], 3, seed, kept=random[:3]))  # of which nothing can be said
-        named += "What differs most: nothing by more than chance." not in preferences([few], chosen([few]))[0].caption
+        named += (
+            "Largest difference: nothing beyond chance." not in preferences([few], selecting_runs([few]))[0].caption
+        )
     assert 0.9 < np.mean(inside) < 0.99
     assert named <= 3
     telemetry = synthetic(PLANS[0], 200)
     telemetry.rows["kept"] = np.sort(np.argsort(telemetry["blur"], 1)[:, 2:].astype(np.int16), 1)
     run = run_of(telemetry)
-    assert "What differs most: blur diff." in preferences([run], chosen([run]))[0].caption
+    assert "Largest difference: blur diff." in preferences([run], selecting_runs([run]))[0].caption
 
 
 def test_runs_that_chose_nothing_are_left_out() -> None:
-    telemetry = synthetic(PLANS[0], 6, chosen=np.zeros(6, bool))
+    telemetry = synthetic(PLANS[0], 6, selecting_runs=np.zeros(6, bool))
     run = run_of(telemetry)
-    assert chosen([run]) == []
+    assert selecting_runs([run]) == []
     assert overlaps([run], []) == preferences([run], []) == colours([run], []) == []
 
 
 def test_long_runs_are_thinned_and_means_weighted() -> None:
     epoch = np.repeat(np.arange(60, dtype=np.int32), 3)
-    telemetry = synthetic(PLANS[0], 180, epoch=epoch, chosen=np.arange(180) % 3 > 0)
-    (one,) = chosen([run_of(telemetry)])
+    telemetry = synthetic(PLANS[0], 180, epoch=epoch, selecting_runs=np.arange(180) % 3 > 0)
+    (one,) = selecting_runs([run_of(telemetry)])
     assert len(one.table["epoch"]) == 24
     assert one.table["epoch"][[0, -1]].tolist() == [0, 59]
     short = telemetry.where(epoch < 5)
-    (few,) = chosen([run_of(short)])
+    (few,) = selecting_runs([run_of(short)])
     assert few.mean("iou_kept") == pytest.approx(np.nanmean(quantities(short)["iou"].kept))
     assert torch.equal(few.rows.kept(), short.where(short["chosen"]).kept())
 

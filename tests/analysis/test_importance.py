@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hardviews.analysis.importance import importance, table
-from hardviews.analysis.statistics import of_pairs
+from hardviews.analysis.statistics import pair_quantities
 from hardviews.errors import InputError
 from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import ViewPlan
@@ -25,7 +25,7 @@ def with_costs(name: str | None, n: int = 900, plan: ViewPlan = PLAN) -> Telemet
     cost = 0.1 * random.normal(size=(n, len(telemetry.combinations))) + 5 * random.normal(size=(n, 1))
     if name:
         place = torch.from_numpy(order.argsort(-1)[..., 3]).double().T  # of the shift of hue
-        pairs = (of_pairs(telemetry.views()) | {"place_3": place[:, None] + place[None]})[name]
+        pairs = (pair_quantities(telemetry.views()) | {"place_3": place[:, None] + place[None]})[name]
 
         def of(ids: list[int]) -> torch.Tensor:
             return torch.stack([pairs[t, v] for t in ids if t < plan.targets for v in ids if v != t]).mean(0)
@@ -84,7 +84,7 @@ def test_the_table_is_of_the_pairs_asked_for() -> None:
     telemetry = with_costs("iou", 300)
     pair = np.arange(300) % 6
     x, y, columns = table(telemetry, pair)
-    iou = of_pairs(telemetry.views())["iou"]
+    iou = pair_quantities(telemetry.views())["iou"]
     for n in (0, 1, 17, 299):
         a, b = telemetry.combinations[pair[n]]
         assert x[n, columns["crop position"][0]] == pytest.approx(float(iou[a, b, n]))
@@ -95,7 +95,7 @@ def test_the_table_is_of_the_pairs_asked_for() -> None:
 
 
 def test_what_can_not_be_asked_is_refused() -> None:
-    with pytest.raises(InputError, match="costs of two combinations"):
+    with pytest.raises(InputError, match="costs of at least two combinations"):
         importance(synthetic(plan_of((2, 2, True)), 300))
     with pytest.raises(InputError, match=r"at least 200 costs, of 8 pictures; there are 100, of 100"):
         importance(with_costs("iou", 100))

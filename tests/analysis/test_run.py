@@ -67,7 +67,7 @@ def test_telemetry_that_is_damaged_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run folder.*config\.yaml is missing"):
+    with pytest.raises(InputError, match=r"not a run folder.*config\.yaml is missing"):
         read(tmp_path)
     for text in ("{", "just words", "data: shapes\n"):
         (tmp_path / "config.yaml").write_text(text)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from hardviews.analysis.statistics import by_epoch, by_image, is_lowest_iou, of_pairs, quantities
+from hardviews.analysis.statistics import by_epoch, by_image, is_lowest_iou, pair_quantities, quantities
 from hardviews.selection.search import target_combinations
 from hardviews.telemetry.reading import Telemetry
 from hardviews.views.plan import Slot, ViewPlan
@@ -76,7 +76,7 @@ def test_two_images_counted_by_hand() -> None:
 def test_iou_is_torchvisions_and_means_are_those_of_all_combinations() -> None:
     for plan in (plan_of((4, 2, True)), plan_of((2, 1, True), (2, 1, True), (4, 2, False)), plan_of((5, 3, True))):
         telemetry = synthetic(plan, 20)
-        found, pairs = quantities(telemetry), of_pairs(telemetry.views())
+        found, pairs = quantities(telemetry), pair_quantities(telemetry.views())
         lowest = is_lowest_iou(telemetry)
         for n in range(20):
             box = torch.from_numpy(telemetry["box"][n]).double()

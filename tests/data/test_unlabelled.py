@@ -110,5 +110,5 @@ def test_who_needs_labels_is_told_why_there_are_none(tmp_path: Path) -> None:
     part = Subset(source, torch.tensor([0, 1]))
     ready = Preprocessing(8, (0.5,) * 3, (0.5,) * 3)
     bench = Bench(torch.nn.Linear(1, 1), "x", lambda: (part, part), ready)
-    with pytest.raises(InputError, match=r"has no labels, which this needs: 1 of its 4 images .*logo\.png; move"):
+    with pytest.raises(InputError, match=r"has no labels, which this protocol needs: 1 of its 4 images .*logo\.png"):
         _ = bench.labels

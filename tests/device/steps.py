@@ -15,7 +15,7 @@ from hardviews.selection.policies import named
 from hardviews.selection.scoring import Scoring
 from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.step import Report, Step
+from hardviews.training.step import Step, StepReport
 from hardviews.views.images import ImageBatch
 from tests.device.fake_cuda import CUDA, Fabric, FakeCuda, onto_cuda
 
@@ -69,7 +69,7 @@ def create_step(
     return step
 
 
-def take(step: Step, mode: FakeCuda, images: ImageBatch | None = None, number: int = NUMBER) -> Report:
+def take(step: Step, mode: FakeCuda, images: ImageBatch | None = None, number: int = NUMBER) -> StepReport:
     """One step, judged; one before it, which is not, fills what is kept on the device."""
     with mode:
         for judged in (False, True):

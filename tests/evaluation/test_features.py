@@ -134,7 +134,7 @@ def test_a_folder_that_takes_nothing_stops_nothing(tmp_path: Path, caplog: pytes
     (tmp_path / "file").write_text("")
     bench = small_bench(cache=FeatureCache(tmp_path / "file" / "features"))
     assert len(bench.features[0].rows) == 100
-    assert "can't be kept" in caplog.text
+    assert "can't be cached" in caplog.text
 
 
 def test_data_without_labels_has_features() -> None:

@@ -109,9 +109,9 @@ def test_backbones_that_show_no_maps_are_refused() -> None:
             super().__init__()
             self.one = nn.Linear(1, 1)
 
-    with pytest.raises(InputError, match="Plain shows no feature maps"):
+    with pytest.raises(InputError, match="Plain exposes no feature maps"):
         Stages(Plain())
-    with pytest.raises(InputError, match=r"shows no feature maps of 128 pixels: [^\n]+$"):
+    with pytest.raises(InputError, match=r"exposes no feature maps for images of 128 pixels: [^\n]+$"):
         Stages(create_backbone("mixer_s16_224", 224))
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hardviews.cli import main
-from hardviews.commands.pretrain import going_on
+from hardviews.commands.pretrain import how_to_resume
 from hardviews.data.loading.loader import epoch_order
 from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.launch import environment, launcher, processes
@@ -59,7 +59,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         script.write_text(f"#!/bin/bash\ncd {tmp_path}\ncase $LOCAL_RANK in\n{cases}esac\n")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
-        return launcher.launch(["pretrain"], len(lines), nodes, lambda: going_on(out))
+        return launcher.launch(["pretrain"], len(lines), nodes, lambda: how_to_resume(out))
 
     return launch
 

@@ -16,7 +16,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import Progress
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
-from hardviews.networks.masked_vit import on_grid, tokens
+from hardviews.networks.masked_vit import resample_mask, tokens
 from hardviews.selection import policies
 from hardviews.selection.guard import untouched
 from hardviews.selection.hard_views import HardViews
@@ -246,7 +246,7 @@ def test_small_views_are_scored_with_their_masks() -> None:
     method = ibot().double()
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, :2, :2] = True
-    assert on_grid(mask, (2, 2)).tolist() == [[[True, False], [False, False]]]
+    assert resample_mask(mask, (2, 2)).tolist() == [[[True, False], [False, False]]]
     masks = drawn(method.plan).mask
     with torch.no_grad():
         shrunk = [torch.nn.functional.avg_pool2d(view, 2) for view in pictures(method.plan)]

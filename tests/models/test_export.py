@@ -200,7 +200,7 @@ def test_a_cards_figures_name_their_test_sets(root: Path, tmp_path: Path, capsys
     assert f"on train, tested on val (6 images; {left_out})" in results([read(run)])  # the report's tables
     assert rows[f"knn_top1_k3 on val (6 images; {left_out})"] == f"{tested:.2%}"
     assert rows["knn_top1_k3 on a held-out tenth of train (1 image)"] == f"{held_out:.2%}"
-    assert "On the test split of shapes:32 (of a version that did not record how many images).\n" in text
+    assert "On the test split of shapes:32 (from a version that did not record the number of images).\n" in text
     assert str(tmp_path) not in text
 
 
@@ -305,7 +305,7 @@ def test_other_widths_and_depths_than_torchvisions(name: str, arguments: dict[st
         ("RUN --out FILE --format timm", "is a file"),
         (
             "RUN --out out/of/the/way --format torchvision",
-            "torchvision's resnet18 has not this backbone's channels [8, 8, 16, 16], layers [1, 1, 1, 1]: its "
+            "torchvision's resnet18 does not have this backbone's channels [8, 8, 16, 16], layers [1, 1, 1, 1]: its "
             "layer1.0.conv1.weight is 64x64x3x3, and here 8x64x3x3; give --format timm, safetensors or onnx",
         ),
         ("resnet26 --pretrained false --out out --format torchvision", "torchvision has no resnet26"),

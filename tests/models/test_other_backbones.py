@@ -123,7 +123,7 @@ def test_a_module_given_in_python_is_copied_trained_and_found_again(tmp_path: Pa
     }  # fmt: skip
     trained = load_model(str(tmp_path / "run"), module=Tiny())
     assert not torch.equal(trained.backbone.state_dict()["conv.0.weight"], before["conv.0.weight"])
-    with pytest.raises(InputError, match=r"backbone 'object:\S+Tiny' was given as an object in Python"):
+    with pytest.raises(InputError, match=r"backbone 'object:\S+Tiny' was given as a Python object"):
         load_model(str(tmp_path / "run"))
     with pytest.raises(InputError, match="the checkpoint does not fit"):
         load_model(str(tmp_path / "run"), module=Tiny(7))

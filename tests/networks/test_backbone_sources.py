@@ -80,7 +80,7 @@ def test_torchvisions_vit_is_made_for_whole_patches_of_the_images() -> None:
     assert built.backbone.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 768)
     assert for_torchvision(built, 64).arguments == {"image_size": 64}
     check_torchvision(built, 64)
-    with pytest.raises(InputError, match=r"timm can't make torchvision:vit_b_32; it can be had as torchvision, safe"):
+    with pytest.raises(InputError, match=r"timm has no torchvision:vit_b_32; export it as torchvision, safe"):
         check_timm(built)
 
 
@@ -102,7 +102,7 @@ def test_functions_and_modules_of_ones_own() -> None:
     assert not own.training
     assert built.backbone is not own
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), built.backbone.parameters(), strict=True))
-    with pytest.raises(InputError, match="does not say how many features it yields; set its num_features"):
+    with pytest.raises(InputError, match="does not declare its number of features; set its num_features"):
         feature_dim(own)
 
 
@@ -115,7 +115,7 @@ def test_functions_and_modules_of_ones_own() -> None:
         (f"{__name__}:nothing", "has no function nothing"),
         (f"{__name__}:number", "returned int, not a torch.nn.Module"),
         (f"{__name__}:with_maps", r"yields \[1, 4, 30, 30\] for one image, not one feature vector"),
-        ("object:some.Net", "was given as an object in Python, which a run folder can't make again"),
+        ("object:some.Net", "was given as a Python object, which a run folder can't rebuild"),
     ],
 )
 def test_wrong_ones_are_named_in_one_line(name: str, says: str) -> None:
@@ -129,7 +129,7 @@ def test_wrong_ones_are_named_in_one_line(name: str, says: str) -> None:
     [
         ({"name": "torchvision:resnet18", "stem": "cifar"}, "only timm's ResNets have one"),
         ({"name": "torchvision:resnet18", "drop_path_rate": 0.1}, "unexpected keyword argument 'drop_path_rate'"),
-        ({"name": f"{__name__}:tiny", "pretrained": True}, "let the function load the weights"),
+        ({"name": f"{__name__}:tiny", "pretrained": True}, "load the weights in the function"),
         ({"name": f"{__name__}:tiny", "depth": 1}, "unexpected keyword argument 'depth'"),
         ({"name": "torchvision:vit_b_32", "image_size": 20}, None),
     ],

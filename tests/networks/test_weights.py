@@ -176,7 +176,7 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"text\.pt can't be loaded"):
         read_weights(tmp_path / "text.pt", "init")
     torch.save({"weights": {"conv1.weight": torch.ones(1)}}, tmp_path / "deep.pth")
-    with pytest.raises(InputError, match=r"deep\.pth holds no tensors at its top, nor under state_dict, "):
+    with pytest.raises(InputError, match=r"deep\.pth holds no tensors at the top level or under state_dict, "):
         read_weights(tmp_path / "deep.pth", "init")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds no state dictionary"):

@@ -139,7 +139,7 @@ def test_an_interrupted_run_says_so(strange_run: Path, reported: Reported, tmp_p
     whole = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text(whole[: whole.index("\n18,") + 5])
     page = reported(run)
-    assert "has not ended, or was interrupted" in page.all("dl")[1].text
+    assert "unfinished or interrupted" in page.all("dl")[1].text
     assert "Scored" in page.all("dl")[1].text
     assert "3.60 of 5 (18 steps" in page.all("dl")[1].text
     steps = rows_of(run / "metrics.csv")[:18]
@@ -174,7 +174,7 @@ def test_a_run_that_diverged_is_told_of_all_the_same(strange_run: Path, reported
             writer.writeheader()
             writer.writerows(rows)
     page = reported(run)
-    assert "no step had a finite loss: training diverged from the start" in page.missing()
+    assert "no step had a finite loss: training diverged at the start" in page.missing()
     assert "or features were not finite" in page.missing()
     assert not {"loss", "knn", "rank"} & set(page.figures())
     assert {"time", "iou", "overlap", "lowest-iou"} <= set(page.figures())
@@ -186,8 +186,8 @@ def test_a_run_that_diverged_is_told_of_all_the_same(strange_run: Path, reported
         ("hardest", "it finds such views hard."),
         ("sampled(64)", "it finds such views hard."),
         ("easiest", "it finds such views easy."),
-        ("random", "the model was not asked: all differences are chance."),
-        ("lowest_iou", "other differences tell nothing of it."),
+        ("random", "without asking the model, so all differences are chance."),
+        ("lowest_iou", "other differences say nothing about it."),
     ],
 )
 def test_what_differs_is_explained_by_the_policy(
@@ -205,7 +205,7 @@ def test_what_differs_is_explained_by_the_policy(
 def test_where_nothing_is_chosen_nothing_is_claimed(reported: Reported, tmp_path: Path) -> None:
     run = pretrained(tmp_path / "run", f"--data shapes:48 {SIMSIAM} --epochs 1 --knn-epochs 1 --views 2")
     page = reported(run)
-    assert "nothing was chosen: as many views were drawn as are kept" in page.missing()
+    assert "nothing was selected: all drawn views were kept" in page.missing()
     assert "Scored" not in page.all("dl")[1].text  # nothing was
     assert not {"lowest-iou", "importance", "preference"} & set(page.figures())
     assert page.values("lowest_iou_kept") == []
@@ -252,7 +252,7 @@ def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: R
 
 
 def test_every_figure_names_its_test_images(strange_run: Path, reported: Reported, tmp_path: Path) -> None:
-    """Of one run, of runs on other images, and of a run of a version that did not record how many they were."""
+    """Of one run, of runs on other images, and of a run from a version that did not record how many they were."""
     sizes = {row["name"]: row["value"] for row in rows_of(strange_run / "evaluation.csv")}
     on = f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the "
     old, other = copied(strange_run, tmp_path / "old"), tmp_path / "other"
@@ -268,9 +268,9 @@ def test_every_figure_names_its_test_images(strange_run: Path, reported: Reporte
     assert [on in note for note in notes[:4]] == [True, True, True, False]
     assert on in page.caption("knn")
     assert on in page.caption("rank")
-    assert any(on in element.text and "Measured on the way, on " in element.text for element in page.all("caption"))
+    assert any(on in element.text and "Measured during training, on" in element.text for element in page.all("caption"))
     page = reported(old)
-    assert f"a held-out tenth of {STRANGE_DATA} (of a version that did not record" in page.caption("knn")
+    assert f"a held-out tenth of {STRANGE_DATA} (from a version that did not record" in page.caption("knn")
     captions = [element.text for element in page.all("caption")]
     assert "Measured on photos, tested on val (70 images)" in captions
     assert "Measured on photos, tested on val2017 (5 images)" in captions
@@ -296,7 +296,7 @@ def test_pages_are_replaced_and_nothing_else_is(
         f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the {sizes['knn_k']} "
         f"nearest of {sizes['knn_train_images']} training images"
     )
-    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; as last measured, on {on}"
+    assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; last measurement, on {on}"
     assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}; mean of all steps"
     assert said[3].startswith("Training time: ")
     assert not list(run.glob("*.part"))
@@ -320,7 +320,7 @@ def test_pages_are_replaced_and_nothing_else_is(
 def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no run folder" in line
+    assert "not a run folder" in line
     assert main(["report"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_and_a_full_disk(damage: str, whole: Path, tmp_path
     found = process(f"{LINE} --checkpoint-steps 2 --out {run}")
     assert found.returncode == 0, found.stderr
     assert f"{last}: can't be loaded as a checkpoint" in found.stdout
-    assert "the checkpoint before it is taken" in found.stdout
+    assert "using the checkpoint before it" in found.stdout
     assert "going on at step 8 of 12" in found.stdout
     assert f"step 10: no checkpoint could be saved ({last}: No space left on device); training goes on" in found.stdout
     assert_the_same(run, whole)
@@ -179,7 +179,7 @@ def test_without_any_whole_checkpoint_nothing_is_started_over(
     for file in (run / "checkpoints").glob("*.pt"):
         file.write_bytes(b"")
     assert pretrain(f"{LINE} --out {run}") == 1
-    assert "no other checkpoint is there to go on from" in capsys.readouterr().err
+    assert "there is no other checkpoint to resume from" in capsys.readouterr().err
 
 
 def test_some_epochs_are_kept_for_good(whole: Path, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_wrong_input_is_named_in_one_line() -> None:
         hard([torch.zeros(2, 1), *labelled(brute.PAIRS, 3)[1:]])
     with pytest.raises(InputError, match=r"costs \[4, 4, 3\]; .* \[4, 4, 5\]"):
         hard(labelled(brute.PAIRS, 5))
-    with pytest.raises(InputError, match="must be of one shape"):
+    with pytest.raises(InputError, match="must have the same shape"):
         hard([torch.zeros(3, 1), *labelled(brute.PAIRS, 3)[1:]])
     with pytest.raises(InputError, match="single number"):
         HardViews(no_score)([torch.tensor(1.0)] * 4)

@@ -27,7 +27,7 @@ def test_overlap_policies_equal_every_combination(plan: ViewPlan) -> None:
 
 
 def test_overlap_policies_ask_for_views() -> None:
-    with pytest.raises(InputError, match="pass the views"):
+    with pytest.raises(InputError, match="pass the drawn views"):
         lowest_iou(None, brute.PAIRS, None, seeded())
 
 

@@ -103,7 +103,7 @@ def test_why_there_are_no_labels(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert line.startswith(f"data: data has no labels: none are written; {why}")
     other = classes(tmp_path / "other", 20, 20)
     for argv, says in (
-        (["evaluate", str(run), "--data", str(data)], f"data: has no labels, which this needs: {why}"),
+        (["evaluate", str(run), "--data", str(data)], f"data: has no labels, which this protocol needs: {why}"),
         (["evaluate", str(run), "--data", str(other), "--test-data", str(data)], why),
         (["compare", "--data", str(data), "--dry-run"], f"has no labels to measure by: {why}"),
         (["compare", "--data", str(other), "--test-data", str(data), "--dry-run"], "test-data: data has no lab"),

@@ -67,7 +67,7 @@ def trained(telemetry: Recorder, method: Any, **options: Any) -> None:
 
 
 def only_file(folder: Path) -> Rows:
-    ((_, _, file),) = files.written(folder)
+    ((_, _, file),) = files.list_files(folder)
     return files.load(file)
 
 
@@ -218,7 +218,7 @@ def rows_of(telemetry: Recorder, steps: range, process: int = 0, processes: int 
 
 
 def all_rows(folder: Path) -> list[tuple[int, int]]:
-    written = [files.load(file) for _, _, file in files.written(folder)]
+    written = [files.load(file) for _, _, file in files.list_files(folder)]
     return sorted((int(s), int(i)) for rows in written for s, i in zip(rows["step"], rows["image"], strict=True))
 
 
@@ -253,7 +253,7 @@ def test_a_damaged_file_is_said_and_written_anew(tmp_path: Path) -> None:
 
     # And one in which other combinations are listed, as an earlier version did.
     rows = files.load(tmp_path / "epoch-0000.npz")
-    (tmp_path / "epoch-0000.npz").write_bytes(files.packed(rows | {"combinations": rows["combinations"][:2]}))
+    (tmp_path / "epoch-0000.npz").write_bytes(files.compressed(rows | {"combinations": rows["combinations"][:2]}))
     telemetry = Recorder(tmp_path, plan, followed(), say=said.append)
     telemetry.resume(3)
     rows_of(telemetry, range(3, 4))

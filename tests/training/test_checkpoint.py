@@ -144,7 +144,7 @@ def test_processes_go_on_from_what_all_of_them_can_read(tmp_path: Path) -> None:
     assert state is not None
     assert state["step"] == 3
     assert damaged == [f"{checkpoints.last}: another process can't read it"]
-    wanted = "no checkpoint is there that all processes can read; do all machines share"
+    wanted = "no checkpoint is readable by all processes; do all machines share"
     least = 2
     with pytest.raises(RunError, match=wanted):
         saver._newest()

@@ -31,7 +31,11 @@ HEALTHY = {"teacher_entropy": 1.7, "teacher_entropy_of_mean": 4.3, "feature_std"
 
 @pytest.mark.parametrize(
     ("bad", "says"),
-    [(UNIFORM, "hardly apart"), (ALL_IN_ONE, "hardly apart"), ({"feature_std": 0.01}, "nearly the same")],
+    [
+        (UNIFORM, "hardly tells"),
+        (ALL_IN_ONE, "hardly tells"),
+        ({"feature_std": 0.01}, "nearly the same"),
+    ],
 )
 def test_each_sign_is_said_once_and_not_of_the_first_epoch(bad: dict[str, float], says: str) -> None:
     assert told(epochs(bad, HEALTHY, HEALTHY)) == []

@@ -27,7 +27,7 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
 
     with monkeypatch.context() as patched:
         patched.setattr(folder, "forget_after", full)
-        logbook.forget_after(3)
+        logbook.drop_after(3)
         logbook.metrics([row(3)], row(3))
     assert said == [
         "after 1 epoch: knn_top1 50.0%; on 10 images",

@@ -70,7 +70,7 @@ def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: lis
                        ("memory for copies", "0 steps: not measured (process {}: out of memory on cpu)")):  # fmt: skip
         assert last[name] == f"after {said.format(number)}; training goes on"
     for other in others:
-        assert other["missing at first"] == f"PeerError: process {number} could not go on, and says why"
+        assert other["missing at first"] == f"PeerError: process {number} failed and prints the reason"
         assert other["missing later"] == other["memory"] == other["memory for copies"] == ""
 
 

@@ -203,7 +203,7 @@ def test_copies_go_back_into_any_layout_and_over_what_is_not_finite() -> None:
     copies = Copies(tensors)
     for x in tensors:
         x.fill_(torch.nan if x.is_floating_point() else 7)
-    copies.put_back(torch.tensor(0.0))
+    copies.restore(torch.tensor(0.0))
     assert all(x.isnan().all() if x.is_floating_point() else (x == 7).all() for x in tensors)
-    copies.put_back(torch.tensor(1.0))
+    copies.restore(torch.tensor(1.0))
     assert all(map(torch.equal, tensors, before))

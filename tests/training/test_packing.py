@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hardviews.training.packing import alike, exchange, packed, put_back
+from hardviews.training.packing import by_device_and_dtype, exchange, packed, unpack
 
 
 def tensors() -> list[Tensor]:
@@ -24,7 +24,7 @@ def test_every_layout_comes_back() -> None:
     assert buffer.numel() == sum(x.numel() for x in given)
     for x in given:
         x.zero_()
-    put_back(buffer, given)
+    unpack(buffer, given)
     assert all(torch.equal(x, y) for x, y in zip(given, before, strict=True))
 
 
@@ -41,4 +41,4 @@ def test_a_collective_gets_one_buffer_of_every_dtype() -> None:
     assert all(torch.equal(x, 2 * y) for x, y in zip(given, before, strict=True))
     exchange([], send)
     assert len(sent) == 2
-    assert [len(group) for group in alike(given)] == [6, 1]
+    assert [len(group) for group in by_device_and_dtype(given)] == [6, 1]

@@ -113,7 +113,7 @@ def test_metrics_of_steps_run_again_are_dropped(tmp_path: Path) -> None:
     folder.append_evaluation(6, 2, {"knn_top1": 0.3})
     with folder.metrics_file.open("a") as file:
         file.write("6,0,0.4")  # a row cut off by a crash
-    folder.forget_after(4)
+    folder.drop_after(4)
     rows = folder.metrics_file.read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "0", "1", "2", "3"]
     # what was measured after 4 steps stands: the run goes on from there

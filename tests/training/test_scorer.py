@@ -184,7 +184,7 @@ def test_choosing_at_every_third_step() -> None:
         ("simsiam", {"network": "teacher"}, "no teacher"),
         ("simsiam", {"network": "teacher_targets"}, "no teacher"),
         ("simsiam", {"token_keep": 0.5}, "no patches"),
-        ("ibot", {"token_keep": 0.5}, "compares patches"),
+        ("ibot", {"token_keep": 0.5}, "compares all patches"),
         ("eva", {"token_keep": 0.5}, "no patches"),
         ("simsiam", {"chunk": 2}, "BN"),
         ("simsiam", {"resolution": 0.0}, "score-resolution"),

@@ -139,7 +139,7 @@ def test_they_go_on_from_each_other(
 
 
 def test_a_backbone_without_blocks_is_refused() -> None:
-    with pytest.raises(InputError, match="fsdp finds no blocks to share out in TinyBackbone; give ddp"):
+    with pytest.raises(InputError, match="fsdp finds no blocks to shard in TinyBackbone; give ddp"):
         check_blocks(dino())
 
 

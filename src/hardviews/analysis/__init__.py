@@ -1,1 +1,1 @@
-"""What hard views did: reads run folders, and never models."""
+"""Reads run folders and shows what hard views did; loads no models."""

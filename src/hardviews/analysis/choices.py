@@ -1,4 +1,4 @@
-"""What the kept views are like beside a random choice: IoU, crops, colours, by epoch."""
+"""Compares the kept views with a random choice, by epoch: IoU, crops, colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.curves import label, said
+from hardviews.analysis.curves import label, per_run
 from hardviews.analysis.drawing import bars, histogram, lines
 from hardviews.analysis.figure import Bars, Figure, Line, number, signed
 from hardviews.analysis.run import Run
-from hardviews.analysis.statistics import by_epoch, of_pairs, of_views, quantities
+from hardviews.analysis.statistics import by_epoch, pair_quantities, quantities, view_quantities
 from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.plan import ViewPlan
 
-MOST_EPOCHS = 24  # of a long run, so many are looked at: the first, the last, and others evenly between
-MOST_ROWS = 8192  # looked at for what is of all epochs together
+MOST_EPOCHS = 24  # maximum epochs read of a long run: the first, the last, and evenly spaced ones between
+MOST_ROWS = 8192  # maximum rows used for figures over all epochs
 BINS = 20
-FEW = 30  # rows below which nothing is said of chance
-SURE = 3  # standard errors from 0 from which on a preference is named: of 14, one by chance in 25 runs
+FEW = 30  # minimum rows for a statement about chance
+SURE = 3  # minimum |mean| / standard error for a named preference; among 14, one is chance in 25 runs
 
 
 @dataclass(frozen=True)
-class Described:
-    """A quantity in words: a title, the axis' unit, what it is, and whether it is a part of something."""
+class QuantityText:
+    """A quantity in words: title, the axis' unit, meaning, and whether it is a fraction."""
 
     title: str
     unit: str
@@ -33,34 +33,38 @@ class Described:
 
 
 GEOMETRY = {
-    "overlap": Described(
-        "Overlap", "of the smaller crop", "how much of the smaller crop lies within the other", percent=True
+    "overlap": QuantityText(
+        "Overlap", "of the smaller crop", "fraction of the smaller crop that lies within the other", percent=True
     ),
-    "distance": Described(
-        "Distance of centres", "in crop sides", "how far the crops' centres lie apart, in units of their sides"
+    "distance": QuantityText(
+        "Distance of centres", "in crop sides", "distance between the crops' centres, in units of their sides"
     ),
-    "area": Described("Crop size", "of the picture", "how much of the picture a view shows", percent=True),
-    "area_difference": Described(
-        "Difference in size", "logarithm of areas", "how different in size two crops are (0: equal, 0.7: one twice)"
+    "area": QuantityText("Crop size", "of the picture", "fraction of the picture that a view shows", percent=True),
+    "area_difference": QuantityText(
+        "Difference in size",
+        "logarithm of areas",
+        "how much two crops differ in size (0: equal, 0.7: one twice as large)",
     ),
 }
 COLOURS = {
-    "brightness_difference": Described("Brightness", "difference of factors", "how differently bright two views are"),
-    "contrast_difference": Described("Contrast", "difference of factors", "how different in contrast two views are"),
-    "saturation_difference": Described(
-        "Saturation", "difference of factors", "how differently saturated two views are"
+    "brightness_difference": QuantityText(
+        "Brightness", "difference of factors", "how much two views differ in brightness"
     ),
-    "hue_difference": Described("Hue", "difference, in turns", "how far apart the colours of two views are turned"),
-    "grey_difference": Described(
-        "Grey beside colour", "of pairs", "how often one of two views is grey and the other is not", percent=True
+    "contrast_difference": QuantityText("Contrast", "difference of factors", "how much two views differ in contrast"),
+    "saturation_difference": QuantityText(
+        "Saturation", "difference of factors", "how much two views differ in saturation"
     ),
-    "grey": Described("Grey", "of views", "how often a view is grey", percent=True),
-    "blur_difference": Described("Blur", "difference, in pixels", "how differently blurred two views are"),
-    "solarize_difference": Described(
-        "Solarized beside not", "of pairs", "how often bright parts of one of two views are inverted", percent=True
+    "hue_difference": QuantityText("Hue", "difference, in turns", "how much the hue shifts of two views differ"),
+    "grey_difference": QuantityText(
+        "Grey beside colour", "of pairs", "how often one of two views is grey and the other in colour", percent=True
     ),
-    "flip_difference": Described(
-        "Mirrored beside not", "of pairs", "how often one of two views is mirrored and the other is not", percent=True
+    "grey": QuantityText("Grey", "of views", "how often a view is grey", percent=True),
+    "blur_difference": QuantityText("Blur", "difference, in pixels", "how much two views differ in blur"),
+    "solarize_difference": QuantityText(
+        "Solarized beside not", "of pairs", "how often bright parts of only one of two views are inverted", percent=True
+    ),
+    "flip_difference": QuantityText(
+        "Mirrored beside not", "of pairs", "how often exactly one of two views is mirrored", percent=True
     ),
 }
 SHORT = {
@@ -74,14 +78,14 @@ SHORT = {
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
-    """A run that chose among views and has telemetry.
+class SelectingRun:
+    """A run that selected views and has telemetry.
 
     Args:
-        place: its number among the runs of the report.
+        place: its index among the runs of the report.
         run: the run.
-        table: ``statistics.by_epoch``, of at most ``MOST_EPOCHS`` epochs.
-        rows: telemetry of steps that chose, at most ``MOST_ROWS``.
+        table: ``statistics.by_epoch`` of at most ``MOST_EPOCHS`` epochs.
+        rows: telemetry of steps that selected, at most ``MOST_ROWS``.
     """
 
     place: int
@@ -90,14 +94,14 @@ class Chosen:
     rows: Telemetry
 
     def mean(self, name: str) -> float:
-        """A column's mean over the images of all epochs of ``table``."""
+        """A column's mean over the images of all epochs in ``table``."""
         known = np.isfinite(self.table[name])
         weight = self.table["images"][known]
         return float((self.table[name][known] * weight).sum() / weight.sum()) if weight.sum() else float("nan")
 
 
-def chosen(runs: Sequence[Run]) -> list[Chosen]:
-    """Those of the runs that there is something to tell of."""
+def selecting_runs(runs: Sequence[Run]) -> list[SelectingRun]:
+    """The runs that selected views and have telemetry."""
     found = []
     for place, run in enumerate(runs):
         if run.telemetry is not None and run.telemetry["chosen"].any():
@@ -107,15 +111,15 @@ def chosen(runs: Sequence[Run]) -> list[Chosen]:
             rows = np.flatnonzero(run.telemetry["chosen"])
             if len(rows) > MOST_ROWS:
                 rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
-            found.append(Chosen(place, run, table, run.telemetry.where(rows)))
+            found.append(SelectingRun(place, run, table, run.telemetry.where(rows)))
     return found
 
 
-def overlaps(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
-    """IoU by epoch, its histogram, and how often the kept combination is that of lowest IoU."""
+def overlaps(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
+    """IoU by epoch, its histogram, and how often the kept combination has the lowest IoU."""
     some = [run for run in runs if np.isfinite(run.mean("iou_kept"))]
     found = [_iou(some, runs)] if some else []
-    return found + ([_histogram(of, runs), _lowest(of, runs)] if of else [])
+    return found + ([_histogram(selecting, runs), _lowest(selecting, runs)] if selecting else [])
 
 
 def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
@@ -124,16 +128,16 @@ def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
         if run in some:
             drawn.append(Line(label(runs, run, "kept"), *run.by_epoch("iou_kept"), place))
             drawn.append(Line(label(runs, run, "random"), *run.by_epoch("iou_random"), place, True, len(runs) == 1))
-    phrase = said(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
+    phrase = per_run(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
     caption = (
-        "IoU, intersection over union: the part of the area covered by two crops that both of them cover; 1 is the "
-        f"same crop twice, 0 none shared. Kept views against a random choice, over all steps: {phrase}"
+        "IoU (intersection over union) is the area that two crops share, divided by the area that they cover together: "
+        f"1 for the same crop twice, 0 for no overlap. Kept views against a random choice, over all steps: {phrase}"
     )
     return lines("iou", "How much the views share", caption, drawn, unit="IoU")
 
 
-def chances(plan: ViewPlan) -> Tensor:
-    """How likely a random choice keeps candidates t and v both, ``[T, V]``; 0 where they are the same."""
+def pair_probabilities(plan: ViewPlan) -> Tensor:
+    """The probability that a random choice keeps both candidates t and v, ``[T, V]``; 0 for t = v."""
     slot = plan.slot_of()
     both = torch.zeros(plan.targets, plan.draw, dtype=torch.float64)
     for t in range(plan.targets):
@@ -145,19 +149,19 @@ def chances(plan: ViewPlan) -> Tensor:
 
 
 def iou_parts(rows: Telemetry, edges: Array) -> tuple[Array, Array]:
-    """Histograms of the IoU of every kept target with every other kept view, and of a random choice, exactly.
+    """Exact histograms of the IoU of every kept target with every other kept view, and of a random choice.
 
     Args:
-        rows: of steps that chose.
+        rows: of steps that selected.
         edges: ``[bins + 1]``.
 
     Returns:
-        Parts of all ``[bins]``, of the kept and of a random choice.
+        Fractions per bin ``[bins]``, of the kept and of a random choice.
     """
-    iou = of_pairs(rows.views())["iou"][: rows.plan.targets]  # [T, V, N]
+    iou = pair_quantities(rows.views())["iou"][: rows.plan.targets]  # [T, V, N]
     kept = torch.zeros(rows.plan.draw, len(rows), dtype=torch.bool).scatter_(0, rows.kept(), True)
     both = kept[: rows.plan.targets, None] & kept[None]
-    chance = chances(rows.plan)[..., None].expand_as(iou)
+    chance = pair_probabilities(rows.plan)[..., None].expand_as(iou)
     both = both & (chance > 0)
     found = []
     for weight in (both.double(), chance):
@@ -166,93 +170,94 @@ def iou_parts(rows: Telemetry, edges: Array) -> tuple[Array, Array]:
     return found[0], found[1]
 
 
-def _histogram(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+def _histogram(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
     edges = np.linspace(0, 1, BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     drawn, low = [], {}
-    for one in of:
+    for one in selecting:
         kept, random = iou_parts(one.rows, edges)
         low[one.run.name] = kept[: BINS // 4].sum(), random[: BINS // 4].sum()
         drawn.append(Line(label(runs, one.run, "kept"), middles, kept, one.place))
         drawn.append(Line(label(runs, one.run, "random"), middles, random, one.place, True, len(runs) == 1))
-    phrase = said(
+    phrase = per_run(
         runs,
-        [one.run for one in of],
+        [one.run for one in selecting],
         lambda run: " against ".join(number(float(part), True) for part in low[run.name]),
     )
     caption = (
-        "How the IoU of pairs is spread, over all epochs; a random choice's is exact, from all candidates. Pairs that "
+        "Distribution of the IoU of pairs over all epochs; for a random choice, exact, from all candidates. Pairs that "
         f"share less than a quarter, kept against random: {phrase}"
     )
     return histogram("iou-histogram", "Spread of the IoU", caption, drawn, edges, unit="of all pairs", x_label="IoU")
 
 
-def _lowest(of: Sequence[Chosen], runs: Sequence[Run]) -> Figure:
+def _lowest(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
     drawn = []
-    for one in of:
+    for one in selecting:
         x = one.table["epoch"] + 1.0
         drawn.append(Line(label(runs, one.run, "kept"), x, one.table["lowest_iou_kept"], one.place))
         chance = one.table["lowest_iou_random"]
         drawn.append(Line(label(runs, one.run, "chance"), x, chance, one.place, True, len(runs) == 1))
 
     def phrase(run: Run) -> str:
-        one = next(one for one in of if one.run is run)
+        one = next(one for one in selecting if one.run is run)
         chance = one.mean("lowest_iou_random")
         beside = f", by chance {number(chance, True)}" if np.isfinite(chance) else ""
         return f"{number(one.mean('lowest_iou_kept'), True)} of pictures{beside}"
 
     caption = (
-        "How often no other combination of a picture's candidates shares less than the kept one. Were hard views only "
-        f"those that overlap least, this would be 100%. {said(runs, [one.run for one in of], phrase)}"
+        "How often no other combination of a picture's candidates overlaps less than the kept one. If hard views were "
+        f"only the ones that overlap least, this would be 100%. {per_run(runs, [one.run for one in selecting], phrase)}"
     )
-    title = "Kept views of lowest IoU"
+    title = "Kept views with the lowest IoU"
     return lines("lowest-iou", title, caption, drawn, unit="of pictures", percent=True, zero=True)
 
 
-def crops(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
-    """Overlap, distance and sizes of crops by epoch."""
-    return [_quantity(name, described, runs, of) for name, described in GEOMETRY.items()] if of else []
+def crops(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
+    """Overlap, distance and size of crops by epoch."""
+    return [_quantity(name, described, runs, selecting) for name, described in GEOMETRY.items()] if selecting else []
 
 
-def colours(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
-    """The same of every parameter of colour, blur and flip that any run draws."""
+def colours(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
+    """Every parameter of colour, blur and flip that any run draws, by epoch."""
     return [
-        _quantity(name, described, runs, of)
+        _quantity(name, described, runs, selecting)
         for name, described in COLOURS.items()
-        if any(one.mean(f"{name}_random") for one in of)
+        if any(one.mean(f"{name}_random") for one in selecting)
     ]
 
 
-def _quantity(name: str, described: Described, runs: Sequence[Run], of: Sequence[Chosen]) -> Figure:
-    of = [one for one in of if one.mean(f"{name}_random")]  # the others' plans do not draw it
+def _quantity(name: str, described: QuantityText, runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> Figure:
+    selecting = [one for one in selecting if one.mean(f"{name}_random")]  # leaves out runs whose plans do not draw it
     drawn = []
-    for one in of:
+    for one in selecting:
         x = one.table["epoch"] + 1.0
         drawn.append(Line(label(runs, one.run, "kept"), x, one.table[f"{name}_kept"], one.place))
         random = one.table[f"{name}_random"]
         drawn.append(Line(label(runs, one.run, "random"), x, random, one.place, True, len(runs) == 1))
 
     def phrase(run: Run) -> str:
-        one = next(one for one in of if one.run is run)
+        one = next(one for one in selecting if one.run is run)
         kept, random = one.mean(f"{name}_kept"), one.mean(f"{name}_random")
         return f"{number(kept, described.percent)} for kept views, {number(random, described.percent)} for random ones"
 
-    caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {said(runs, [one.run for one in of], phrase)}"
+    phrases = per_run(runs, [one.run for one in selecting], phrase)
+    caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {phrases}"
     slug = name.replace("_", "-")
     return lines(slug, described.title, caption, drawn, unit=described.unit, percent=described.percent)
 
 
-def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
-    """What selection prefers, all quantities on one scale."""
-    if not of:
+def preferences(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
+    """What selection prefers, with all quantities on one scale."""
+    if not selecting:
         return []
-    effects = {one.run.name: _effects(one) for one in of}
+    effects = {one.run.name: _effects(one) for one in selecting}
     names = [name for name in SHORT if any(np.isfinite(effect[name][0]) for effect in effects.values())]
     if not names:
         return []
     names.sort(key=lambda name: -max(abs(np.nan_to_num(effect[name][0])) for effect in effects.values()))
     groups = []
-    for one in of:
+    for one in selecting:
         values, errors = np.array([effects[one.run.name][name] for name in names]).T
         written = [signed(value, 2) for value in values]
         what = label(runs, one.run, "difference" if len(runs) == 1 else "")
@@ -261,33 +266,33 @@ def preferences(runs: Sequence[Run], of: Sequence[Chosen]) -> list[Figure]:
     def phrase(run: Run) -> str:
         known = {name: effect for name, (effect, error) in effects[run.name].items() if abs(effect) > SURE * error > 0}
         largest = max(known, key=lambda name: abs(known[name]), default=None)
-        return "nothing by more than chance" if largest is None else f"{SHORT[largest]} ({signed(known[largest], 2)})"
+        return "nothing beyond chance" if largest is None else f"{SHORT[largest]} ({signed(known[largest], 2)})"
 
-    told = said(runs, [one.run for one in of], phrase)
+    phrases = per_run(runs, [one.run for one in selecting], phrase)
     caption = (
-        "How much kept views differ from a random choice, in standard deviations of the candidates: to the right, kept "
-        "views have more of it; to the left, less; 0 is no preference. Whiskers are 95 % intervals. What differs most: "
-        f"{told}"
+        "How much kept views differ from a random choice, in standard deviations of the candidates. To the right, kept "
+        "views have more of it; to the left, less; 0 is no preference. Whiskers: 95 % intervals. Largest difference: "
+        f"{phrases}"
     )
     labels = [SHORT[name] for name in names]
     title, axis = "What selection prefers", "standard deviations"
     return [bars("preference", title, caption, labels, groups, x_label=axis, head="quantity")]
 
 
-def _effects(one: Chosen) -> dict[str, tuple[float, float]]:
-    """Means of kept less random and their standard errors, by the standard deviation over candidates; NaN where that
-    is 0; errors also of few rows."""
+def _effects(one: SelectingRun) -> dict[str, tuple[float, float]]:
+    """Mean differences of kept minus random and their standard errors, divided by the standard deviation over
+    candidates. Both are NaN if that is 0; errors also if there are few rows."""
     measured = quantities(one.rows)
     views, plan = one.rows.views(), one.rows.plan
-    chance = chances(plan)[..., None]
+    chance = pair_probabilities(plan)[..., None]
     found = {}
-    pairs = of_pairs(views)
+    pairs = pair_quantities(views)
     for name in SHORT:
         if name in pairs:
             values = pairs[name][: plan.targets]
             weight = chance.expand_as(values) / max(float(chance.sum()) * values.shape[-1], 1e-12)
         else:
-            values = of_views(views)[name]
+            values = view_quantities(views)[name]
             weight = torch.full_like(values, 1 / values.numel())
         centre = (weight * values).sum()
         deviation = float((weight * (values - centre) ** 2).sum().sqrt())

@@ -1,4 +1,4 @@
-"""Key figures, properties and results of runs, as tables whose numbers can be read back."""
+"""Tables that compare runs: key figures, properties and results, as text and as raw numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from hardviews.analysis.choices import Chosen
+from hardviews.analysis.choices import SelectingRun
 from hardviews.analysis.figure import number
 from hardviews.analysis.measured import SIZES, test_set
 from hardviews.analysis.run import Run, measured_on
 from hardviews.wording import several
 
-# Settings found by a protocol and properties of a measurement, which are no results.
+# Settings chosen by a protocol and properties of a measurement: no results.
 NO_RESULTS = ("_rate", "_c", "_images")
 FACTS = {
     "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "train_unreadable",
     "test_unreadable", "seed", "step", "image_size", "blocks", "crop",
 }  # fmt: skip
-# Settings that say where a run lies and how it was carried out, not what it is.
+# Settings of where and how a run is carried out, which do not define it.
 CARRIED_OUT = {
     "out", "data_root", "download", "workers", "in_memory", "max_unreadable", "checkpoint_steps", "log_steps",
     "tensorboard", "wandb", "max_batch_bytes",
@@ -28,7 +28,7 @@ CARRIED_OUT = {
 
 @dataclass(frozen=True)
 class Value:
-    """A number as it is shown, and as it is: ``raw`` None where it is not known."""
+    """A number as displayed (``text``) and as a value (``raw``, None if unknown)."""
 
     text: str
     raw: float | None = None
@@ -37,13 +37,13 @@ class Value:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A key figure of every run.
+    """A key figure with its value for every run.
 
     Args:
-        name: for who reads the page by machine.
-        title: for who reads it.
-        note: what it means.
-        values: one a run.
+        name: for programs that read the page.
+        title: for human readers.
+        note: explains it.
+        values: one per run.
     """
 
     name: str
@@ -52,9 +52,9 @@ class KeyFigure:
     values: list[Value]
 
 
-def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
-    """The figures a reader looks for first; those that no run has are left out."""
-    by_place = {one.place: one for one in of}
+def key_figures(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[KeyFigure]:
+    """The most important figures; leaves out those that no run has."""
+    by_place = {one.place: one for one in selecting}
 
     def share(run: Run) -> float:
         return run.spent()["score"] / run.seconds if run.seconds else float("nan")
@@ -67,16 +67,16 @@ def key_figures(runs: Sequence[Run], of: Sequence[Chosen]) -> list[KeyFigure]:
     ]
     last, first = measured_on(runs), measured_on(runs, first=True)
     rows: list[tuple[str, str, str, Sequence[float | None]]] = [
-        ("knn_top1", "kNN accuracy, trained", f"as last measured{last}", [run.last("knn_top1") for run in runs]),
+        ("knn_top1", "kNN accuracy, trained", f"last measurement{last}", [run.last("knn_top1") for run in runs]),
         ("knn_top1_untrained", "kNN, untrained", f"before training{first}", [run.first("knn_top1") for run in runs]),
         ("knn_top1_pixels", "kNN, raw pixels", f"without any network{first}",
          [run.first("knn_top1_pixels") for run in runs]),
-        ("iou_kept", "IoU of kept views", "mean of all steps", [run.mean("iou_kept") for run in runs]),
-        ("iou_random", "IoU of random views", "by a random choice", [run.mean("iou_random") for run in runs]),
-        ("lowest_iou_kept", "Kept were of lowest IoU", "of the followed pictures", lowest),
-        ("lowest_iou_random", "Lowest IoU by chance", "what a random choice would hit", chance),
+        ("iou_kept", "IoU of kept views", "mean over all steps", [run.mean("iou_kept") for run in runs]),
+        ("iou_random", "IoU of random views", "for a random choice", [run.mean("iou_random") for run in runs]),
+        ("lowest_iou_kept", "Kept views have the lowest IoU", "of the followed pictures", lowest),
+        ("lowest_iou_random", "Lowest IoU by chance", "for a random choice", chance),
         ("seconds", "Training time", "without measurements", [run.seconds if run.steps else None for run in runs]),
-        ("share_score", "Spent on scoring", "of the time of all steps", [share(run) for run in runs]),
+        ("share_score", "Time spent on scoring", "of the time of all steps", [share(run) for run in runs]),
     ]  # fmt: skip
     found = []
     for name, title, note, values in rows:
@@ -95,7 +95,7 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As people say it: ``45 s``, ``32 min 26 s``, ``5 h 07 min``."""
+    """Formats a duration: ``45 s``, ``32 min 26 s``, ``5 h 07 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def properties(run: Run) -> list[tuple[str, str]]:
-    """What was run, on what, how long: (title, text)."""
+    """What ran, on which data, for how long: (title, text)."""
     config = run.config
     backbone = config.get("backbone") or {}
     summary = run.summary or {}
@@ -113,7 +113,7 @@ def properties(run: Run) -> list[tuple[str, str]]:
     followed = len(np.unique(run.telemetry["image"])) if run.telemetry is not None else 0
     planned = config.get("epochs")
     done = f"{number(run.epochs)} of {planned}" if planned != run.epochs else f"{planned}"
-    state = "finished" if run.summary is not None else "has not ended, or was interrupted: no summary.json"
+    state = "finished" if run.summary is not None else "unfinished or interrupted: no summary.json"
     versions = summary.get("versions") or {}
     batch = config.get("batch_size")
     pictures = several(batch, "picture") if isinstance(batch, int) else "pictures"
@@ -140,41 +140,37 @@ def properties(run: Run) -> list[tuple[str, str]]:
 
 
 def properties_of_all(runs: Sequence[Run]) -> list[list[str]]:
-    """A row of every property of any run: its title, and the text of every run."""
+    """One row per property that any run has: its title, and its text for every run."""
     found = [dict(properties(run)) for run in runs]
     titles = list(dict.fromkeys(title for one in found for title in one))
     return [[title, *(one.get(title, "–") for one in found)] for title in titles]
 
 
 def describe_views(run: Run) -> str | None:
-    """How many are drawn and kept: ``2+2+8 drawn, 1+1+4 kept``."""
+    """How many views are drawn and kept: ``2+2+8 drawn, 1+1+4 kept``."""
     views = run.config.get("views")
     if run.slots:
         counts = ["+".join(str(slot[way]) for slot in run.slots) for way in ("draw", "keep")]
-        return f"{counts[0]} drawn, {counts[1]} kept" if counts[0] != counts[1] else f"{counts[0]}, nothing to choose"
+        return f"{counts[0]} drawn, {counts[1]} kept" if counts[0] != counts[1] else f"{counts[0]}, no selection"
     listed = views if isinstance(views, list) else [views] if views else []
     return f"{'+'.join(map(str, listed))} drawn" if listed else None
 
 
 def describe_pictures(images: int | None, followed: int) -> str | None:
-    """How many there are, and how many telemetry followed."""
+    """How many pictures there are, and how many telemetry followed."""
     if images is None:
         return None
-    return (
-        f"{images:,}, all of them followed"
-        if followed >= images
-        else f"{images:,}, of which {followed:,} were followed"
-    )
+    return f"{images:,}, all of them followed" if followed >= images else f"{images:,}, {followed:,} of them followed"
 
 
 def was_scored(run: Run) -> bool:
-    """Whether any candidates were, all of them or only some."""
+    """Whether any candidates were scored."""
     noted = run.telemetry is not None and bool(run.telemetry["scored"].any())
     return noted or bool(np.isfinite(run.mean("cost_mean")))
 
 
 def describe_scored(config: dict[str, Any]) -> str | None:
-    """How candidates are scored: ``at full size``, ``at 50% of the size, by teacher, at one step of 2``."""
+    """How candidates are scored: ``at full size``, ``at 50% of the size, by teacher, at every 2nd step``."""
     resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
         return None
@@ -194,19 +190,19 @@ def _number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table of runs: what it is of, and a value a run."""
+    """A row of a table of runs: its title, and one value per run."""
 
     title: str
     values: list[Value]
 
 
 def results(runs: Sequence[Run]) -> dict[str, list[Row]]:
-    """What was measured, by the images it was measured on, with differences from the first run."""
+    """Results, grouped by the images measured, with differences from the first run."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for place, run in enumerate(runs):
         for name in run.evaluations:
             if name not in SIZES and (last := run.last(name)) is not None:
-                found.setdefault(f"on the way{measured_on([run])}", {}).setdefault(name, {})[place] = last
+                found.setdefault(f"during training{measured_on([run])}", {}).setdefault(name, {})[place] = last
         for result in run.results:
             data = PurePath(str(result.get("data"))).name
             for name, value in result.items():
@@ -229,14 +225,14 @@ def _row(name: str, values: dict[int, float], count: int) -> Row:
 
 
 def label_of(name: str) -> str:
-    """``knn_top1_k200`` is ``kNN, top 1, k 200``."""
+    """Spells out a metric's name: ``knn_top1_k200`` becomes ``kNN, top 1, k 200``."""
     words = {"knn": "kNN", "top1": "top 1", "map": "mAP", "nmi": "NMI", "ari": "ARI", "miou": "mean IoU", "ap": "AP"}
     parts = [words.get(part, part) for part in name.split("_")]
     return " ".join(parts)
 
 
 def settings(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every setting, nested ones by dotted names."""
+    """All settings, with dotted names for nested ones."""
     found: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, dict):
@@ -247,7 +243,7 @@ def settings(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Settings in which runs differ, with the value of every run."""
+    """Settings in which runs differ, with the value for every run."""
     flat = [settings({name: x for name, x in run.config.items() if name not in CARRIED_OUT}) for run in runs]
     names = list(dict.fromkeys(name for one in flat for name in one))
     rows = [(name, [one.get(name, "not set") for one in flat]) for name in names]

@@ -1,4 +1,4 @@
-"""Learning curves, and where time went: what ``metrics.csv`` and ``evaluation.csv`` tell."""
+"""Learning curves and time per step, from ``metrics.csv`` and ``evaluation.csv``."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,30 +9,30 @@ from hardviews.analysis.figure import Bars, Figure, Line, number
 from hardviews.analysis.run import PARTS, Run, mean, measured_on
 from hardviews.telemetry.reading import Array
 
-POINTS = 60  # of a curve of steps: means of stretches
-MOST_SAID = 6  # of more runs, captions leave the numbers to tables
+POINTS = 60  # maximum points of a curve over steps, each the mean of a stretch of steps
+MOST_SAID = 6  # with more runs, captions leave the numbers to tables
 KNOWN = {
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
     "images_per_second", *(f"seconds_{part}" for part in PARTS),
 }  # fmt: skip
 
 
-def said(runs: Sequence[Run], some: Sequence[Run], phrase: Callable[[Run], str]) -> str:
-    """What is to be said of some of the runs, by name where there are several runs."""
+def per_run(runs: Sequence[Run], some: Sequence[Run], phrase: Callable[[Run], str]) -> str:
+    """A sentence with a phrase for each of some runs, with their names if the report has several runs."""
     if len(runs) == 1:
         return phrase(runs[0]) + "."
     if len(some) > MOST_SAID:
-        return f"{len(some)} runs, too many to tell of each here."
+        return f"{len(some)} runs: see the table."
     return "; ".join(f"{run.name}: {phrase(run)}" for run in some) + "."
 
 
 def label(runs: Sequence[Run], run: Run, what: str) -> str:
-    """Of a line: the run's name where there are several."""
+    """A line's label, with the run's name if there are several runs."""
     return what if len(runs) == 1 else f"{run.name}, {what}" if what else run.name
 
 
 def stretches(run: Run, name: str) -> tuple[Array, Array]:
-    """A column's means over stretches of steps: epochs done at their ends, and the means."""
+    """A column's means over stretches of steps: the epochs done at their ends, and the means."""
     values = run.column(name)
     parts = np.array_split(np.arange(len(values)), min(POINTS, len(values))) if len(values) else []
     ends = np.array([part[-1] + 1 for part in parts], dtype=float) / run.steps_per_epoch
@@ -40,7 +40,7 @@ def stretches(run: Run, name: str) -> tuple[Array, Array]:
 
 
 def learning(runs: Sequence[Run]) -> list[Figure]:
-    """Loss, kNN accuracy, what kept views cost, rank of the embedding, and what a method logs besides."""
+    """Loss, kNN accuracy, cost of kept views, rank of the embedding, and the method's own metrics."""
     trained = [run for run in runs if np.isfinite(run.mean("loss"))]
     found = []
     if trained:
@@ -72,9 +72,9 @@ def _loss(trained: Sequence[Run], runs: Sequence[Run]) -> Figure:
         for place, run in _numbered(runs, trained)
     ]
     caption = (
-        "What training lowers, on the views it trained on, averaged over stretches of steps: "
-        f"{said(runs, trained, phrase)} Harder views cost more, so a higher loss is no worse model, and losses of "
-        "different methods can't be compared."
+        "The loss that training minimises, on its own views, averaged over stretches of steps: "
+        f"{per_run(runs, trained, phrase)} Harder views cost more, so a higher loss does not mean a worse model, and "
+        "losses of different methods are not comparable."
     )
     return lines("loss", "Training loss", caption, drawn, unit="loss")
 
@@ -85,7 +85,7 @@ def _knn(runs: Sequence[Run]) -> Figure:
     def phrase(run: Run) -> str:
         first, last = run.first("knn_top1"), run.last("knn_top1")
         parts = [f"{number(first, True)} before training"] if first is not None else []
-        parts += [f"{number(last, True)} as last measured"] if last is not None else []
+        parts += [f"{number(last, True)} at the last measurement"] if last is not None else []
         return ", ".join(parts)
 
     drawn: list[Line] = []
@@ -100,12 +100,12 @@ def _knn(runs: Sequence[Run]) -> Figure:
         whose = "" if len(pixels) == 1 else f" ({', '.join(run.name for run in of)})"
         drawn.append(Line(f"raw pixels{whose}", np.unique(ends), np.full(len(np.unique(ends)), raw), 0, True, True))
     caption = (
-        "Labels are used here only, never in training: a picture gets the class of those whose features are nearest "
-        f"to its own, and this is how often that is right{measured_on(some)}. {said(runs, some, phrase)}"
+        "Labels are used only here, never in training: a picture gets the class of the pictures with the nearest "
+        f"features, and this is how often that is right{measured_on(some)}. {per_run(runs, some, phrase)}"
     )
     if len(pixels) == 1:
-        caption += f" Comparing pixels themselves gives {number(next(iter(pixels)), True)}."
-    return lines("knn", "Nearest-neighbour accuracy", caption, drawn, unit="pictures classified rightly", percent=True)
+        caption += f" Comparing raw pixels instead gives {number(next(iter(pixels)), True)}."
+    return lines("knn", "Nearest-neighbour accuracy", caption, drawn, unit="pictures classified right", percent=True)
 
 
 def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
@@ -119,9 +119,9 @@ def _costs(costing: Sequence[Run], runs: Sequence[Run]) -> Figure:
         grey = len(runs) == 1
         drawn.append(Line(label(runs, run, "mean of all"), *stretches(run, "cost_mean"), place, True, grey))
     caption = (
-        "What the kept combination of views costs the model when it is chosen, against the mean over all combinations: "
-        "as far above it as training was made harder, and below it, easier. On average: "
-        f"{said(runs, costing, phrase)}"
+        "Cost of the kept combination of views when it is chosen, against the mean over all combinations. Above the "
+        "mean, selection makes training harder; below it, easier. On average: "
+        f"{per_run(runs, costing, phrase)}"
     )
     return lines("cost", "Cost of the kept views", caption, drawn, unit="cost per picture")
 
@@ -136,8 +136,8 @@ def _rank(ranked: Sequence[Run], runs: Sequence[Run]) -> Figure:
         epochs, values = np.array(run.evaluations["embedding_rank"]).T
         drawn.append(Line(label(runs, run, "rank" if len(runs) == 1 else ""), epochs, values, place))
     caption = (
-        "How many directions the features of different pictures really use; a fall towards 1 means that the model "
-        f"says the same of all pictures (collapse). Over training{measured_on(ranked)}: {said(runs, ranked, phrase)}"
+        "How many directions the features of different pictures use; a fall towards 1 means that the model gives all "
+        f"pictures the same features (collapse). Over training{measured_on(ranked)}: {per_run(runs, ranked, phrase)}"
     )
     return lines("rank", "Effective rank of the embedding", caption, drawn, unit="directions", zero=True)
 
@@ -150,14 +150,14 @@ def _extra(name: str, some: Sequence[Run], runs: Sequence[Run]) -> Figure:
         return f"from {number(y[0])} to {number(y[-1])}"
 
     drawn = [Line(label(runs, run, words), *stretches(run, name), place) for place, run in _numbered(runs, some)]
-    caption = f"What the method logs of itself besides its loss: {words}, {said(runs, some, phrase)}"
-    # A column's name is the method's own, and may hold anything.
+    caption = f"A metric of the method besides its loss: {words}, {per_run(runs, some, phrase)}"
+    # The method names the column, so it may contain any characters.
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
     return lines(f"extra-{safe}", words[:1].upper() + words[1:], caption, drawn)
 
 
 def times(runs: Sequence[Run]) -> list[Figure]:
-    """Seconds of a step by part, and images a second."""
+    """Seconds per step by part, and images per second."""
     timed = [run for run in runs if run.steps and run.seconds > 0]
     return [_parts(timed, runs), _throughput(timed, runs)] if timed else []
 
@@ -177,15 +177,13 @@ def _parts(timed: Sequence[Run], runs: Sequence[Run]) -> Figure:
 
     def phrase(run: Run) -> str:
         share = run.spent()["score"] / run.seconds
-        return f"{number(run.seconds / run.steps)} s a step, {share:.0%} of it to score candidates"
+        return f"{number(run.seconds / run.steps)} s per step, {share:.0%} of it for scoring candidates"
 
     caption = (
-        "The mean step: reading pictures, drawing and rendering views, scoring the candidates without gradient to "
-        f"choose among them, and training on those kept. {said(runs, timed, phrase)}"
+        "Parts of the mean step: reading pictures, drawing and rendering views, scoring candidates without gradient, "
+        f"and training on the kept views. {per_run(runs, timed, phrase)}"
     )
-    return bars(
-        "time", "Where a step's time went", caption, list(names.values()), groups, x_label="milliseconds", head="part"
-    )
+    return bars("time", "Time per step", caption, list(names.values()), groups, x_label="milliseconds", head="part")
 
 
 def _throughput(timed: Sequence[Run], runs: Sequence[Run]) -> Figure:
@@ -193,6 +191,6 @@ def _throughput(timed: Sequence[Run], runs: Sequence[Run]) -> Figure:
     for place, run in _numbered(runs, timed):
         what = "images per second" if len(runs) == 1 else ""
         drawn.append(Line(label(runs, run, what), *stretches(run, "images_per_second"), place))
-    phrase = said(runs, timed, lambda run: f"{number(run.mean('images_per_second'))} images a second on average")
-    caption = f"How fast training went, all parts of a step together. {phrase}"
+    phrase = per_run(runs, timed, lambda run: f"{number(run.mean('images_per_second'))} images per second on average")
+    caption = f"Training speed over entire steps. {phrase}"
     return lines("throughput", "Speed", caption, drawn, unit="images per second", zero=True)

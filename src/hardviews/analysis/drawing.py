@@ -1,7 +1,7 @@
-"""Plots as SVG that goes into a page: text stays text, colours are the page's variables, ids are the page's own.
+"""Plots as SVG for a page: text stays text, colours are CSS variables, and ids are unique in the page.
 
-A plot has no title and no legend of its own: the page writes both, where they wrap. Lines are told apart by
-marker (the run) and dash (what was measured, or what it is compared with) besides colour.
+A plot has no title or legend; the page writes both, so that they wrap. Besides colours, markers distinguish runs, and
+dashes distinguish measurements from what they are compared with.
 """
 
 import re
@@ -20,10 +20,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from hardviews.analysis.figure import MARKERS, RUNS, Bars, Figure, FigureTable, Key, Line, merged, number
 from hardviews.telemetry.reading import Array
 
-SIZE = (380, 228)  # of a plot, in CSS pixels where the page has room
-LETTER = 6.6  # as wide as a letter of a plot is taken to be, a little more than it is in most fonts
-DOT = 72  # an SVG's unit is a point
-# What is drawn in, and the page's variable that takes its place.
+SIZE = (380, 228)  # of a plot, in CSS pixels, if the page has room
+LETTER = 6.6  # assumed width of a letter, slightly more than in most fonts
+DOT = 72  # SVG units per inch
+# Drawing colours, and the CSS variables that replace them.
 COLOURS = {"ink": "#010a01", "muted": "#010a02", "grid": "#010a03", "ground": "#010a04"} | {
     f"run-{number}": f"#010b{number:02x}" for number in range(RUNS)
 }
@@ -42,15 +42,15 @@ def lines(
     name: str, title: str, caption: str, drawn: Sequence[Line], *, unit: str = "", percent: bool = False,
     x_label: str = "epoch", zero: bool = False,
 ) -> Figure:  # fmt: skip
-    """Lines over epochs.
+    """Draws lines over epochs.
 
     Args:
         name, title, caption: of the figure.
         drawn: lines; those without any number are left out.
-        unit: what is measured, above the axis.
-        percent: of values in 0..1.
-        x_label: below the axis.
-        zero: the axis starts at 0.
+        unit: written above the y axis.
+        percent: whether values are fractions in 0..1.
+        x_label: below the x axis.
+        zero: start the y axis at 0.
     """
     drawn = merged([line for line in drawn if np.isfinite(line.y).any()])
     several = len({line.run for line in drawn if not line.compared}) > 1
@@ -59,7 +59,7 @@ def lines(
         return len(line.x) <= 12 or (several and not line.compared)
 
     with _canvas(SIZE) as (canvas, axes):
-        for line in sorted(drawn, key=lambda line: not line.compared):  # what it is about on top
+        for line in sorted(drawn, key=lambda line: not line.compared):  # the main lines on top
             axes.plot(
                 line.x, line.y, color=COLOURS[line.colour], linestyle="--" if line.compared else "-",
                 marker=line.marker if marked(line) else "", markevery=1 if len(line.x) <= 12 else len(line.x) // 6,
@@ -81,14 +81,14 @@ def lines(
 def histogram(
     name: str, title: str, caption: str, drawn: Sequence[Line], edges: Array, *, unit: str, x_label: str
 ) -> Figure:
-    """Outlines of histograms, parts of all in every bin; what they are about is filled where there is one run.
+    """Draws outlines of histograms as fractions per bin; fills the main one if there is one run.
 
     Args:
         name, title, caption: of the figure.
-        drawn: ``y`` ``[bins]``, the parts; ``x`` their middles.
+        drawn: ``y`` ``[bins]`` are the fractions, ``x`` the bins' centres.
         edges: ``[bins + 1]``.
-        unit: what is counted.
-        x_label: of what.
+        unit: of the counts.
+        x_label: of the x axis.
     """
     drawn = merged(drawn)
     with _canvas(SIZE) as (canvas, axes):
@@ -112,14 +112,14 @@ def histogram(
 def bars(
     name: str, title: str, caption: str, labels: Sequence[str], groups: Sequence[Bars], *, x_label: str, head: str
 ) -> Figure:
-    """Horizontal bars, one a label and run, the first label on top, with their values written beside them.
+    """Draws horizontal bars, one per label and run, first label on top, with their values beside them.
 
     Args:
         name, title, caption: of the figure.
         labels: of the rows.
-        groups: a run each.
+        groups: one per run.
         x_label: below the axis.
-        head: of the labels, in the table.
+        head: heading of the labels in the table.
     """
     thick = 0.8 / len(groups)
     height = 62 + len(labels) * max(22, 15 * len(groups) + 6)
@@ -153,7 +153,7 @@ def bars(
 
 
 def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]:
-    """Limits of the axis of values, with room for what is written beside bars to the left and to the right of 0."""
+    """Limits of the value axis, with room for the text beside bars on both sides of 0."""
     least, most, room = 0.0, 1e-12, [0.0, 0.0]
     wide = SIZE[0] - LETTER * max(map(len, labels)) - 20
     for group in groups:
@@ -163,20 +163,20 @@ def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]
                 least, most = min(least, value - off), max(most, value + off)
                 side = int(value >= 0)
                 room[side] = max(room[side], (LETTER * len(text) + 6) / wide)
-    whole = (most - least) / (1 - min(sum(room), 0.8))
-    return least - room[0] * whole, most + room[1] * whole
+    span = (most - least) / (1 - min(sum(room), 0.8))
+    return least - room[0] * span, most + room[1] * span
 
 
 @contextmanager
 def _canvas(size: tuple[int, int]) -> Iterator[tuple[Canvas, Axes]]:
-    settings: Any = STYLE  # its type is one of some hundred names
+    settings: Any = STYLE  # matplotlib's type for it is a Literal of some hundred names
     with mpl.rc_context(settings):
         canvas = Canvas(figsize=(size[0] / DOT, size[1] / DOT), dpi=DOT, layout="constrained")
         yield canvas, canvas.add_subplot()
 
 
 def _count(axes: Axes, percent: bool, zero: bool) -> None:
-    """The axis of values."""
+    """Formats the value axis."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     if zero:
         highest = max(float(np.nanmax(line.get_ydata(), initial=0)) for line in axes.lines) if axes.lines else 0.0
@@ -188,12 +188,12 @@ def _count(axes: Axes, percent: bool, zero: bool) -> None:
 
 
 def _unit(axes: Axes, unit: str) -> None:
-    """Above the axis, since words that are turned are hard to read."""
+    """Writes the unit above the axis, since rotated text is hard to read."""
     axes.set_title(unit, loc="left", fontsize=11.5, color=COLOURS["muted"], pad=7)
 
 
 def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -> FigureTable | None:
-    """A row for every x of any line."""
+    """One row for every x of any line."""
     every = np.unique(np.concatenate([line.x for line in drawn])) if drawn else np.zeros(0)
     if not 0 < len(every) <= most:
         return None
@@ -203,14 +203,14 @@ def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -
 
 
 def _svg(canvas: Canvas, name: str, title: str, caption: str) -> str:
-    """The drawing, with a title and a description, ids that begin with its name, and variables for colours."""
-    whole = StringIO()
+    """The SVG with title and description, ids prefixed by its name, and CSS variables for colours."""
+    buffer = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
-        canvas.savefig(whole, format="svg", metadata=nothing)
-    drawn = whole.getvalue()
+        canvas.savefig(buffer, format="svg", metadata=nothing)
+    drawn = buffer.getvalue()
     drawn = drawn[drawn.index("<svg") :]
-    # A style in the middle of a page is everybody's; the page's own has it.
+    # A style element in an SVG would apply to the entire page; the page has its own style.
     drawn = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawn, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]+"', drawn)
     head = (
@@ -223,6 +223,6 @@ def _svg(canvas: Canvas, name: str, title: str, caption: str) -> str:
     drawn = re.sub(r'href="#', f'href="#{name}-', drawn)
     for colour, hexadecimal in COLOURS.items():
         drawn = drawn.replace(hexadecimal, f"var(--{colour})")
-    # Fonts are the page's.
+    # The page sets the fonts.
     drawn = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", drawn)
     return head + re.sub(r"\n\s*", "\n", drawn)

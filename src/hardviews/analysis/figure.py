@@ -1,4 +1,4 @@
-"""What figures are made of: lines and bars of runs, and all that makes a plot understood."""
+"""Building blocks of figures: lines and bars of runs, legends, captions and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ import numpy as np
 from hardviews.telemetry.reading import Array
 
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
-RUNS = len(MARKERS)  # colours there are
+RUNS = len(MARKERS)  # number of colours
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Key:
     """An entry of a legend, which the page draws.
 
     Args:
-        label: what it says.
-        colour: a name of ``drawing.COLOURS``.
-        dashed: what others are compared with.
+        label: its text.
+        colour: a name in ``drawing.COLOURS``.
+        dashed: whether it is a line to compare with.
         marker: a character.
     """
 
@@ -30,7 +30,7 @@ class Key:
 
 @dataclass(frozen=True)
 class FigureTable:
-    """Numbers behind a plot: a head, and rows whose first cell heads them."""
+    """The numbers of a plot: a header, and rows whose first cell is their heading."""
 
     head: list[str]
     rows: list[list[str]]
@@ -38,15 +38,15 @@ class FigureTable:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with all that makes it understood.
+    """A plot with its caption, legend and table.
 
     Args:
         name: unique in a page.
-        title: of a few words.
-        caption: what it shows and its key figures, in words: the plot's text alternative.
-        svg: to be put into a page as it is.
-        legend: empty where there is nothing to tell apart.
-        table: None where it would be too long.
+        title: a few words.
+        caption: what it shows and its key figures in words: the plot's text alternative.
+        svg: inserted into the page unchanged.
+        legend: empty if there is nothing to distinguish.
+        table: None if it would be too long.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Line:
 
     Args:
         label: in the legend and the table.
-        x, y: numbers ``[n]``; NaN of y are gaps.
-        run: number of the run, which has a colour and a marker.
+        x, y: numbers ``[n]``; NaN in y makes a gap.
+        run: index of the run, which determines colour and marker.
         compared: dashed: a random choice, a mean, a baseline.
-        plain: grey, whatever its run.
+        plain: grey, instead of the run's colour.
     """
 
     label: str
@@ -82,12 +82,12 @@ class Line:
 
     @property
     def marker(self) -> str:
-        """The run's; the second eight runs have their colours with other markers."""
+        """The run's marker; runs 9 to 16 repeat the colours with other markers."""
         return list(MARKERS)[(self.run + self.run // RUNS) % RUNS]
 
 
 def number(value: float, percent: bool = False) -> str:
-    """As a reader wants it: three or four digits, ``–`` where it is not known."""
+    """Formats a number with three or four digits; ``–`` if it is unknown."""
     if not np.isfinite(value):
         return "–"
     if percent:
@@ -100,7 +100,7 @@ def number(value: float, percent: bool = False) -> str:
 
 
 def signed(value: float, digits: int, plus: str = "+") -> str:
-    """A difference: with its sign, and no sign where it is nothing."""
+    """Formats a difference with its sign; no sign if it rounds to 0."""
     if not np.isfinite(value):
         return "–"
     rounded = round(float(value), digits)
@@ -109,7 +109,7 @@ def signed(value: float, digits: int, plus: str = "+") -> str:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """A run's bars: a value, what is written beside it, and how far it may be off, for every label."""
+    """A run's bars: for every label a value, the text beside it, and its error."""
 
     label: str
     values: Array
@@ -119,7 +119,7 @@ class Bars:
 
 
 def merged(drawn: Sequence[Line]) -> list[Line]:
-    """Lines that runs are compared with, once where they are the same: of one seed runs draw the same candidates."""
+    """Merges equal lines to compare with: runs with the same seed draw the same candidates."""
     groups: list[list[Line]] = []
     for line in drawn:
         if line.compared:
@@ -133,7 +133,7 @@ def merged(drawn: Sequence[Line]) -> list[Line]:
         parts = [line.label.rpartition(", ") for line in group]
         if len(group) == 1:
             found += group
-        elif len(groups) == 1:  # one for all
+        elif len(groups) == 1:  # one line for all runs
             found.append(replace(group[0], label=parts[0][2], plain=True))
         else:
             names = " and ".join(name for name, _, _ in parts)

@@ -1,25 +1,25 @@
-"""Which augmentations make a view hard, as a figure."""
+"""A figure of which augmentations make a view hard."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from hardviews.analysis.curves import label, said
+from hardviews.analysis.curves import label, per_run
 from hardviews.analysis.drawing import bars
 from hardviews.analysis.figure import Bars, Figure, number, signed
 from hardviews.analysis.importance import Importance, importance
 from hardviews.analysis.run import Run
 from hardviews.errors import InputError
 
-# Of the forest, so that a page takes seconds: 20,000 rows and 200 trees explain the same to a hundredth.
-# Each of up to so many runs gets all rows: 2,000 of them explain a third less, and a run's figures should not hang on
-# what stands beside it.
+# Rows, trees and repeats of the forest, limited so that a page takes seconds: 20,000 rows and 200 trees explain the
+# same to a hundredth. With up to WHOLE runs, each gets all ROWS: 2,000 rows would explain a third less, and a run's
+# figures should not depend on the other runs.
 ROWS, TREES, REPEATS, WHOLE = 6000, 60, 3, 8
-EXPLAINED = 0.01  # below this part of the variance no parameter is named
+EXPLAINED = 0.01  # minimum explained variance for naming a parameter
 
 
 def measured(runs: Sequence[Run]) -> tuple[dict[int, Importance], dict[int, str]]:
-    """Importance of every run for which it can be told, and why not of the others, by their numbers."""
+    """By index of the run: the importance of parameters, or else the reason why it is unknown."""
     found, without = {}, {}
     most = max(ROWS * WHOLE // max(len(runs), WHOLE), 1000)
     for place, run in enumerate(runs):
@@ -33,7 +33,7 @@ def measured(runs: Sequence[Run]) -> tuple[dict[int, Importance], dict[int, str]
 
 
 def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
-    """How much worse costs are predicted when a parameter is shuffled, of the runs for which it is known."""
+    """How much worse costs are predicted after shuffling a parameter, for the runs where this is known."""
     names = list(next(iter(found.values())).drop)
     names += [name for one in found.values() for name in one.drop if name not in names]
     groups = []
@@ -48,16 +48,16 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
         one = by_run[run.name]
         first = next(iter(one.drop))
         if one.held_out < EXPLAINED or one.drop[first] < 2 * one.deviation[first]:
-            return f"nothing that could be told from chance (R² {signed(one.held_out, 3, '')} on held-out pictures)"
+            return f"nothing beyond chance (R² {signed(one.held_out, 3, '')} on held-out pictures)"
         return (
-            f"the parameters explain {number(one.held_out, True)} of the variance of costs on pictures that were held "
-            f"out, and {first} matters most ({one.rows:,} combinations)"
+            f"the parameters explain {number(one.held_out, True)} of the variance of costs on held-out pictures, "
+            f"and {first} matters most ({one.rows:,} combinations)"
         )
 
     caption = (
-        "A random forest guesses from the drawn numbers alone how much more than the mean a combination of views costs "
-        "the model. A bar is by how much its R² on held-out pictures falls when a parameter is shuffled; whiskers are "
-        f"the standard deviation over shuffles. What was found: {said(runs, [runs[place] for place in found], phrase)}"
+        "From the drawn parameters alone, a random forest predicts how much more than the mean a combination of views "
+        "costs the model. A bar shows how much its R² on held-out pictures falls if a parameter is shuffled; whiskers "
+        f"are the standard deviation over shuffles. Result: {per_run(runs, [runs[place] for place in found], phrase)}"
     )
-    title, axis = "What makes views hard", "fall of R² when shuffled"
+    title, axis = "What makes views hard", "fall in R² if shuffled"
     return bars("importance", title, caption, names, groups, x_label=axis, head="parameter")

@@ -1,8 +1,8 @@
-"""Which of the drawn parameters make views hard: by permutation, on a random forest.
+"""Permutation importance, on a random forest, of the drawn parameters for the hardness of views.
 
-The forest is given one combination of candidates (of two kept views, a pair) of every image and step, whichever was
-drawn, never only the kept ones, and predicts how much more it cost than the mean combination of that image at that
-step. So what makes an image hard, and how costs fall as training goes on, is not mistaken for what makes views hard.
+The forest gets one combination of candidates (for two kept views, a pair) per image and step, whichever was kept. It
+predicts how much more the combination cost than that image's mean combination at that step. So neither hard images nor
+falling costs during training are mistaken for hard views.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.statistics import of_pairs, of_views
+from hardviews.analysis.statistics import pair_quantities, view_quantities
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.draw import Views
 
-# What is permuted together, since it is of one drawn parameter: (name, quantities of two views, of single views).
+# Quantities that are permuted together, since they come from one drawn parameter: (name, of two views, of single
+# views).
 PARAMETERS = {
     "crop position": (("iou", "overlap", "distance"), ()),
     "crop size": (("area_difference",), ("area",)),
@@ -30,22 +31,22 @@ PARAMETERS = {
     "order of colours": (("order_difference",), ("place_0", "place_1", "place_2", "place_3")),
     "mask": (("masked_difference",), ("masked",)),
 }
-NO_JITTER = (1.0, 1.0, 1.0, 0.0)  # what telemetry holds of views whose colours were left alone
-LEAST = 200  # rows below which a forest says nothing
-FEWEST = 8  # images, of which some are held out
-HELD_OUT = 4  # one image in so many tests the forest
+NO_JITTER = (1.0, 1.0, 1.0, 0.0)  # telemetry's values for views without jitter
+LEAST = 200  # minimum rows for a forest
+FEWEST = 8  # minimum images, some of which are held out
+HELD_OUT = 4  # one in this many images is held out for testing
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How well the drawn parameters explain what a combination costs.
+    """How well the drawn parameters explain the cost of a combination.
 
     Args:
-        explained: R² out of bag, the part of the variance that the forest explains; below 0 it is worse than the mean.
-        held_out: R² on images that no tree saw.
-        drop: parameter → by how much ``held_out`` falls when its values are shuffled, on average; large first.
+        explained: out-of-bag R², the fraction of variance that the forest explains; negative if worse than the mean.
+        held_out: R² on images that no tree was trained on.
+        drop: parameter → mean fall in ``held_out`` if its values are shuffled; largest first.
         deviation: the standard deviation over the repeats.
-        rows: combinations the forest was made of and tested on.
+        rows: combinations used for training and testing the forest.
     """
 
     explained: float
@@ -58,30 +59,30 @@ class Importance:
 def importance(
     telemetry: Telemetry, *, most: int = 20_000, trees: int = 200, repeats: int = 5, seed: int = 0
 ) -> Importance:
-    """Importance of the parameters for the cost of a combination.
+    """The importance of the parameters for the cost of a combination.
 
     Args:
-        telemetry: with the costs of combinations: all, or some drawn at random.
-        most: rows used; more are sampled.
+        telemetry: with costs of all combinations or of a random sample.
+        most: maximum rows; more are subsampled.
         trees: of the forest.
         repeats: shuffles of every parameter.
-        seed: of sample, forest and shuffles.
+        seed: of subsample, forest and shuffles.
 
     Raises:
-        InputError: scikit-learn is missing, or nothing was chosen from, or costs are known of too few images.
+        InputError: scikit-learn is missing, nothing was selected, or costs are known for too few images.
     """
     if find_spec("sklearn") is None:
         raise InputError("importance needs scikit-learn: pip install 'hardviews[analysis]'")
     from sklearn.ensemble import RandomForestRegressor
 
     if len(telemetry.combinations) < 2:
-        raise InputError("importance needs the costs of two combinations or more, and fewer were recorded")
+        raise InputError("importance needs the costs of at least two combinations, and fewer were recorded")
     random = np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(telemetry["cost_mean"]))
     if len(known) > most:
         known = np.sort(random.choice(known, most, replace=False))
     if not len(known):
-        raise InputError("its candidates were not scored, or not all of them, so what combinations cost is not known")
+        raise InputError("its candidates were not (all) scored, so the costs of combinations are unknown")
     pictures = len(np.unique(telemetry["image"][known]))
     if len(known) < LEAST or pictures < FEWEST:
         raise InputError(
@@ -97,37 +98,37 @@ def importance(
     )
     forest.fit(x[~held], y[~held])
     tested, true = x[held], y[held]
-    whole = _explained(true, forest.predict(tested))
+    baseline = _explained(true, forest.predict(tested))
     drops: dict[str, list[float]] = {}
     for name, members in columns.items():
         for _ in range(repeats):
             shuffled = tested.copy()
             shuffled[:, members] = tested[random.permutation(len(tested))][:, members]
-            drops.setdefault(name, []).append(whole - _explained(true, forest.predict(shuffled)))
+            drops.setdefault(name, []).append(baseline - _explained(true, forest.predict(shuffled)))
     drop = {name: float(np.mean(values)) for name, values in drops.items()}
     drop = dict(sorted(drop.items(), key=lambda item: -item[1]))
     deviation = {name: float(np.std(drops[name])) for name in drop}
-    return Importance(float(forest.oob_score_), whole, drop, deviation, len(x))
+    return Importance(float(forest.oob_score_), baseline, drop, deviation, len(x))
 
 
 def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, list[int]]]:
-    """What the forest is given.
+    """The forest's input and output.
 
     Args:
         telemetry: N rows.
-        picked: which combination of each row, ``[N]``.
+        picked: index of the combination to use of each row, ``[N]``.
 
     Returns:
-        Values ``[N, columns]``, excess cost ``[N]``, and the columns of every parameter that varies.
+        Values ``[N, columns]``, excess cost ``[N]``, and for every varying parameter its columns.
     """
     views = telemetry.views()
     ids = torch.from_numpy(telemetry.combinations[picked]).T  # [K, N]
     places, masked = _places(views), torch.from_numpy(telemetry["masked"]).double().T
-    of_two = of_pairs(views) | {
+    of_two = pair_quantities(views) | {
         "order_difference": (places[:, None] - places[None]).abs().sum(-1),
         "masked_difference": (masked[:, None] - masked[None]).abs(),
     }
-    of_each = of_views(views) | {f"place_{step}": places[..., step] for step in range(4)} | {"masked": masked}
+    of_each = view_quantities(views) | {f"place_{step}": places[..., step] for step in range(4)} | {"masked": masked}
     pairs = {name: Costs(x[: telemetry.plan.targets]).total(ids) for name, x in of_two.items()}
     means = {name: x.gather(0, ids).mean(0) for name, x in of_each.items()}
     values: list[Array] = []
@@ -142,7 +143,7 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
 
 
 def _places(views: Views) -> Tensor:
-    """When each of the four steps of the jitter came, 0 to 3, ``[V, N, 4]``; all in the middle where there was none."""
+    """Position of each of the four jitter steps, 0 to 3, ``[V, N, 4]``; the middle for views without jitter."""
     jittered = (views.jitter != torch.tensor(NO_JITTER)).any(-1, keepdim=True)
     return torch.where(jittered, views.order.argsort(-1).double(), 1.5)
 

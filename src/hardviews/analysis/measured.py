@@ -1,4 +1,4 @@
-"""What was measured, in words: figures, and the images that they are of."""
+"""Describes measurements in words: figures, and the images they were measured on."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -6,20 +6,20 @@ from typing import Any
 
 from hardviews.wording import several
 
-# What stands beside the figures in ``evaluation.csv``: neighbours that voted, training images among which they were
-# looked for, test images; of how many they are a sample, where they are one; how many more could not be read, if any.
+# Columns beside the figures in ``evaluation.csv``: voting neighbours, training images searched, test images; the sizes
+# of the full sets if these are samples; and the number of unreadable images, if any.
 SIZES = (
     "knn_k", "knn_train_images", "knn_train_images_of", "knn_train_images_unreadable",
     "knn_test_images", "knn_test_images_of", "knn_test_images_unreadable",
 )  # fmt: skip
 
-# The protocols that open test sets of their own, by how their figures' names begin.
+# Protocols that open test sets of their own, by the prefix of their figures' names.
 OF_SCENES = {"box": "detection", "mask": "detection", "segmentation": "segmentation"}
 
 
 def test_set(result: Mapping[str, Any], name: str) -> str:
-    """The test set of a figure of ``hardviews evaluate``, with its size and what of it, and of the training images,
-    was left out: ``val (50,000 images; 1 test image could not be read and was left out)``.
+    """The test set of a ``hardviews evaluate`` figure, with its size and the unreadable images left out:
+    ``val (50,000 images; 1 test image could not be read and was left out)``.
 
     Args:
         result: a line of ``results.jsonl``.
@@ -36,16 +36,17 @@ def test_set(result: Mapping[str, Any], name: str) -> str:
 
 
 def left_out_of(result: Mapping[str, Any]) -> str:
-    """As ``left_out``, of a line of ``results.jsonl``; empty for lines of versions that counted them together."""
+    """``left_out`` for a line of ``results.jsonl``; empty for lines of versions that did not count the sets
+    separately."""
     return left_out(test=result.get("test_unreadable", 0), training=result.get("train_unreadable", 0))
 
 
 def left_out(images: int = 0, *, test: int = 0, training: int = 0) -> str:
-    """``1 test image and 20 training images could not be read and were left out``; empty where there are none.
+    """``1 test image and 20 training images could not be read and were left out``; empty if there are none.
 
     Args:
-        images: where they are neither of the other two.
-        test, training: as named.
+        images: unreadable images that are of neither set.
+        test, training: unreadable images of these sets.
     """
     counts = {"image": images, "test image": test, "training image": training}
     parts = [several(count, what) for what, count in counts.items() if count]
@@ -57,12 +58,12 @@ def describe_images(values: Mapping[str, float], test: str, asked: int | None = 
     """``60 test images (a held-out tenth of photos), kNN by the 20 nearest of 540 training images``.
 
     Args:
-        values: that hold ``SIZES``; runs of earlier versions have none.
+        values: contain ``SIZES``, except in runs of earlier versions.
         test: the name of the test set.
-        asked: neighbours that were asked for; fewer vote where there are fewer training images.
+        asked: number of neighbours requested; fewer vote if there are fewer training images.
     """
     if "knn_test_images" not in values:
-        return f"{test} (of a version that did not record how many images)"
+        return f"{test} (from a version that did not record the number of images)"
     k, count = int(values["knn_k"]), int(values["knn_train_images"])
     voted = f"the {k:,} nearest of {several(count, 'training image')}"
     if asked is not None and asked > k:
@@ -71,13 +72,13 @@ def describe_images(values: Mapping[str, float], test: str, asked: int | None = 
     tested = several(int(values["knn_test_images"]), "test image")
     if "knn_test_images_of" in values:
         tested = f"{int(values['knn_test_images']):,} of {several(int(values['knn_test_images_of']), 'test image')}"
-    lacking = {part: int(values.get(f"knn_{part}_images_unreadable", 0)) for part in ("test", "train")}
-    without = left_out(test=lacking["test"], training=lacking["train"])
+    unreadable = {part: int(values.get(f"knn_{part}_images_unreadable", 0)) for part in ("test", "train")}
+    without = left_out(test=unreadable["test"], training=unreadable["train"])
     return f"{tested} ({test}), kNN by {voted}{drawn}{'; ' if without else ''}{without}"
 
 
 def describe_figures(values: Mapping[str, float]) -> str:
-    """``knn_top1 31.7%, embedding_rank 9.2``, without the numbers of images."""
+    """The figures without the numbers of images: ``knn_top1 31.7%, embedding_rank 9.2``."""
     return ", ".join(
         f"{name} {value:.1%}" if name.startswith("knn") else f"{name} {value:.1f}"
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""The page: sections of figures and pictures, put into ``report.html.j2``."""
+"""Builds the page: puts sections of figures and pictures into ``report.html.j2``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +13,16 @@ from hardviews.analysis import choices, comparison, curves, hardness, pictures
 from hardviews.analysis.figure import Figure
 from hardviews.analysis.run import Run
 
-MARK = '<meta name="generator" content="hardviews report">'  # by which a file is known to be one of ours
+MARK = '<meta name="generator" content="hardviews report">'  # identifies a file as one of ours
 
-# What it means that the views kept by a policy differ from random ones.
-_HARD = (
-    "the model was asked which views it does worst on, so where those that were kept differ, it finds such views hard"
-)
-_OVERLAP = "views were kept by how much they overlap, and the model was not asked: other differences tell nothing of it"
+# By policy: what a difference between kept and random views means.
+_HARD = "the model was asked which views it does worst on, so a difference means that it finds such views hard"
+_OVERLAP = "views were kept by their overlap, without asking the model, so other differences say nothing about it"
 MEANING = {
     "hardest": _HARD,
     "sampled": _HARD,
-    "easiest": "the model was asked which views it does best on, so where those that were kept differ, it finds such "
-    "views easy",
-    "random": "views were kept at random, and the model was not asked: all differences are chance",
+    "easiest": "the model was asked which views it does best on, so a difference means that it finds such views easy",
+    "random": "views were kept at random, without asking the model, so all differences are chance",
     "lowest_iou": _OVERLAP,
     "highest_iou": _OVERLAP,
 }
@@ -38,11 +35,11 @@ class Section:
     """A part of the page.
 
     Args:
-        name: its address in the page.
-        title: of a few words.
-        opening: one sentence understood without the paper.
-        figures: may be none.
-        missing: what could not be told, and why.
+        name: its anchor in the page.
+        title: a few words.
+        opening: a sentence that needs no knowledge of the paper.
+        figures: may be empty.
+        missing: what is unknown, and why.
     """
 
     name: str
@@ -54,7 +51,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Album:
-    """Pictures of a run: the gallery, the hardest and the easiest, and what is to be said of them."""
+    """A run's pictures: the gallery, the hardest and the easiest, and notes about them."""
 
     run: Run
     gallery: list[pictures.GalleryImage]
@@ -67,11 +64,11 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
     """The whole page, and its key figures.
 
     Args:
-        runs: at least one; several are laid over each other, and compared with the first.
-        readers: of every run, what gives pictures of its data set by index; or why there is nothing that does.
+        runs: at least one; plots overlay several, and tables compare them with the first.
+        readers: for every run, a reader of its data set's pictures by index, or the reason why there is none.
     """
-    of = choices.chosen(runs)
-    figures = comparison.key_figures(runs, of)
+    selecting = choices.selecting_runs(runs)
+    figures = comparison.key_figures(runs, selecting)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     here = resources.files("hardviews.analysis")
     template = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
@@ -87,7 +84,7 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
         settings=[comparison.settings(run.config) for run in runs],
         differences=[[name, *values] for name, values in comparison.differences(runs)],
         results=results,
-        sections=_sections(runs, of),
+        sections=_sections(runs, selecting),
         albums=[_album(run, reader, len(runs)) for run, reader in zip(runs, readers, strict=True)],
         version=version("hardviews"),
         svg=Markup,
@@ -95,73 +92,73 @@ def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, l
     return page, figures
 
 
-def _sections(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> list[Section]:
-    untrained = [f"{run.name}: no step was written yet, so there are no curves." for run in runs if not run.steps]
+def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> list[Section]:
+    untrained = [f"{run.name}: no curves yet, since no step was written." for run in runs if not run.steps]
     diverged = [
-        f"{run.name}: no step had a finite loss: training diverged from the start."
+        f"{run.name}: no step had a finite loss: training diverged at the start."
         for run in runs
         if run.steps and not np.isfinite(run.mean("loss"))
     ]
     unlabelled = [
-        f"{run.name}: the kNN accuracy was not measured: the data has no labels, --knn-epochs was 0, or features "
+        f"{run.name}: kNN accuracy was not measured: the data has no labels, --knn-epochs was 0, or features "
         "were not finite."
         for run in runs
         if not run.evaluations.get("knn_top1")
     ]
-    asked = _asked(runs, of)
+    asked = _asked(runs, selecting)
     found = [
         Section(
             "learning", "What was learned",
-            "While a network trains on pictures without labels, these curves tell whether it learns something of use.",
+            "While a network trains on unlabelled pictures, these curves show whether it learns anything useful.",
             curves.learning(runs), untrained + diverged + unlabelled,
         ),
         Section(
-            "time", "Where the time went",
-            "Choosing hard views costs time: candidates have to be looked at before some of them are trained on.",
+            "time", "Time per step",
+            "Hard views take extra time: all candidates are scored before some of them are trained on.",
             curves.times(runs), untrained,
         ),
         Section(
             "overlap", "Which views were kept",
-            "Every candidate view shows another part of the picture; views that share little are harder to tell as the "
-            "same picture, and this is how much those that were kept share.",
-            choices.overlaps(runs, of) + choices.crops(runs, of), _unchosen(runs, of),
+            "Every candidate view shows another part of the picture; views that overlap little are harder to recognise "
+            "as the same picture. These figures show how much the kept views overlap.",
+            choices.overlaps(runs, selecting) + choices.crops(runs, selecting), _unchosen(runs, selecting),
         ),
         Section(
             "colour", "Their colours",
-            f"Candidates are changed in colour as well, at random. {asked}",
-            choices.colours(runs, of), _unchosen(runs, of, brief=True),
+            f"Candidates also differ in colour, at random. {asked}",
+            choices.colours(runs, selecting), _unchosen(runs, selecting, brief=True),
         ),
     ]  # fmt: skip
     importance, without = hardness.measured(runs)
-    missing = [f"{runs[place].name}: not told; {why}." for place, why in without.items()]
-    drawn = choices.preferences(runs, of) + ([hardness.figure(runs, importance)] if importance else [])
+    missing = [f"{runs[place].name}: unknown; {why}." for place, why in without.items()]
+    drawn = choices.preferences(runs, selecting) + ([hardness.figure(runs, importance)] if importance else [])
     hard = Section(
         "hardness", "What makes a view hard",
-        "Here is in what kept views differ from a random choice, and which of the drawn numbers (crop, colours, blur) "
-        f"tell most of what views cost the model. {asked}",
+        "How kept views differ from a random choice, and which of the drawn parameters (crop, colours, blur) explain "
+        f"most of a view's cost for the model. {asked}",
         drawn, missing,
     )  # fmt: skip
     return [*found, hard]
 
 
-def _asked(runs: Sequence[Run], of: Sequence[choices.Chosen]) -> str:
-    """What differences between kept and random views mean, by the policies of the runs; see ``MEANING``."""
+def _asked(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> str:
+    """What a difference between kept and random views means under the runs' policies; see ``MEANING``."""
     by_policy: dict[str, list[str]] = {}
-    for one in of:
+    for one in selecting:
         policy = str(one.run.config.get("policy")).partition("(")[0]
         by_policy.setdefault(MEANING.get(policy, ""), []).append(one.run.name)
     by_policy.pop("", None)
-    said = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
-    return " ".join(f"{one[:1].upper()}{one[1:]}." for one in said)
+    per_run = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
+    return " ".join(f"{one[:1].upper()}{one[1:]}." for one in per_run)
 
 
-def _unchosen(runs: Sequence[Run], of: Sequence[choices.Chosen], brief: bool = False) -> list[str]:
-    """Why runs are not in the figures of telemetry."""
+def _unchosen(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun], brief: bool = False) -> list[str]:
+    """Why runs are missing from the figures of telemetry."""
     found = []
-    shown = {one.place for one in of}
+    shown = {one.place for one in selecting}
     for place, run in enumerate(runs):
         if place not in shown:
-            why = run.without or "nothing was chosen: as many views were drawn as are kept"
+            why = run.without or "nothing was selected: all drawn views were kept"
             found.append(f"{run.name}: {'no figures, as above' if brief else why}.")
     return found
 
@@ -171,11 +168,11 @@ def _album(run: Run, reader: Reader | str, runs: int) -> Album:
         return Album(run, [], [], [], [f"No pictures: {run.without}."])
     notes = []
     if isinstance(reader, str):
-        notes.append(f"The data set could not be read, so pictures outside the gallery have only a number: {reader}.")
+        notes.append(f"The data set could not be read, so pictures outside the gallery show only a number: {reader}.")
     gallery = pictures.gallery(run.telemetry, pictures.CANDIDATES // runs)
     if not gallery:
-        notes.append("No gallery: the run was made with --gallery 0, or its small pictures are gone.")
+        notes.append("No gallery: the run was made with --gallery 0, or its thumbnails are gone.")
     hardest, easiest = pictures.extremes(run.telemetry, None if isinstance(reader, str) else reader)
     if not hardest:
-        notes.append("Which pictures are hard is not known: candidates were not scored, or nothing was chosen.")
+        notes.append("The hardest pictures are unknown: candidates were not scored, or nothing was selected.")
     return Album(run, gallery, hardest, easiest, notes)

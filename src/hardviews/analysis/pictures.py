@@ -1,4 +1,4 @@
-"""The gallery: original pictures with the candidates' boxes, the candidates themselves, the kept ones marked."""
+"""The gallery: original pictures with the candidates' boxes, and the candidates, with the kept ones marked."""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
 
-SIDE = 64  # pixels of a candidate
-LARGER = 128  # of an original
-MOMENTS = 3  # of training, for every picture
+SIDE = 64  # side of a candidate in pixels
+LARGER = 128  # longer side of an original
+MOMENTS = 3  # number of steps shown for every picture
 PICTURES = 9
-CANDIDATES = 240  # of all of them, about 2 KB each
-EXTREMES = 8  # easiest and hardest pictures
-FORMATS = ("PNG",)  # what runs write; the folder may be another's
+CANDIDATES = 240  # in all, about 2 KB each
+EXTREMES = 8  # number of easiest and of hardest pictures
+FORMATS = ("PNG",)  # the format that runs write; the folder may come from someone else
 
 
 @dataclass(frozen=True)
 class Original:
-    """A picture of the data set: its index, how it is called, its class where it has one, its pixels."""
+    """A picture of the data set: index, name, class (if any), pixels."""
 
     index: int
     name: str
@@ -41,11 +41,11 @@ class Candidate:
     """A candidate view as the page shows it.
 
     Args:
-        id: from 1, as people count.
+        id: from 1, for display.
         box: x, y, width, height of the crop in percent of the picture.
         kept: whether it was trained on.
-        words: what was drawn, with the kind of view where there are several.
-        data: its pixels, as an address.
+        words: its drawn parameters, with the kind of view if there are several.
+        data: its pixels as a ``data:`` URL.
     """
 
     id: int
@@ -57,7 +57,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Moment:
-    """One picture at one step: when, all its candidates, what was chosen in words."""
+    """One picture at one step: the epoch, all candidates, and the choice in words."""
 
     epoch: int
     step: int
@@ -67,7 +67,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """One picture of the gallery through training; ``width`` and ``height`` in pixels, ``data`` its address."""
+    """One gallery picture through training; ``width`` and ``height`` in pixels, ``data`` as a URL."""
 
     index: int
     width: int
@@ -78,7 +78,7 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class Extreme:
-    """An easy or a hard picture; ``data`` None where its pixels are not to be had."""
+    """An easy or a hard picture; ``data`` is None if its pixels are unavailable."""
 
     index: int
     excess: float
@@ -88,11 +88,11 @@ class Extreme:
 
 
 def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
-    """Followed pictures with their candidates, rendered from the small pictures that the run kept.
+    """Followed pictures with their candidates, rendered from the run's thumbnails.
 
     Args:
         telemetry: of a run.
-        most: candidates in all; fewer pictures are shown where each has many.
+        most: maximum candidates in all; fewer pictures are shown if each has many.
     """
     count = min(max(most // (telemetry.plan.draw * MOMENTS), 2), PICTURES)
     shown: list[GalleryImage] = []
@@ -103,7 +103,7 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
             try:
                 with Image.open(file, formats=FORMATS) as opened:
                     picture = opened.convert("RGB")
-            except Exception:  # a damaged file, of which Pillow raises anything, is a picture less
+            except Exception:  # Pillow may raise anything for a damaged file: skip it
                 continue
             moments = _moments(telemetry.where(some), picture)
             shown.append(GalleryImage(index, picture.width, picture.height, address(picture), moments))
@@ -140,7 +140,7 @@ def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
 
 
 def drawn(views: Views, v: int, row: int, masked: float = 0.0) -> str:
-    """What was drawn of a view, in words."""
+    """A view's drawn parameters in words."""
     x0, y0, x1, y1 = views.box[v, row].tolist()
     words = [f"{(x1 - x0) * (y1 - y0):.0%} of the picture"]
     words += ["mirrored"] if views.flip[v, row] else []
@@ -153,34 +153,34 @@ def drawn(views: Views, v: int, row: int, masked: float = 0.0) -> str:
     words += ["grey"] if views.grey[v, row] else []
     words += [f"blurred by {float(views.blur[v, row]):.1f} px"] if views.blur[v, row] > 0 else []
     words += ["solarized"] if views.solarize[v, row] else []
-    words += [f"{masked:.0%} hidden from the student"] if masked else []
+    words += [f"{masked:.0%} masked for the student"] if masked else []
     return ", ".join(words)
 
 
 def _choice(rows: Telemetry, row: int) -> str:
-    """What was kept and what it cost."""
+    """The kept ids and their cost in words."""
     *first, last = (str(id + 1) for id in rows["kept"][row].tolist())
     ids = f"{', '.join(first)} and {last}" if first else last
     cost, average = float(rows["cost"][row]), float(rows["cost_mean"][row])
     if not rows["chosen"][row]:
-        return f"took {ids}, without choosing"
+        return f"took {ids}, without selection"
     if not np.isfinite(cost):
         return f"kept {ids}"
     words = f"kept {ids}: cost {number(cost)}, mean of all {number(average)}"
     rank, count = int(rows["rank"][row]), combinations_of(rows.plan)
     if rank >= 0:
-        words += f", hardest of {count:,}" if rank == 0 else f", place {rank + 1} of {count:,}"
+        words += f", hardest of {count:,}" if rank == 0 else f", rank {rank + 1} of {count:,}"
     return words
 
 
 def extremes(
     telemetry: Telemetry, picture: Callable[[int], Original | None] | None
 ) -> tuple[list[Extreme], list[Extreme]]:
-    """The hardest and the easiest of the followed pictures, the most extreme first; empty where costs are not known.
+    """The hardest and the easiest followed pictures, the most extreme first; empty if costs are unknown.
 
     Args:
         telemetry: of a run.
-        picture: gives pictures of the data set; None: it is not there, and only those of the gallery are shown.
+        picture: reads pictures of the data set; None if it is unavailable: then only gallery pictures are shown.
     """
     found = by_image(telemetry)
     count = min(EXTREMES, len(found["image"]) // 2)
@@ -202,12 +202,12 @@ def extremes(
 
 
 def address(picture: Image.Image) -> str:
-    """A picture as a ``data:`` address, at most ``LARGER`` pixels a side: JPEG or PNG, whichever is shorter."""
+    """A picture as a ``data:`` URL, at most ``LARGER`` pixels per side: JPEG or PNG, whichever is shorter."""
     small = picture.convert("RGB")
     small.thumbnail((LARGER, LARGER))
     ways = []
     for kind, settings in (("jpeg", {"quality": 85, "optimize": True}), ("png", {"optimize": True})):
-        whole = BytesIO()
-        small.save(whole, kind, **settings)
-        ways.append(f"data:image/{kind};base64,{b64encode(whole.getvalue()).decode()}")
+        buffer = BytesIO()
+        small.save(buffer, kind, **settings)
+        ways.append(f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}")
     return min(ways, key=len)

@@ -1,4 +1,4 @@
-"""A run as its folder tells it: settings, metrics, measurements, telemetry; whatever is missing is empty."""
+"""Reads a run folder: settings, metrics, measurements, telemetry. Missing parts are empty."""
 
 import csv
 import json
@@ -18,25 +18,25 @@ from hardviews.errors import InputError
 from hardviews.options.old_names import with_new_names
 from hardviews.telemetry.reading import Array, Telemetry, load
 
-PARTS = ("data", "render", "score", "train")  # of a step, in the order they are done
+PARTS = ("data", "render", "score", "train")  # of a step, in order
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run left behind.
+    """The contents of a run folder.
 
     Args:
-        folder: where it lies.
-        name: the folder's, or as much of its path as tells it from the other runs of a report.
+        folder: the run folder.
+        name: the folder's name, or the shortest end of its path that is unique in a report.
         config: ``config.yaml``.
-        metrics: columns of ``metrics.csv``, float64 ``[steps]``; NaN where a cell is empty.
-        evaluations: name → (epochs done, value), oldest first; values that are no finite numbers are left out.
+        metrics: columns of ``metrics.csv``, float64 ``[steps]``; NaN for empty cells.
+        evaluations: name → (epochs done, value), oldest first, without non-finite values.
         results: lines of ``results.jsonl``.
-        summary: ``summary.json``; None: the run has not ended.
-        about: what telemetry says of itself; empty where there is none.
-        telemetry: None where there is none, and ``without`` says why.
+        summary: ``summary.json``; None if the run has not ended.
+        about: telemetry's description of itself; empty if there is none.
+        telemetry: None if there is none; ``without`` says why.
         without: see ``telemetry``.
-        tested_on: the test set of measurements on the way, where the verb knows it.
+        tested_on: the test set of measurements during training, if the caller knows it.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Steps whose metrics were written."""
+        """Number of steps in the metrics."""
         return len(self.metrics.get("step", ()))
 
     @cached_property
     def steps_per_epoch(self) -> int:
-        """As far as it can be told: telemetry knows it, metrics do once an epoch has ended."""
+        """From telemetry, or else from metrics, once they cover an epoch."""
         if "steps_per_epoch" in self.about:
             return int(self.about["steps_per_epoch"])
         return int(np.bincount(self.column("epoch").astype(int)).max()) if self.steps else 1
@@ -70,61 +70,61 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Spent in steps, of all parts of a run that was interrupted; measurements on the way do not count."""
+        """Seconds spent in steps, over all parts of an interrupted run, without measurements."""
         return sum(self.spent().values())
 
     @property
     def images(self) -> int | None:
-        """Of the data set; None where only telemetry could tell."""
+        """Size of the data set; None if telemetry, which records it, is missing."""
         return self.about.get("images")
 
     @property
     def slots(self) -> list[dict[str, Any]]:
-        """Kinds of views, as telemetry wrote them."""
+        """Kinds of views, from telemetry."""
         found: list[dict[str, Any]] = self.about.get("plan", {}).get("slots", [])
         return found
 
     def column(self, name: str) -> Array:
-        """Of ``metrics.csv``, ``[steps]``; NaN where it has no such column."""
+        """A column of ``metrics.csv``, ``[steps]``; NaN if there is no such column."""
         return self.metrics.get(name, np.full(self.steps, np.nan))
 
     def spent(self) -> dict[str, float]:
-        """Seconds of all steps, by part."""
+        """Seconds over all steps, by part."""
         return {part: float(np.nansum(self.column(f"seconds_{part}"))) for part in PARTS}
 
     def mean(self, name: str) -> float:
-        """A column's mean over the steps that have it; NaN where none has."""
+        """A column's mean over the steps that have a value; NaN if none has."""
         return mean(self.column(name))
 
     def by_epoch(self, name: str) -> tuple[Array, Array]:
-        """Epochs, from 1, and a column's means in them; epochs without any value are left out."""
+        """Epochs, from 1, and a column's mean in each; leaves out epochs without any value."""
         values, epoch = self.column(name), self.column("epoch")
         known = np.isfinite(values)
         found = np.unique(epoch[known])
         return found + 1, np.array([values[known & (epoch == one)].mean() for one in found])
 
     def measured_on(self, first: bool = False) -> str:
-        """The images of the last measurement on the way, or of the first, in words; empty where there is none."""
+        """The images of the last (or first) measurement during training, in words; empty if there is none."""
         epochs = [epoch for epoch, _ in self.evaluations.get("knn_top1", [])]
         wanted = next((epoch for epoch in (epochs if first else reversed(epochs)) if not (first and epoch)), None)
-        # Not every measurement has all of them: later ones may be of other images.
+        # Measurements may differ in their columns, if later ones use other images.
         of = {name: dict(self.evaluations.get(name, [])) for name in SIZES}
         sizes = {name: values[wanted] for name, values in of.items() if wanted in values}
         return "" if wanted is None else describe_images(sizes, self.tested_on)
 
     def last(self, name: str) -> float | None:
-        """What was measured last on the way; a method's only measurement before the first step does not count."""
+        """The last measurement during training; a lone measurement before the first step does not count."""
         values = [value for epoch, value in self.evaluations.get(name, []) if epoch > 0]
         return values[-1] if values else None
 
     def first(self, name: str) -> float | None:
-        """What was measured before the first step."""
+        """The measurement before the first step."""
         values = [value for epoch, value in self.evaluations.get(name, []) if epoch == 0]
         return values[0] if values else None
 
 
 def measured_on(runs: Sequence[Run], first: bool = False) -> str:
-    """The images of the last measurements on the way, or of the first, as the end of a sentence: once where they are
+    """The images of the last (or first) measurements during training, as the end of a sentence; named once if they are
     the same for all runs that have any."""
     found = {run.name: on for run in runs if (on := run.measured_on(first))}
     if len(set(found.values())) < 2:
@@ -133,16 +133,16 @@ def measured_on(runs: Sequence[Run], first: bool = False) -> str:
 
 
 def mean(values: Array) -> float:
-    """Of those that are known; NaN where none is."""
+    """The mean of the known values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def read(folder: Path, name: str | None = None) -> Run:
-    """Reads a run folder, also one whose run was interrupted.
+    """Reads a run folder, even of an interrupted run.
 
     Raises:
-        InputError: it is no run folder, or a file of it is damaged.
+        InputError: it is no run folder, or one of its files is damaged.
     """
     config, metrics = _config(folder), read_metrics(folder / "metrics.csv")
     telemetry, without, about = None, "", {}
@@ -161,17 +161,17 @@ def read(folder: Path, name: str | None = None) -> Run:
 
 
 def read_all(folders: Sequence[Path]) -> list[Run]:
-    """Several runs, each once, named by what differs.
+    """Reads several runs, without repeats, under short unique names.
 
     Raises:
-        InputError: see ``read``.
+        InputError: as in ``read``.
     """
     once = list({folder.resolve(): folder for folder in folders}.values())
     return [read(folder, name) for folder, name in zip(once, short_names(once), strict=True)]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The ends of paths, as long as it takes to tell them apart: ``a/x/r`` and ``a/y/r`` are ``x/r``, ``y/r``."""
+    """The shortest unique ends of paths: ``a/x/r`` and ``a/y/r`` become ``x/r`` and ``y/r``."""
     parts = [folder.resolve().parts for folder in folders]
 
     def short(mine: tuple[str, ...]) -> str:
@@ -186,8 +186,8 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
         inside = next((glob for glob in ("*/", "runs/*/") if any(folder.glob(f"{glob}config.yaml"))), None)
-        hint = f"; its runs are {folder}/{inside}, the first that is given is compared with" if inside else ""
-        raise InputError(f"{folder} is no run folder: {file} is missing{hint}")
+        hint = f"; its runs are {folder}/{inside}; runs are compared with the first" if inside else ""
+        raise InputError(f"{folder} is not a run folder: {file} is missing{hint}")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -198,7 +198,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _rows(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a CSV file; a row that a crash cut off is left out."""
+    """Header and rows of a CSV file, without a last row that a crash cut off."""
     if not file.exists():
         return [], []
     try:

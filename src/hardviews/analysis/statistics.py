@@ -1,8 +1,8 @@
-"""What the kept views are like, beside what a random choice would have been: exactly, from all combinations.
+"""Exact statistics of the kept views and of a random choice, over all combinations.
 
-A quantity of two views (IoU, distance of centres, difference of brightness) is, for a choice, its mean over every kept
-target with every other kept view; one of a single view (size, brightness) is its mean over the kept views. Of a random
-choice both are the mean over all combinations the plan allows. So ``iou`` is what ``metrics.csv`` calls IoU.
+For a choice, a quantity of two views (IoU, distance of centres, difference of brightness) is averaged over every kept
+target with every other kept view; a quantity of one view (size, brightness) over the kept views. For a random choice,
+both are averaged over all combinations that the plan allows. So ``iou`` is the IoU of ``metrics.csv``.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.boxes import iou, overlap, relative_distance
 from hardviews.views.draw import Views
 
-NEAR = 1e-6  # IoUs as near as this are equal: boxes are written in single precision
+NEAR = 1e-6  # IoUs closer than this are equal: boxes are stored in single precision
 
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """A quantity of the kept views of every row, and what a random choice of its candidates has on average, ``[N]``."""
+    """A quantity of every row's kept views, and its expectation for a random choice of the candidates, ``[N]``."""
 
     kept: Array
     random: Array
 
 
-def of_views(views: Views) -> dict[str, Tensor]:
-    """Quantities of single views, ``[V, N]``: areas are parts of the picture, shapes width over height as parts of the
-    picture's; factors of jitter are 1, and shifts of hue 0, where there was none."""
+def view_quantities(views: Views) -> dict[str, Tensor]:
+    """Quantities of single views, ``[V, N]``: area as a fraction of the picture, and width / height relative to the
+    picture's. Without jitter, its factors are 1 and the hue shift is 0."""
     sides = views.box[..., 2:] - views.box[..., :2]
     brightness, contrast, saturation, hue = views.jitter.double().unbind(-1)
     return {
@@ -48,18 +48,18 @@ def of_views(views: Views) -> dict[str, Tensor]:
     }
 
 
-def of_pairs(views: Views) -> dict[str, Tensor]:
-    """Quantities of every two views, ``[V, V, N]``; differences are without sign, those of areas and shapes of their
+def pair_quantities(views: Views) -> dict[str, Tensor]:
+    """Quantities of every two views, ``[V, V, N]``. Differences are absolute; those of area and shape are of
     logarithms."""
     a, b = views.box[:, None], views.box[None]
-    singles = of_views(views) | {"hue": views.jitter[..., 3].double()}
+    singles = view_quantities(views) | {"hue": views.jitter[..., 3].double()}
     singles |= {name: singles[name].log() for name in ("area", "shape")}
     apart = {f"{name}_difference": (x[:, None] - x[None]).abs() for name, x in singles.items()}
     return {"iou": iou(a, b), "overlap": overlap(a, b), "distance": relative_distance(a, b)} | apart
 
 
 def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
-    """Every quantity of rows of steps that chose; see the module's docstring. Rows of other steps are NaN."""
+    """Every quantity, for rows of steps that selected (see the module's docstring); NaN in other rows."""
     plan, kept, views = telemetry.plan, telemetry.kept(), telemetry.views()
     chosen = telemetry["chosen"]
 
@@ -67,11 +67,11 @@ def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
         return Quantity(*(np.where(chosen, x.numpy(), np.nan) for x in (of_kept, of_random)))
 
     found = {}
-    for name, pairs in of_pairs(views).items():
+    for name, pairs in pair_quantities(views).items():
         costs = Costs(pairs[: plan.targets])
         found[name] = quantity(costs.total(kept), mean_total(costs, plan))
     weight = torch.tensor([plan.slots[slot].keep / plan.slots[slot].draw for slot in plan.slot_of()])
-    for name, singles in of_views(views).items():
+    for name, singles in view_quantities(views).items():
         random = (weight[:, None].double() * singles).sum(0) / plan.keep
         found[name] = quantity(singles.gather(0, kept).mean(0), random)
     found["cost"] = Quantity(telemetry["cost"], telemetry["cost_mean"])
@@ -79,9 +79,8 @@ def quantities(telemetry: Telemetry) -> dict[str, Quantity]:
 
 
 def is_lowest_iou(telemetry: Telemetry) -> Quantity:
-    """Whether no combination overlaps less than the kept one, 1 or 0, and in what part of all combinations that is so,
-    which is known where all are recorded; NaN elsewhere, where nothing was chosen, and of plans that allow too many to
-    search."""
+    """Whether no combination overlaps less than the kept one, 1 or 0, and the fraction of all combinations for which
+    that holds, if all are recorded. NaN if nothing was selected or the plan allows too many combinations to search."""
     views = telemetry.views()
     costs = Costs(iou(views.box[:, None], views.box[None])[: telemetry.plan.targets])
     try:
@@ -91,7 +90,7 @@ def is_lowest_iou(telemetry: Telemetry) -> Quantity:
         return Quantity(unknown, unknown)
     chosen, kept = telemetry["chosen"], costs.total(telemetry.kept()) <= lowest + NEAR
     chance = torch.full((len(telemetry),), torch.nan, dtype=torch.float64)
-    if telemetry.exhaustive:  # one after the other: all at once would take a gigabyte
+    if telemetry.exhaustive:  # one at a time: all at once would take a gigabyte
         every = [
             costs.total(torch.from_numpy(ids)[:, None].expand(-1, len(telemetry))) for ids in telemetry.combinations
         ]
@@ -100,9 +99,10 @@ def is_lowest_iou(telemetry: Telemetry) -> Quantity:
 
 
 def by_epoch(telemetry: Telemetry) -> dict[str, Array]:
-    """A table of means with a row an epoch: ``epoch``, ``images`` (of steps that chose), ``rank`` (of the kept
-    combination, among those where it is known), and of every quantity ``NAME_kept`` and ``NAME_random``; of
-    ``lowest_iou`` these are the part of images whose kept combination is the one of lowest IoU, and chance."""
+    """A table of means with a row per epoch: ``epoch``, ``images`` (in steps that selected), ``rank`` (of the kept
+    combination among those with known costs), and ``NAME_kept`` and ``NAME_random`` of every quantity. For
+    ``lowest_iou``, these are the fraction of images whose kept combination has the lowest IoU, and its expectation by
+    chance."""
     table: dict[str, list[float]] = {}
     for epoch, rows in telemetry.epochs():
         ranks = rows["rank"][rows["rank"] >= 0]
@@ -116,7 +116,7 @@ def by_epoch(telemetry: Telemetry) -> dict[str, Array]:
 
 def by_image(telemetry: Telemetry) -> dict[str, Array]:
     """Followed images with known costs, the hardest first: ``image``, and ``cost``, the mean over its steps of how much
-    more its combinations cost than those of the others in the same epoch."""
+    more its combinations cost than those of other images in the same epoch."""
     known = telemetry.where(np.isfinite(telemetry["cost_mean"]))
     cost = known["cost_mean"].astype(np.float64)
     for epoch in np.unique(known["epoch"]):
@@ -129,6 +129,6 @@ def by_image(telemetry: Telemetry) -> dict[str, Array]:
 
 
 def _mean(values: Array) -> float:
-    """Of those that are known."""
+    """The mean of the known values."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hardviews import methods
 from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
-from hardviews.commands.pretrain import going_on, parse
+from hardviews.commands.pretrain import how_to_resume, parse
 from hardviews.errors import InputError, RunError
 from hardviews.launch.environment import is_started
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
@@ -121,9 +121,9 @@ def _in_processes(settings: PretrainOptions, argv: list[str]) -> PretrainedRun:
     check_shares(settings, settings.devices, settings.nodes)
     out = settings.out or str(run_folder_name(settings, time.strftime("%Y%m%d-%H%M%S")))
     command = ["pretrain", *argv, f"--out={out}"]
-    code = launch(command, settings.devices, settings.nodes, lambda: going_on(out))
+    code = launch(command, settings.devices, settings.nodes, lambda: how_to_resume(out))
     if code == 130:
-        raise KeyboardInterrupt(going_on(out))
+        raise KeyboardInterrupt(how_to_resume(out))
     if code:
         raise RunError(f"the processes of the run ended with exit code {code}; what they said is on standard error")
     return PretrainedRun(Path(out))

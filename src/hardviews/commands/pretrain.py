@@ -36,7 +36,9 @@ def run(argv: list[str]) -> None:
         from hardviews.setup.fabric import check_shares
 
         check_shares(options, options.devices, options.nodes)
-        raise SystemExit(launch(["pretrain", *argv], options.devices, options.nodes, lambda: going_on(options.out)))
+        raise SystemExit(
+            launch(["pretrain", *argv], options.devices, options.nodes, lambda: how_to_resume(options.out))
+        )
     end_with_parent()
     from rich.console import Console
 
@@ -50,14 +52,14 @@ def run(argv: list[str]) -> None:
         show(summary, printer(console))
 
 
-def going_on(out: str | None) -> str:
+def how_to_resume(out: str | None) -> str:
     """How a run goes on that had no time to say so itself, which chose its folder if ``out`` is None."""
     if out is None:
         return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
     # Only here: it takes seconds, and no run that goes well needs it.
     from hardviews.training.output.run_folder import RunFolder
 
-    return RunFolder(Path(out)).checkpoints.going_on()
+    return RunFolder(Path(out)).checkpoints.how_to_resume()
 
 
 def diagnose(options: PretrainOptions, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hardviews.networks.masked_vit import on_grid
+from hardviews.networks.masked_vit import resample_mask
 from hardviews.selection.hard_views import Choice
 from hardviews.telemetry.gallery import KEPT, OTHER, SHOWN_SIDE, with_boxes
 from hardviews.views.draw import Views
@@ -68,7 +68,7 @@ def view_sheet(chosen: DrawnViews, plan: ViewPlan) -> Image.Image:
             pen.rectangle((x, y, x + side, y + side), fill=KEPT if v in kept else OTHER)
             pixels = rendered[v][b]
             if views.mask is not None:
-                hidden = on_grid(views.mask[v, b][None], pixels.shape[-2:])[0]
+                hidden = resample_mask(views.mask[v, b][None], pixels.shape[-2:])[0]
                 pixels = torch.where(hidden, torch.tensor(HIDDEN)[:, None, None] / 255, pixels)
             picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
             way = Image.Resampling.NEAREST if picture.width < CELL else Image.Resampling.LANCZOS

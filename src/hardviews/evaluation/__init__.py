@@ -1,1 +1,1 @@
-"""What a backbone is worth: features, and one file per protocol that yields (name, value)."""
+"""Evaluation of a backbone: features, and protocols, one file each, that yield (name, value)."""

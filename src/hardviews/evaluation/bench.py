@@ -1,4 +1,4 @@
-"""What every protocol is given: a backbone, labelled data, and the features of both, made once."""
+"""The input of every protocol: a backbone, labelled data, and the features of both, computed once."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,7 @@ from hardviews.evaluation.features import Features, Preprocessing, extract, has_
 from hardviews.evaluation.splits import held_out
 from hardviews.views.streams import stream
 
-# Of a task's name and length, what is to be told of every part done.
+# Maps a task's name and length to a function that is called with the number of items done.
 StartProgress = Callable[[str, int], Callable[[int], None]]
 
 
@@ -30,20 +30,19 @@ class Bench:
     """A backbone and the data it is measured on.
 
     Args:
-        backbone: images to features ``[B, D]``, on the device where the work is done. Protocols leave it as it is, or
-            train a copy.
-        data: as the user named it; detection and segmentation read it in their own ways.
-        open: the training data and, where there is any, the test data.
+        backbone: images to features ``[B, D]``, on the device to use. Protocols leave it unchanged, or train a copy.
+        data: the user's name for it; detection and segmentation read it in their own ways.
+        open: opens the training data and, if there is any, the test data.
         preprocessing: of the backbone's images.
-        autocast: for the precision of forwards.
-        batch_size, workers: for speed only.
-        seed: of all that is random.
-        whole_if_small: small images are not cropped, whatever ``preprocessing`` says.
-        blocks: of a ViT, the last blocks that ``Features.tokens`` are of; 0 for none.
-        cache: where features are kept, if anywhere.
-        progress: shows how far a task is.
-        scenes: of protocols that open ``data`` themselves the name of the test set, training and test images.
-        left_out: unreadable images so far, of the training images (``features``) and of the test images
+        autocast: sets the precision of forwards.
+        batch_size, workers: affect speed only.
+        seed: of all randomness.
+        whole_if_small: do not crop small images, whatever ``preprocessing`` says.
+        blocks: number of a ViT's last blocks in ``Features.tokens``; 0 for none.
+        cache: stores features; None for no cache.
+        progress: shows the progress of a task.
+        scenes: protocol → (test set, training images, test images), for protocols that open ``data`` themselves.
+        left_out: number of unreadable images so far among the training images (``features``) and the test images
             (``test features``).
     """
 
@@ -68,29 +67,29 @@ class Bench:
 
     @cached_property
     def sources(self) -> tuple[ImageSource, ImageSource]:
-        """Training and test images: of data without a test split, nine tenths and a random tenth.
+        """Training and test images. Without a test split, a random tenth is the test set.
 
-        Nothing may be chosen by the test images.
+        Never use the test images to choose anything.
         """
         source, test = self.open()
         if test is not None:
             return source, test
         rows, query_rows = held_out(len(source), stream(self.seed, "held-out"))
         if not len(rows):
-            raise InputError(f"{source.name}: one image can't be shared out to training and test")
+            raise InputError(f"{source.name}: one image can't be split into training and test")
         return Subset(source, rows), Subset(source, query_rows)
 
     @cached_property
     def labels(self) -> tuple[Tensor, Tensor]:
-        """Of ``sources``, renumbered 0..classes - 1; int64 ``[N]``, ``[M]``.
+        """Labels of ``sources``, renumbered 0..classes - 1; int64 ``[N]``, ``[M]``.
 
         Raises:
-            InputError: there are none.
+            InputError: the data has no labels.
         """
         given = []
         for source in self.sources:
             if source.labels is None:
-                raise InputError(f"{source.name}: has no labels, which this needs: {why_unlabelled(source)}")
+                raise InputError(f"{source.name}: has no labels, which this protocol needs: {why_unlabelled(source)}")
             given.append(source.labels)
         _, labels = torch.cat(given).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         train, test = labels.split([len(part) for part in given])
@@ -102,14 +101,14 @@ class Bench:
 
     @cached_property
     def features(self) -> tuple[Features, Features]:
-        """Of the training and of the test images, with labels where there are any."""
+        """Features of the training and the test images, with labels if there are any."""
         train, test = self.sources
         return self.features_of(train, "features"), self.features_of(test, "test features")
 
     @property
     def labelled(self) -> tuple[Features, Features]:
-        """``features``, of data that has labels."""
-        labels = self.labels  # before anything is encoded
+        """``features``; raises InputError if the data has no labels."""
+        labels = self.labels  # fails before anything is encoded
         train, test = (
             replace(features, labels=numbers[features.rows])
             for features, numbers in zip(self.features, labels, strict=True)
@@ -118,21 +117,21 @@ class Bench:
 
     @property
     def metric(self) -> str:
-        """What is the custom with this data: how often predictions are right of all images (``top1``), or the mean over
-        classes of how often (``mean_per_class``), for sets whose classes are of different sizes."""
+        """The usual metric for this data: ``top1``, the accuracy over all images, or ``mean_per_class``, the mean
+        accuracy over classes, for sets with classes of unequal size."""
         source = self.sources[0].source if isinstance(self.sources[0], Subset) else self.sources[0]
         uneven = isinstance(source, TorchvisionSet) and source.name in MEAN_PER_CLASS
         return "mean_per_class" if uneven else "top1"
 
     def scaler(self) -> torch.amp.GradScaler:
-        """What keeps gradients in range where ``autocast`` is to fp16; elsewhere it does nothing."""
+        """A gradient scaler if ``autocast`` is to fp16; otherwise a disabled one."""
         kind = self.device.type
         with self.autocast():
             half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
         return torch.amp.GradScaler(kind, enabled=half)
 
     def score(self, predictions: Tensor, labels: Tensor) -> tuple[str, float]:
-        """``metric``, and its value."""
+        """The name and the value of ``metric``."""
         right = (predictions == labels).double()
         if self.metric == "top1":
             return self.metric, right.mean().item()
@@ -141,12 +140,12 @@ class Bench:
         return self.metric, (per_class / counts.bincount()).mean().item()
 
     def ready(self, source: ImageSource) -> Preprocessing:
-        """How the images of a source become the backbone's input."""
-        whole = self.whole_if_small and source.native_size
-        return replace(self.preprocessing, crop=1.0) if whole else self.preprocessing
+        """The preprocessing for the images of a source."""
+        uncropped = self.whole_if_small and source.native_size
+        return replace(self.preprocessing, crop=1.0) if uncropped else self.preprocessing
 
     def features_of(self, source: ImageSource, what: str) -> Features:
-        """Features of a source by the backbone, from the cache if they are there."""
+        """The backbone's features of a source, from the cache if possible."""
         blocks = self.blocks if has_tokens(self.backbone) else 0
         if self.cache is None:
             return self.encode(self.backbone, source, what, blocks)
@@ -159,7 +158,7 @@ class Bench:
         return found
 
     def encode(self, network: nn.Module, source: ImageSource, what: str, blocks: int = 0) -> Features:
-        """What a network, which may be another than the backbone, makes of a source's central crops."""
+        """Features of a source's central crops by any network."""
         advance = self.progress(what, len(source))
         with self.autocast():
             found = extract(

@@ -1,4 +1,4 @@
-"""Features kept on disk, so that evaluations that follow need not make them again."""
+"""A cache of features on disk, for later evaluations."""
 
 import errno
 import hashlib
@@ -17,25 +17,25 @@ from torch import Tensor, nn
 from hardviews.data.sources import ImageSource
 from hardviews.evaluation.features import Features, Preprocessing
 
-FORMAT = 4  # of what is kept; another number makes all features anew
+FORMAT = 4  # of the cached files; changing it invalidates them all
 log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Features in a folder, each set in a folder of its own, named by all that they depend on.
+    """Stores sets of features in one folder each, named by everything they depend on.
 
-    A folder that can't be written to stops nothing: features are then made and not kept.
+    If the folder can't be written to, features are computed and not stored.
 
     Args:
-        folder: of all of them.
-        network: what makes the backbone again but for its weights, such as its name and arguments.
+        folder: the cache.
+        network: identifies the backbone apart from its weights, for example by name and arguments.
     """
 
     def __init__(self, folder: Path, network: str = "") -> None:
         self.folder, self.network = folder, network
 
     def key(self, backbone: nn.Module, source: ImageSource, preprocessing: Preprocessing, precision: str) -> str:
-        """Of the weights, the architecture, the data, and how images are made ready."""
+        """Hashes the weights, the architecture, the data and the preprocessing."""
         digest = hashlib.blake2b(digest_size=16)
         settings = (FORMAT, self.network, str(backbone), source.identity(), asdict(preprocessing), precision)
         digest.update(repr(settings).encode("utf-8", "surrogateescape"))
@@ -45,10 +45,10 @@ class FeatureCache:
         return digest.hexdigest()
 
     def get(self, key: str, blocks: int, make: Callable[[], Features]) -> Features:
-        """What is kept under a key, or what ``make`` makes, which is then kept.
+        """Features stored under a key; if there are none, computes them with ``make`` and stores them.
 
         Args:
-            blocks: of how many blocks tokens are wanted; 0 for none, which those that have some serve as well.
+            blocks: number of blocks whose tokens are needed; 0 accepts features with any tokens.
         """
         kept = self._read(key, blocks)
         if kept is not None:
@@ -57,16 +57,16 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=self.folder, prefix=".", suffix=".part") as part:
-                whole = Path(part) / key
-                whole.mkdir()
+                complete = Path(part) / key
+                complete.mkdir()
                 for name, value in _arrays(made, blocks).items():
-                    np.save(whole / f"{name}.npy", value.numpy())
-                shutil.rmtree(self.folder / key, ignore_errors=True)  # of other blocks, or damaged
-                with suppress(FileExistsError):  # somebody else has just kept the same
-                    whole.rename(self.folder / key)
+                    np.save(complete / f"{name}.npy", value.numpy())
+                shutil.rmtree(self.folder / key, ignore_errors=True)  # has other blocks, or is damaged
+                with suppress(FileExistsError):  # another process has just stored the same
+                    complete.rename(self.folder / key)
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
-                log.warning("%s: features can't be kept (%s)", self.folder, error.strerror or error)
+                log.warning("%s: features can't be cached (%s)", self.folder, error.strerror or error)
         return made
 
     def _read(self, key: str, blocks: int) -> Features | None:
@@ -75,9 +75,9 @@ class FeatureCache:
             return None
         wanted = ["vectors", "rows"] + ([f"tokens-{blocks}"] if blocks else [])
         try:
-            # Mapped: what is larger than memory is read as it is needed.
+            # Memory-mapped: features larger than memory are read as needed.
             arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in wanted]
-        except (OSError, ValueError, EOFError):  # damaged, or without these tokens: made anew
+        except (OSError, ValueError, EOFError):  # damaged, or without these tokens: compute again
             return None
         unknown = torch.full((len(arrays[1]),), -1)
         return Features(arrays[0], unknown, arrays[1], arrays[2] if blocks else None)

@@ -18,15 +18,15 @@ from hardviews.data.labelled.scenes import Scene
 from hardviews.evaluation.features import Preprocessing
 from hardviews.evaluation.pyramid import LEVELS, Pyramid
 
-SHAPES = (0.5, 1.0, 2.0)  # height by width of anchors
+SHAPES = (0.5, 1.0, 2.0)  # height / width of anchors
 ANCHOR = 8  # side of an anchor in strides of its level: 32 pixels at stride 4, as in Lin et al. (2017), section 4.1
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """One size and three shapes of anchor at every cell.
+    """One anchor size and three shapes per cell.
 
-    torchvision divides whole numbers of pixels by cells, which is wrong where a stride is not whole, or the last level
-    is rounded up; here strides are known.
+    torchvision computes strides by integer division, which is wrong if a stride is fractional or the last level is
+    rounded up; here the strides are given.
     """
 
     def __init__(self, strides: list[float]) -> None:
@@ -40,10 +40,10 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 
 
 def pooler(strides: list[float], side: int) -> MultiScaleRoIAlign:
-    """What cuts the features of a region out of its level, ``side`` cells a side.
+    """Crops a region's features from its level, ``side`` by ``side`` cells.
 
-    torchvision guesses the strides from the first batch's sizes without their padding, and guesses wrong where
-    pictures are small; here they are given.
+    torchvision estimates the strides from the first batch's unpadded sizes, which fails for small pictures; here they
+    are given.
     """
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, sampling_ratio=2)
     pool.scales = [1 / stride for stride in strides]
@@ -54,7 +54,7 @@ def pooler(strides: list[float], side: int) -> MultiScaleRoIAlign:
 
 
 class InFloat32(nn.Module):
-    """A head whose outputs are float32: torchvision would decode boxes in bf16, to the nearest eight pixels."""
+    """A head with float32 outputs: in bf16, torchvision would decode boxes to the nearest eight pixels."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -71,21 +71,22 @@ def _float(outputs: Any) -> Any:
 def detector(
     pyramid: Pyramid, categories: int, masks: bool, preprocessing: Preprocessing, min_size: int, max_size: int
 ) -> nn.Module:
-    """A detector, its heads initialised by the global generator.
+    """Builds a detector; the global generator initialises its heads.
 
     Args:
-        pyramid: of the backbone; heads are as wide as it is.
-        categories: besides the background.
-        masks: Mask R-CNN in place of Faster R-CNN.
-        preprocessing: for mean and std.
-        min_size, max_size: what pictures' shorter side becomes, unless the longer one would be longer than this.
+        pyramid: of the backbone; sets the heads' width.
+        categories: number of categories without the background.
+        masks: Mask R-CNN instead of Faster R-CNN.
+        preprocessing: gives mean and std.
+        min_size, max_size: pictures are resized so that the shorter side is ``min_size``, or the longer ``max_size`` if
+            it would exceed that.
 
-    Returns:
-        Takes float pictures ``[3, h, w]`` in 0..1 of any sizes, and targets where it trains; yields losses, or
-        detections in pixels of those pictures.
+        Returns:
+        A module that takes float pictures ``[3, h, w]`` in 0..1 of any sizes, and targets when training; it returns
+        losses, or detections in pixels of those pictures.
     """
     width = pyramid.out_channels
-    strides = pyramid.strides[:-1]  # regions are read from all levels but the pooled one
+    strides = pyramid.strides[:-1]  # regions are read from all levels except the pooled one
     keywords: dict[str, Any] = {
         "min_size": min_size,
         "max_size": max_size,
@@ -110,7 +111,7 @@ def detector(
 
 
 def target(scene: Scene, flip: bool, masks: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """A picture and what is to be found on it, as torchvision's detectors take them; ``flip`` mirrors both."""
+    """A picture and its targets in the form of torchvision's detectors; ``flip`` mirrors both."""
     image = scene.image.permute(2, 0, 1).float() / 255
     boxes, parts = scene.boxes, scene.masks
     if flip:

@@ -1,4 +1,4 @@
-"""Features of a data set as a Parquet file, written while they come."""
+"""Writes features of a data set to a Parquet file, batch by batch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-# Rows are held until they make a row group of so many bytes: small ones are slow to read, large ones fill the memory.
+# Rows are buffered up to a row group of this many bytes: small groups are slow to read, large ones fill the memory.
 GROUP_BYTES = 32 << 20
 
 
 def schema_of(dimension: int, labelled: bool, metadata: Mapping[str, Any]) -> Any:
-    """Columns ``path``, ``label`` where there are labels, and ``embedding``, a list of ``dimension`` float32.
+    """Columns ``path``, ``label`` (if there are labels), and ``embedding``, a list of ``dimension`` float32.
 
     Args:
         dimension: D.
         labelled: whether the data has labels.
-        metadata: what the file says of itself: texts as they are, anything else as JSON.
+        metadata: of the file: strings as they are, anything else as JSON.
     """
     columns = [pa.field("path", pa.string(), nullable=False)]
     columns += [pa.field("label", pa.int64(), nullable=False)] if labelled else []
@@ -29,17 +29,17 @@ def schema_of(dimension: int, labelled: bool, metadata: Mapping[str, Any]) -> An
 
 
 class EmbeddingFile:
-    """A Parquet file that grows by batches, in memory of a row group and a batch.
+    """A Parquet file written batch by batch; holds one row group and one batch in memory.
 
     Args:
-        path: where it is written, whole only after ``close``.
-        schema: of ``schema_of``.
+        path: complete only after ``close``.
+        schema: from ``schema_of``.
     """
 
     def __init__(self, path: Path, schema: Any) -> None:
         self.schema = schema
         self.rows = 0
-        # Floats hardly repeat and hardly compress.
+        # Floats rarely repeat and compress poorly.
         self._writer = pq.ParquetWriter(path, schema, use_dictionary=False, compression="snappy")
         self._held: list[Any] = []
         self._bytes = 0
@@ -48,8 +48,8 @@ class EmbeddingFile:
         """Adds the rows of a batch.
 
         Args:
-            paths: B of them.
-            labels: int64 ``[B]``, or None where the data has none.
+            paths: B paths.
+            labels: int64 ``[B]``, or None if the data has none.
             vectors: float32 ``[B, D]`` on the CPU.
         """
         columns = [pa.array(paths, pa.string())]
@@ -58,7 +58,7 @@ class EmbeddingFile:
         self._add(pa.record_batch(columns, schema=self.schema))
 
     def append(self, part: Path) -> None:
-        """Adds the rows of another such file, a row group at a time."""
+        """Appends the rows of another such file, one row group at a time."""
         with pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
                 for batch in file.read_row_group(group).to_batches():

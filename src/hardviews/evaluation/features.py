@@ -1,4 +1,4 @@
-"""Frozen features of a data set: what every protocol starts from."""
+"""Frozen features of a data set: the input of every protocol."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from hardviews.errors import InputError
 from hardviews.views.centre import CropMode, central_square
 from hardviews.views.images import ImageBatch
 
-# Side to which images are shrunk to be compared pixel by pixel.
+# Side to which images are shrunk for pixel-wise comparison.
 PIXELS = 32
 
 
@@ -24,12 +24,12 @@ class Features:
     """One row per readable image, in the order of the data set.
 
     Args:
-        vectors: float32 ``[N, D]``, on the CPU: what the backbone yields.
-        labels: int64 ``[N]``; -1 where the data has none.
-        rows: int64 ``[N]``, the image's number in the data set.
-        tokens: of ViTs, where asked for, float32: the class tokens of the last blocks, normed, and the mean of the last
-            block's patches, as ``encode`` has them.
-        pixels: float32 ``[N, 3·32·32]`` of the shrunk image, where asked for.
+        vectors: float32 ``[N, D]`` on the CPU: the backbone's output.
+        labels: int64 ``[N]``; -1 if the data has none.
+        rows: int64 ``[N]``, the image's index in the data set.
+        tokens: for ViTs, if requested: float32 normed class tokens of the last blocks and the mean of the last block's
+            patches, as in ``encode``.
+        pixels: float32 ``[N, 3·32·32]`` of the shrunk image, if requested.
     """
 
     vectors: Tensor
@@ -39,27 +39,27 @@ class Features:
     pixels: Tensor | None = None
 
     def __getitem__(self, chosen: Tensor) -> "Features":
-        """Some of them: places or a mask."""
+        """Some of the rows, by indices or a mask."""
         tokens, pixels = (None if part is None else part[chosen] for part in (self.tokens, self.pixels))
         return Features(self.vectors[chosen], self.labels[chosen], self.rows[chosen], tokens, pixels)
 
     @property
     def richest(self) -> Tensor:
-        """What linear classifiers are given: ``tokens`` where there are any, else ``vectors``."""
+        """The input of linear classifiers: ``tokens`` if there are any, else ``vectors``."""
         return self.vectors if self.tokens is None else self.tokens
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input for evaluation: resize, central crop, normalise. The pixels are those
-    that timm's transform gives for the same settings, which exported backbones carry.
+    """Preprocessing for evaluation: resize, central crop, normalise. The pixels equal those of timm's transform with
+    the same settings, which exported backbones carry.
 
     Args:
         image_size: side of the crop in pixels.
         mean, std: per channel, of pixels in 0..1.
-        crop: side of the crop as a part of the resized image's shorter side; 1 for small sets, 0.875 as usual for
+        crop: side of the crop as a fraction of the resized image's shorter side; 1 for small sets, usually 0.875 for
             ImageNet.
-        interpolation, crop_mode: as ``central_square`` has them.
+        interpolation, crop_mode: as in ``central_square``.
     """
 
     image_size: int
@@ -71,8 +71,8 @@ class Preprocessing:
 
 
 class EncodedBatch(NamedTuple):
-    """A batch: numbers of its images int64 ``[B]`` and their features float32 ``[B, D]`` on the CPU, tokens where asked
-    for, and the network's input ``[B, 3, S, S]`` where that is."""
+    """A batch: image indices int64 ``[B]`` and features float32 ``[B, D]`` on the CPU, and if requested tokens and the
+    network's input ``[B, 3, S, S]``."""
 
     ids: Tensor
     vectors: Tensor
@@ -91,15 +91,15 @@ def encoded(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[EncodedBatch]:
-    """Features of every readable image in order, batch by batch, by ``backbone`` in eval mode, which is left as it was.
+    """Features of every readable image in order, batch by batch; runs ``backbone`` in eval mode and restores it.
 
     Args:
-        backbone: images to features ``[B, D]``; where its parameters are, the work is done.
+        backbone: images to features ``[B, D]``; runs on the device of its parameters.
         source: images.
         preprocessing: of the run or of the pretrained weights.
-        batch_size, workers: for speed only.
-        blocks: of a ViT, make tokens of this many of its last blocks.
-        process, processes: which of how many parts of the batches, one after the other.
+        batch_size, workers: affect speed only.
+        blocks: for a ViT, return tokens of this many of its last blocks.
+        process, processes: this process takes part ``process`` of ``processes`` of the batches.
     """
     device = next(backbone.parameters()).device
     mean, std = (
@@ -121,11 +121,11 @@ def encoded(
 
 
 def normalised(images: ImageBatch, mean: Tensor, std: Tensor) -> Tensor:
-    """Images of one size as a network's input, float32 ``[B, 3, h, w]``, by torchvision's steps (``ToTensor``,
-    ``Normalize``).
+    """Converts images of one size to a network's input, float32 ``[B, 3, h, w]``, as torchvision's ``ToTensor`` and
+    ``Normalize`` do.
 
     Args:
-        images: where the result is wanted.
+        images: on the device of the result.
         mean, std: ``[3, 1, 1]`` on the same device, of pixels in 0..1.
     """
     pixels = images.padded().to(torch.float32, memory_format=torch.contiguous_format)
@@ -145,20 +145,21 @@ def extract(
     process: int = 0,
     processes: int = 1,
 ) -> Features:
-    """Features of every readable image by ``backbone`` in eval mode, which is left as it was.
+    """Features of every readable image; runs ``backbone`` in eval mode and restores it.
 
     Args:
-        backbone: images to features ``[B, D]``; where its parameters are, the work is done.
+        backbone: images to features ``[B, D]``; runs on the device of its parameters.
         source: images.
         preprocessing: of the run or of the pretrained weights.
-        batch_size, workers: for speed only.
-        blocks: of a ViT, make ``tokens`` of this many of its last blocks.
-        pixels: also keep every image at 32 x 32.
-        on_batch: told the number of images of every batch done.
-        process, processes: which of how many parts of the batches; a part may have no image, and then has D = 0.
+        batch_size, workers: affect speed only.
+        blocks: for a ViT, return ``tokens`` of this many of its last blocks.
+        pixels: also store every image at 32 x 32.
+        on_batch: called with the number of images of every finished batch.
+        process, processes: this process takes part ``process`` of ``processes`` of the batches; a part
+            without images has D = 0.
 
-    Raises:
-        InputError: no image of the whole can be read.
+        Raises:
+        InputError: no image of the source can be read.
     """
     batches = -(-len(source) // batch_size)
     most = min(len(source), -(-batches // processes) * batch_size)
@@ -191,18 +192,18 @@ def extract(
 
 
 def has_tokens(backbone: nn.Module) -> bool:
-    """Whether it is a plain Vision Transformer of timm's, of which the last blocks can be had."""
+    """Whether it is a plain timm Vision Transformer, whose last blocks can be read."""
     wanted = ("forward_intermediates", "forward_head", "num_prefix_tokens", "blocks")
     return all(hasattr(backbone, name) for name in wanted)
 
 
 def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor, Tensor | None]:
-    """What a backbone yields, and of a ViT what linear classifiers are given besides (Caron et al., "DINO", ICCV 2021,
-    section 4.1 and appendix F.2).
+    """A backbone's features, and for a ViT the input of linear classifiers (Caron et al., "DINO", ICCV 2021, section
+    4.1 and appendix F.2).
 
     Returns:
-        Features ``[B, D]``, and of a ViT tokens ``[B, (n + 1) D]``: the class tokens of the last n = ``blocks`` blocks,
-        or of all it has, and the mean of the last block's patches. Without class tokens: the means of the patches of
+        Features ``[B, D]``, and for a ViT tokens ``[B, (n + 1) D]``: the class tokens of the last n = ``blocks`` blocks
+        (or all, if there are fewer) and the mean of the last block's patches. Without class tokens: the mean patches of
         the n blocks, ``[B, n D]``.
     """
     if not blocks or not has_tokens(backbone):
@@ -222,7 +223,7 @@ def encode(backbone: nn.Module, images: Tensor, blocks: int = 0) -> tuple[Tensor
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Within it the network is in eval mode; afterwards every module is as it was."""
+    """Context with the network in eval mode; restores the mode of every module."""
     training = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

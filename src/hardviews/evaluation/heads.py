@@ -1,4 +1,4 @@
-"""Linear classifiers of several learning rates, trained side by side in one pass over the data."""
+"""Linear classifiers with several learning rates, trained together in one pass over the data."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,17 +12,17 @@ from hardviews.errors import InputError
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
 
-TENTH = 0.1  # of the training images, held out to choose by
+TENTH = 0.1  # fraction of the training images held out for choosing
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # features [B, D] and labels [B]
 
 
 class Heads(nn.Module):
-    """R linear classifiers on standardised features, as one product. They start from zero, so chance plays no part.
+    """R linear classifiers on standardised features, as one product. They start at zero, so nothing is random.
 
     Args:
-        mean, scale: ``[D]``, of the training features; a classifier could take them into its weights, but one learning
-            rate would then not suit all features.
+        mean, scale: ``[D]``, of the training features; without standardising, one learning rate would not suit all
+            features.
         classes: C.
         count: R.
     """
@@ -38,14 +38,14 @@ class Heads(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(classes) for _ in range(count))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[B, D]`` to logits ``[R, B, C]``."""
+        """Maps ``[B, D]`` to logits ``[R, B, C]``."""
         standard = (features - self.mean) / self.scale
         logits = F.linear(standard, torch.cat(list(self.weights)), torch.cat(list(self.biases)))
         return logits.view(len(features), len(self.weights), -1).transpose(0, 1)
 
     @torch.no_grad()
     def predict(self, features: Tensor, rows: int = 4096) -> Tensor:
-        """The likeliest class by every classifier, int64 ``[R, N]`` on the CPU."""
+        """The most likely class by every classifier, int64 ``[R, N]`` on the CPU."""
         parts = [self(part.to(self.mean.device)).argmax(2).cpu() for part in torch.split(features, rows)]
         return torch.cat(parts, 1)
 
@@ -53,14 +53,14 @@ class Heads(nn.Module):
 def fitted(
     features: Tensor, classes: int, rates: Sequence[float], batches: Callable[[int], Batches], epochs: int, steps: int
 ) -> Heads:
-    """Trains one classifier per learning rate: cross-entropy, SGD of momentum 0.9 without weight decay, half a cosine
-    to 0, as Caron et al. (DINO, ICCV 2021, section 4.1) and Chen and He (SimSiam, CVPR 2021, section 4) do.
+    """Trains one classifier per learning rate with cross-entropy, SGD of momentum 0.9 without weight decay, and a half
+    cosine to 0, as in Caron et al. (DINO, ICCV 2021, section 4.1) and Chen and He (SimSiam, CVPR 2021, section 4).
 
     Args:
-        features: ``[N, D]``, for their mean and scale; where they are, the work is done.
+        features: ``[N, D]``, for their mean and scale; runs on their device.
         classes: C.
-        rates: peaks.
-        batches: the batches of an epoch, by its number.
+        rates: peak learning rates.
+        batches: maps an epoch's number to its batches.
         epochs, steps: of training, and steps in every epoch.
     """
     scale = features.std(0)
@@ -74,7 +74,7 @@ def fitted(
     for epoch in range(epochs):
         for x, labels in batches(epoch):
             logits = heads(x).float()
-            # A sum over classifiers, so that each is trained as if it were alone.
+            # A sum over classifiers, so that each trains as if alone.
             loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(rates)), reduction="sum") / len(labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def fitted(
 
 
 def shuffled(features: Tensor, labels: Tensor, rows: Tensor, batch_size: int, seed: int) -> Callable[[int], Batches]:
-    """Some rows of features in batches, in another order every epoch; the last batch of an epoch may be smaller."""
+    """Batches of the given rows of features, reshuffled every epoch; the last batch of an epoch may be smaller."""
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = rows[torch.randperm(len(rows), generator=stream(seed, "classifier", epoch))]
@@ -95,15 +95,15 @@ def shuffled(features: Tensor, labels: Tensor, rows: Tensor, batch_size: int, se
 
 
 def tuning_rows(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of the training images to fit on, some of every class, and to choose by: what ``linear`` and ``logistic``
-    share.
+    """Splits the training images, per class, into rows to fit on and rows to choose by; used by ``linear`` and
+    ``logistic``.
 
     Raises:
-        InputError: they are too few.
+        InputError: there are too few images.
     """
     fitted_on, chosen_by = stratified(labels, 1 - TENTH, stream(seed, "tuning"))
     if not len(chosen_by) or len(labels[fitted_on].unique()) < 2:  # type: ignore[no-untyped-call]
         raise InputError(
-            "linear and logistic need training images of two classes or more, and two of one of them to choose by"
+            "linear and logistic need training images of at least two classes, and two images of one class to choose by"
         )
     return fitted_on, chosen_by

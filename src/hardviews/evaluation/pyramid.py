@@ -1,8 +1,8 @@
-"""A backbone's feature maps, and the pyramids that detectors see.
+"""A backbone's feature maps, and feature pyramids for detectors.
 
-Networks of several stages: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017 (arXiv 1612.03144).
-Those of one resolution: Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), ECCV
-2022 (arXiv 2203.16527), section 3.
+Networks with several stages: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017 (arXiv 1612.03144).
+Networks with one resolution: Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet),
+ECCV 2022 (arXiv 2203.16527), section 3.
 """
 
 import math
@@ -24,29 +24,29 @@ from hardviews.networks.backbones import patch_size
 from hardviews.views.plan import whole_patches
 
 LEVELS = 4
-FINEST = 4  # pixels a cell of a plain transformer's finest level is nearest to
-PROBE = 128  # side of the image that shows a backbone's maps, about
+FINEST = 4  # target stride in pixels of a plain transformer's finest level
+PROBE = 128  # approximate side of the image used to find a backbone's maps
 
 
 class Stages(nn.Module):
     """The last feature maps of any timm backbone: images ``[B, 3, h, w]`` → maps ``[B, C, h / s, w / s]``.
 
-    Of a network of several stages, the last map of each of its coarsest resolutions, finest first (of a ResNet's four,
-    strides 4 to 32; with a CIFAR stem 1 to 8). Of a plain transformer, the patch tokens of its last blocks after the
-    final norm.
+    From a network with several stages: the last map of each of its coarsest resolutions, finest first (a ResNet's four
+    have strides 4 to 32, or 1 to 8 with a CIFAR stem). From a plain transformer: the patch tokens of its last blocks
+    after the final norm.
 
     Args:
         backbone: with timm's ``forward_intermediates``.
-        stages: how many maps, fewer where there are fewer.
-        blocks: how many, of a plain transformer.
+        stages: maximum number of maps.
+        blocks: number of maps of a plain transformer.
 
     Attributes:
-        plain: all maps are of one resolution.
+        plain: whether all maps have the same resolution.
         channels, strides: of every map; strides in pixels.
-        multiple: what the sides of images must be multiples of.
+        multiple: the sides of images must be multiples of this.
 
     Raises:
-        InputError: the backbone shows no maps, or takes images of one size only.
+        InputError: the backbone exposes no maps, or takes images of one size only.
     """
 
     def __init__(self, backbone: nn.Module, stages: int = LEVELS, blocks: int = 1) -> None:
@@ -57,7 +57,7 @@ class Stages(nn.Module):
         maps = self._probe(side)
         strides = [side // found.shape[-1] for found in maps]
         self.plain = len(maps) > 1 and len(set(strides)) == 1
-        # of several maps of one resolution, the last
+        # the last of several maps of one resolution
         ends = [k for k, (one, next_one) in enumerate(pairwise([*strides, 0])) if self.plain or one != next_one]
         self.indices = ends[-(blocks if self.plain else stages) :]
         self.channels = [maps[k].shape[1] for k in self.indices]
@@ -76,22 +76,22 @@ class Stages(nn.Module):
         backbone: Any = self.backbone
         name = type(backbone).__name__
         if not hasattr(backbone, "forward_intermediates"):
-            raise InputError(f"backbone {name} shows no feature maps, which this needs")
+            raise InputError(f"backbone {name} exposes no feature maps, which this protocol needs")
         images = next(backbone.parameters()).new_zeros(1, 3, side, side)
         try:
             with evaluating(backbone):
                 maps: list[Tensor] = backbone.forward_intermediates(images, intermediates_only=True)
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             line = " ".join(str(error).split())[:200]
-            raise InputError(f"backbone {name} shows no feature maps of {side} pixels: {line}") from error
+            raise InputError(f"backbone {name} exposes no feature maps for images of {side} pixels: {line}") from error
         return maps
 
 
 class SimplePyramid(nn.Module):
-    """ViTDet's simple feature pyramid: every level from the one map alone, by deconvolutions or pooling of its own.
+    """ViTDet's simple feature pyramid: makes every level from one map by its own deconvolutions or pooling.
 
-    With patches of 16 pixels, levels of stride 4, 8, 16 and 32 are made by two deconvolutions, one, none, and pooling;
-    with others, by as many factors of two as come nearest to these strides.
+    With patches of 16 pixels, two deconvolutions, one, none, and pooling make levels of stride 4, 8, 16 and 32; other
+    patch sizes use the numbers of factors of two that come nearest to these strides.
 
     Args:
         channels: of the map.
@@ -110,7 +110,7 @@ class SimplePyramid(nn.Module):
 
 
 def _level(channels: int, power: int, width: int) -> nn.Sequential:
-    """A map at 2 ** power times the stride."""
+    """Resamples a map to 2 ** power times the stride."""
     steps: list[nn.Module] = [nn.MaxPool2d(2**power)] if power > 0 else []
     for k in range(-power):
         if k:
@@ -123,19 +123,20 @@ def _level(channels: int, power: int, width: int) -> nn.Sequential:
 
 
 class Pyramid(nn.Module):
-    """A backbone as torchvision's detectors want it: images → levels "0" to "3" and "pool", float ``[B, width, ...]``.
+    """A backbone in the form of torchvision's detectors: images → levels "0" to "3" and "pool", float ``[B, width,
+    ...]``.
 
-    Batch norms are left as pretraining made them, statistics and scales, as torchvision does: batches of few large
-    pictures would spoil them.
+    The backbone's batch norms stay as pretraining left them, statistics and scales, as in torchvision: small batches of
+    large pictures would harm them.
 
     Args:
-        backbone: is trained in place, unless ``frozen``.
+        backbone: trained in place, unless ``frozen``.
         width: channels of every level.
-        frozen: the backbone is not trained at all.
+        frozen: do not train the backbone.
 
     Attributes:
         strides: of every level, in pixels.
-        multiple: what the sides of images must be multiples of, so that levels lie exactly within each other.
+        multiple: the sides of images must be multiples of this, so that levels align exactly.
     """
 
     def __init__(self, backbone: nn.Module, width: int = 256, frozen: bool = False) -> None:
@@ -178,12 +179,12 @@ class Pyramid(nn.Module):
             levels = list(self.top_down(named).values())
         names = [str(level) for level in range(len(levels))]
         levels, names = self.coarsest(levels, maps, names)
-        # Boxes are found to a pixel: what they are read from is float32, also where convolutions are not.
+        # Boxes are predicted to the pixel, so the levels are float32 even if convolutions are not.
         return OrderedDict((name, level.float()) for name, level in zip(names, levels, strict=True))
 
 
 def finest_map(maps: Sequence[Tensor]) -> Tensor:
-    """Maps as one, ``[B, sum of channels, h, w]``, coarser ones enlarged to the finest."""
+    """Concatenates maps, upsampled to the finest, to ``[B, sum of channels, h, w]``."""
     size = maps[0].shape[-2:]
     same = [one if one.shape[-2:] == size else F.interpolate(one, size, mode="bilinear") for one in maps]
     return torch.cat(same, 1)

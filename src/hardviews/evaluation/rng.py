@@ -1,4 +1,4 @@
-"""Code of others that draws from the global generators, made repeatable."""
+"""Makes third-party code that uses the global generators repeatable."""
 
 import random
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Within it the global generators of Python, numpy and torch start from a seed; afterwards they are as they were.
+    """Context in which the global generators of Python, numpy and torch start from a seed; restores them on exit.
 
     Args:
         seed: of all of them.
-        device: where it is a GPU, its generator too.
+        device: if it is a GPU, its generator is seeded too.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     before = random.getstate(), np.random.get_state()  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""What protocols that train for a short time share: the order of pictures, and rates."""
+"""Shared by protocols that train briefly: the order of pictures, and learning rates."""
 
 import math
 
@@ -6,12 +6,12 @@ import torch
 
 from hardviews.views.streams import stream
 
-WARMUP = 1000  # steps, or a tenth where that is fewer
+WARMUP = 1000  # steps, at most a tenth of all
 MILESTONES = (2 / 3, 8 / 9)
 
 
 def shuffled(count: int, wanted: int, seed: int, purpose: str) -> tuple[list[int], list[bool]]:
-    """As many numbers below ``count`` as are wanted, one epoch after the other, and whether each is mirrored."""
+    """``wanted`` indices below ``count``, epoch by epoch, and whether each is mirrored."""
     order: list[int] = []
     for epoch in range(math.ceil(wanted / count)):
         order += torch.randperm(count, generator=stream(seed, f"{purpose} order", epoch)).tolist()
@@ -20,7 +20,7 @@ def shuffled(count: int, wanted: int, seed: int, purpose: str) -> tuple[list[int
 
 
 def decay_rate(step: int, steps: int) -> float:
-    """The part of the peak rate at a step: a linear warm-up, then ten times less after every milestone."""
+    """The fraction of the peak rate at a step: a linear warm-up, then division by ten after every milestone."""
     warmup = min(WARMUP, steps // 10)
     if step < warmup:
         return (step + 1) / warmup

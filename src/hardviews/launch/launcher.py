@@ -24,7 +24,7 @@ LONG = 30.0  # seconds after which somebody who has asked to stop is told what i
 PATIENCE = 5.0  # seconds that processes have to leave when one has failed
 
 
-def launch(argv: Sequence[str], devices: int, nodes: int, going_on: Callable[[], str]) -> int:
+def launch(argv: Sequence[str], devices: int, nodes: int, how_to_resume: Callable[[], str]) -> int:
     """Carries out a command line in ``devices`` processes here, of those on ``nodes`` machines.
 
     Args:
@@ -57,7 +57,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, going_on: Callable[[],
                 processes.append(subprocess.Popen(command, env=environment | own, process_group=0))
             failed = watch(processes, stop)
         except KeyboardInterrupt:  # the second
-            raise KeyboardInterrupt(going_on()) from None
+            raise KeyboardInterrupt(how_to_resume()) from None
         finally:
             end(processes)
     if failed is None:
@@ -70,7 +70,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, going_on: Callable[[],
     number = node * devices + processes.index(failed)
     hung = ", as NCCL ends a process that waits for another which hangs" if name == "SIGABRT" else ""
     raise RunError(
-        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; {going_on()}"
+        f"process {number} (pid {failed.pid}) was killed by {name}{hung}, and the others were ended; {how_to_resume()}"
     )
 
 

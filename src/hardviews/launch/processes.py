@@ -57,7 +57,7 @@ def should_report(error: BaseException) -> bool:
 
 
 @contextmanager
-def peer_errors(going_on: Callable[[], str] = str) -> Generator[None, None, None]:
+def peer_errors(how_to_resume: Callable[[], str] = str) -> Generator[None, None, None]:
     """Raises PeerError in place of what torch raises when another process is gone.
 
     Args:
@@ -81,7 +81,7 @@ def peer_errors(going_on: Callable[[], str] = str) -> Generator[None, None, None
             line = "another process gives no answer: it hangs, or its machine is gone"
         else:
             line = "the other processes can't be reached; if one of them has ended, what it said is why"
-        how = going_on()
+        how = how_to_resume()
         raise PeerError(f"{line}{'; ' if how else ''}{how} ({reason})") from error
 
 

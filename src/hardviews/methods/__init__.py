@@ -1,4 +1,4 @@
-"""One file per self-supervised method, found by its file name. Importing this imports no torch."""
+"""Self-supervised methods, one file each, found by file name. Importing this imports no torch."""
 
 import pkgutil
 from importlib import import_module
@@ -18,15 +18,15 @@ def __getattr__(name: str) -> Any:
 
 
 def names() -> list[str]:
-    """The methods that come with hardviews: the names of the files beside this one."""
+    """The methods that come with hardviews: the names of the files in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
 def find(name: str) -> "type[Method[Any]]":
-    """The method of that file name, or of a dotted path ``package.module.Class`` to one of the user's own.
+    """The method with that file name, or at a dotted path ``package.module.Class`` to your own.
 
     Raises:
-        InputError: there is none; nearest names are suggested.
+        InputError: there is none; the message suggests similar names.
     """
     from hardviews.methods.base import Method
 

@@ -1,4 +1,5 @@
-"""What a self-supervised method is: it encodes views and says what each of them costs. It never hears of selection."""
+"""The interface of a self-supervised method: it encodes views and computes their costs. It knows nothing of
+selection."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,8 +15,7 @@ from hardviews.networks.assignment import average
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import ViewPlan
 
-# What a method's encoder yields: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined
-# along B.
+# A method's encoding: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined along B.
 E = TypeVar("E", bound=NamedTuple)
 
 ClipMode = Literal["parameter", "all"]
@@ -23,7 +23,7 @@ ClipMode = Literal["parameter", "all"]
 
 @dataclass(frozen=True)
 class Training:
-    """How a method's paper trains it, taken where the user says nothing else."""
+    """The training settings of a method's paper, used unless the user gives others."""
 
     optimizer: str
     lr: float  # per 256 images
@@ -32,16 +32,16 @@ class Training:
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     decay_bias_and_norm: bool = True  # whether biases and norms are decayed too
-    weight_decay_end: float | None = None  # None: weight decay does not change
-    clip: float = 0.0  # norm that gradients are clipped to, 0 for none
+    weight_decay_end: float | None = None  # None: weight decay stays constant
+    clip: float = 0.0  # maximum gradient norm, 0 for no clipping
     clip_mode: ClipMode = "parameter"
 
 
 class Progress(NamedTuple):
-    """Where a run stands, for schedules."""
+    """How far a run is, for schedules."""
 
     step: int = 0  # optimizer steps done
-    steps: int = 1  # of the whole run
+    steps: int = 1  # of the entire run
     steps_per_epoch: int = 1
 
     @property
@@ -50,37 +50,37 @@ class Progress(NamedTuple):
 
 
 class TargetEncoding(NamedTuple):
-    """What was encoded of target views, to be used again: ``Targets`` of selection."""
+    """Encodings of target views for reuse; implements ``Targets`` of selection."""
 
     fields: tuple[Tensor, ...]  # [T, B, ...] each
 
     def take(self, ids: Tensor) -> "TargetEncoding":
-        """The same of the kept target views, ids ``[K_T, B]``."""
+        """The encodings of the kept target views, ids ``[K_T, B]``."""
         image = torch.arange(ids.shape[1], device=ids.device)
         return TargetEncoding(tuple(field[ids, image] for field in self.fields))
 
 
 class Method(nn.Module, ABC, Generic[E]):
-    """A method is one file beside this one, with one class like this.
+    """Base class: a method is one file in this folder with one such class.
 
-    Constructor arguments after ``backbone`` and ``plan`` are ``--method.X`` on the command line, those of
-    ``default_plan`` after ``size`` are ``--plan.X``.
+    Constructor arguments after ``backbone`` and ``plan`` become ``--method.X`` on the command line; arguments of
+    ``default_plan`` after ``size`` become ``--plan.X``.
 
     Args:
         backbone: images ``[B, 3, h, w]`` to features ``[B, D]``.
-        plan: the views it is trained on.
+        plan: the views to train on.
     """
 
     training_defaults: ClassVar[Training]
     # Submodules whose learning rate stays at its peak (SimSiam's predictor).
     constant_rate: ClassVar[tuple[str, ...]] = ()
-    # What evaluation and export read: of a method with a teacher, the teacher's.
+    # The network that evaluation and export read: the teacher's backbone if there is a teacher.
     evaluated: ClassVar[str] = "backbone"
-    # Whether the loss of an image depends on the other images of the batch, other than through BN.
+    # Whether an image's loss depends on the other images of the batch, other than through BN.
     needs_whole_batch: ClassVar[bool] = False
 
     backbone: nn.Module
-    progress: Progress = Progress()  # kept up to date by whoever trains
+    progress: Progress = Progress()  # the training loop keeps it up to date
 
     def __init__(self, backbone: nn.Module, plan: ViewPlan) -> None:
         super().__init__()
@@ -94,39 +94,38 @@ class Method(nn.Module, ABC, Generic[E]):
 
     @abstractmethod
     def forward(self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None) -> E:
-        """Encodes views, each ``[B, 3, h, w]``, target views first. Changes nothing but BN statistics.
+        """Encodes views, each ``[B, 3, h, w]``, target views first. Changes nothing except BN statistics.
 
         Args:
-            views: K kept views in training, V candidates in scoring.
-            targets: what scoring encoded of the kept target views, to be used again; None encodes them.
-            masks: bool ``[views, B, rows, columns]``, the patches of each view that are hidden; None where the plan
-                masks nothing.
+            views: the K kept views in training, the V candidates in scoring.
+            targets: encodings of the kept target views from scoring, for reuse; None to encode them.
+            masks: bool ``[views, B, rows, columns]``, the hidden patches of each view; None if the plan masks nothing.
         """
 
     @abstractmethod
     def costs(self, encoding: E) -> Costs:
-        """What every view of every image costs: pure, differentiable, in float32 or better."""
+        """The cost of every view of every image: pure, differentiable, in float32 or better."""
 
     def loss(self, encoding: E) -> Tensor:
-        """The training loss: the mean over images of the total over all the encoded views; scalar."""
+        """The training loss: the total of all encoded views, averaged over images; scalar."""
         costs = self.costs(encoding)
         return costs.total(costs.all_ids()).mean()
 
     def reusable(self, encoding: E) -> TargetEncoding | None:
-        """What ``forward`` may be given as ``targets`` of the views encoded here; None where it has to encode anew."""
+        """Encodings that a later ``forward`` may take as ``targets`` of these views; None if it has to encode again."""
         return None
 
     def teacher_costs(
         self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
     ) -> tuple[Costs, TargetEncoding | None]:
-        """Costs in which the momentum teacher stands for the student too, and what of it is ``reusable``.
+        """Costs in which the momentum teacher also stands in for the student, and its reusable target encodings.
 
-        Nothing but scoring asks for them, and only where a method has a teacher and overrides this.
+        Only scoring calls this, and only for methods that have a teacher and override it.
 
         Args:
-            views: the V candidates, or the T target views alone, of which there are costs then.
-            masks: of them.
-            reuse: whether training can use the targets again; if not, what only it needs may be left out.
+            views: the V candidates, or only the T target views; the costs are of these.
+            masks: of these views.
+            reuse: whether training can reuse the targets; if not, anything that only training needs may be left out.
         """
         raise NotImplementedError
 
@@ -134,24 +133,24 @@ class Method(nn.Module, ABC, Generic[E]):
         """Changes gradients before they are clipped and the optimizer takes them."""
 
     def after_step(self, encoding: E) -> None:
-        """Moves what is not moved by the optimizer, such as a teacher or a centre.
+        """Updates everything that the optimizer does not, such as a teacher or a centre.
 
         Args:
-            encoding: of all the images that the process trained on in this step, without gradient.
+            encoding: of all images that this process trained on in this step, without gradient.
         """
 
     def statistics(self, encoding: E) -> dict[str, Tensor]:
-        """Scalars to log of a step's encoding, such as those that show a collapse."""
+        """Scalars to log from a step's encoding, such as signs of a collapse."""
         return {}
 
 
 def feature_std(vectors: Tensor) -> Tensor:
-    """How far apart images are to a network: the standard deviation of unit vectors over the batch of all processes,
-    times the root of their dimension, after Chen and He (CVPR 2021, section 4.1). 1 is spread evenly over the sphere, 0
-    is one point.
+    """How far apart a network places images: the standard deviation of unit vectors over the batch of all processes,
+    times the square root of their dimension, after Chen and He (CVPR 2021, section 4.1). 1 means spread evenly over the
+    sphere, 0 a single point.
 
     Args:
-        vectors: ``[..., B, D]``, of any length.
+        vectors: ``[..., B, D]``, not normalised.
     """
     unit: Tensor = nn.functional.normalize(vectors.detach().float(), dim=-1)
     centre = unit.mean(-2)
@@ -162,7 +161,7 @@ def feature_std(vectors: Tensor) -> Tensor:
 
 
 def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:
-    """Keeps the products of a ``costs`` method in float32, also in the autocast region of a loop of someone's own."""
+    """Runs a ``costs`` method in float32, even inside the autocast region of a caller's own loop."""
 
     @wraps(costs)
     def wrapped(self: Any, encoding: E) -> Costs:
@@ -173,10 +172,10 @@ def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Cos
 
 
 def per_view(x: Tensor, views: int) -> Tensor:
-    """What one batch of ``views`` views gave, ``[views·B, ...]``, as ``[views, B, ...]``."""
-    return x.view(views, len(x) // views, *x.shape[1:])  # not -1, which is no number where the rest is empty
+    """Reshapes a batch of ``views`` views, ``[views·B, ...]``, to ``[views, B, ...]``."""
+    return x.view(views, len(x) // views, *x.shape[1:])  # not -1, which is ambiguous if another dimension is 0
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """In float32 where it came in less, so that costs are never rounded to bf16; float64 stays."""
+    """Upcasts to float32 if necessary, so that costs are never rounded to bf16; float64 stays."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -31,8 +31,8 @@ class BYOL(Method[BYOLEncoding]):
         backbone: images to features.
         plan: one kept view of each of two slots.
         dim: width of the projection (256 in the paper).
-        hidden_dim: of projector and predictor (4096 in the paper).
-        teacher_momentum: at the start; it grows to 1 by half a cosine (0.99 for 300 epochs, 0.996 for 1000).
+        hidden_dim: width of projector and predictor (4096 in the paper).
+        teacher_momentum: at the start; it rises to 1 along a half cosine (0.99 for 300 epochs, 0.996 for 1000).
     """
 
     training_defaults = Training(
@@ -66,14 +66,14 @@ class BYOL(Method[BYOLEncoding]):
         blur_p: tuple[float, float] = (1.0, 0.1),
         solarize_p: float = 0.2,
     ) -> ViewPlan:
-        """Appendix B of the paper: two kinds of view, of each of which two are drawn and one is kept.
+        """Appendix B of the paper: two kinds of view; two of each are drawn and one is kept.
 
         Args:
             size: side of a view in pixels.
-            scale: range of the crop's area as a part of the image's.
+            scale: range of the crop's area as a fraction of the image's.
             brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
             grey_p: probability of a grey view.
-            blur_p: probability of a Gaussian blur of 0.1 to 2 pixels, of either kind.
+            blur_p: probability of a Gaussian blur of 0.1 to 2 pixels, for each kind.
             solarize_p: probability that a view of the second kind is solarized.
         """
         looks = [
@@ -91,7 +91,7 @@ class BYOL(Method[BYOLEncoding]):
     def forward(
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
     ) -> BYOLEncoding:
-        # One view at a time: BN statistics are those of one view, as in the paper's code.
+        # One view at a time, so that BN statistics are those of one view, as in the paper's code.
         prediction = torch.stack([self.predictor(self.projector(self.backbone(view))) for view in views])
         if targets is not None:
             return BYOLEncoding(prediction, targets.fields[0])
@@ -108,8 +108,8 @@ class BYOL(Method[BYOLEncoding]):
 
     @outside_autocast
     def costs(self, encoding: BYOLEncoding) -> Costs:
-        """``cross[t, v] = 2 (2 - 2 cos(prediction_v, projection_t))``: a pair's total is the sum of equation 2 both
-        ways, as in the paper."""
+        """``cross[t, v] = 2 (2 - 2 cos(prediction_v, projection_t))``: a pair's total is the sum of equation 2 in both
+        directions, as in the paper."""
         prediction = F.normalize(full_precision(encoding.prediction), dim=-1)
         target = F.normalize(full_precision(encoding.projection), dim=-1)
         return Costs(4 - 4 * torch.einsum("tbd,vbd->tvb", target, prediction))

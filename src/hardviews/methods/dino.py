@@ -17,28 +17,28 @@ from hardviews.views.plan import Photometric, Slot, ViewPlan
 
 
 class DINOEncoding(NamedTuple):
-    student: Tensor  # [V, B, D], unit vectors that go into the last layer
-    teacher: Tensor  # [T, B, D], the same of the target views, without gradient
+    student: Tensor  # unit vectors, the input of the last layer
+    teacher: Tensor  # the same for target views, without gradient
 
 
 class DINO(Method[DINOEncoding]):
-    """The student predicts, from every view, which prototypes a momentum teacher assigns another, global view to.
+    """From every view, the student predicts the prototypes that a momentum teacher assigns to another, global view.
 
     Args:
-        backbone: images to features; the student's. With drop-path, it is the student's alone.
-        plan: global views of two kinds and local views, which are no targets.
+        backbone: the student's, images to features. The teacher gets no drop-path.
+        plan: two kinds of global views, and local views, which are no targets.
         prototypes: width of the head's output.
         hidden_dim: width of the head's MLP.
-        bottleneck_dim: width of what goes into the head's last layer.
+        bottleneck_dim: width of the last layer's input.
         bn_in_head: BN after the hidden layers of the head.
-        norm_last_layer: prototypes of length 1; false trains longer ones, which helps large ViTs less stably.
+        norm_last_layer: fix the prototypes' length at 1; false learns it, which improves large ViTs but is less stable.
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's softmax, after its warm-up.
-        warmup_teacher_temperature: where the warm-up starts.
-        warmup_teacher_epochs: epochs of its linear warm-up.
-        teacher_momentum: at the start; it grows to 1 by half a cosine.
-        centre_momentum: of the mean that the teacher's outputs are centred by.
-        freeze_last_layer: epochs during which the last layer is not trained.
+        warmup_teacher_temperature: teacher temperature at the start of its warm-up.
+        warmup_teacher_epochs: length of that linear warm-up.
+        teacher_momentum: at the start; it rises to 1 along a half cosine.
+        centre_momentum: of the running mean that centres the teacher's outputs.
+        freeze_last_layer: number of first epochs in which the last layer is not trained.
     """
 
     training_defaults = Training(
@@ -92,20 +92,20 @@ class DINO(Method[DINOEncoding]):
         blur_p: tuple[float, float, float] = (1.0, 0.1, 0.5),
         solarize_p: float = 0.2,
     ) -> ViewPlan:
-        """Section 3.1 and appendix C of the paper; twice as many candidates of every kind are drawn as are kept.
+        """Section 3.1 and appendix C of the paper; draws twice as many candidates of every kind as it keeps.
 
-        The published hard views choose among views of one kind A and three of kind B, and take local views as they
-        come; two of each kind, and local views selected too, are this library's choice.
+        The published hard views choose among one view of kind A and three of kind B, and keep local views as drawn. Two
+        of each kind, and selection among local views, are this library's choice.
 
         Args:
             size: side of a global view in pixels.
-            scale: range of a global crop's area as a part of the image's.
-            local_scale: the same of local crops.
-            local_size: side of a local view; by default 96 for 224, and in proportion.
-            locals: local views kept; 0 for none.
+            scale: range of a global crop's area as a fraction of the image's.
+            local_scale: the same for local crops.
+            local_size: side of a local view in pixels; by default 96 for 224, and in proportion.
+            locals: number of local views kept.
             brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
             grey_p: probability of a grey view.
-            blur_p: probability of a Gaussian blur of 0.1 to 2 pixels: global views A, B, local views.
+            blur_p: probabilities of a Gaussian blur of 0.1 to 2 pixels, for global views A, B and local views.
             solarize_p: probability that global view B is solarized.
         """
         if locals < 0:
@@ -136,7 +136,8 @@ class DINO(Method[DINOEncoding]):
 
     @outside_autocast
     def costs(self, encoding: DINOEncoding) -> Costs:
-        """``cross[t, v]``: the cross-entropy of the student's view v to the teacher's view t (equations 1 to 3)."""
+        """``cross[t, v]``: the cross-entropy between the student's view v and the teacher's view t (equations 1 to
+        3)."""
         return self._costs(encoding, self.head)
 
     def _costs(self, encoding: DINOEncoding, head: PrototypeHead) -> Costs:
@@ -163,7 +164,7 @@ class DINO(Method[DINOEncoding]):
             drop_gradients(self.head.last_layer)
 
     def after_step(self, encoding: DINOEncoding) -> None:
-        """Equation 4, then the teacher, in this order: the centre is of the outputs of the teacher as it was."""
+        """Equation 4, then the teacher: the centre uses the outputs of the teacher before its update."""
         self.assignment.move_centre(encoding.teacher, self.teacher.head)
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
         self.teacher.follow([self.backbone, self.head], momentum)
@@ -179,7 +180,7 @@ class DINOTeacher(Teacher):
 
 
 def check_numbers(student_temperature: float, teacher_momentum: float, frozen: int, warmup: int) -> None:
-    """Raises InputError for settings of DINO or iBOT that no run can work with."""
+    """Raises InputError for DINO or iBOT settings that no run can use."""
     if student_temperature <= 0:
         raise InputError(f"method.student_temperature must be above 0, got {student_temperature}")
     check_momentum(teacher_momentum)
@@ -188,12 +189,12 @@ def check_numbers(student_temperature: float, teacher_momentum: float, frozen: i
 
 
 def drop_gradients(module: nn.Module) -> None:
-    """Leaves the optimizer nothing of a module, so that not even weight decay and momenta act on it."""
+    """Removes a module's gradients, so that neither weight decay nor momentum changes it."""
     for parameter in module.parameters():
         parameter.grad = None
 
 
 def encode(backbone: nn.Module, head: nn.Module, views: list[Tensor]) -> Tensor:
-    """``[V, B, D]``: views of one size go through the backbone in one batch, all of them through the head in one."""
+    """``[V, B, D]``: the backbone gets one batch per view size, the head one batch of all views."""
     features = [backbone(torch.cat(list(group))) for _, group in groupby(views, key=lambda view: view.shape)]
     return per_view(head(torch.cat(features)), len(views))

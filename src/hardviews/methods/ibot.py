@@ -12,21 +12,21 @@ from hardviews.methods.dino import DINO, check_numbers, drop_gradients, encode
 from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim, patch_size
 from hardviews.networks.heads import PrototypeHead
-from hardviews.networks.masked_vit import check_has_patches, on_grid, tokens
+from hardviews.networks.masked_vit import check_has_patches, resample_mask, tokens
 from hardviews.networks.teacher import Teacher, cosine_momentum
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Masking, ViewPlan
 
 
 class IBOTEncoding(NamedTuple):
-    """Unit vectors that go into last layers; of patches only so many as can be hidden, hidden ones first."""
+    """Unit vectors, the input of last layers. Holds only as many patches as can be hidden, hidden ones first."""
 
     student: Tensor  # [V, B, D], of views
-    teacher: Tensor  # [T, B, D], without gradient, as all of the teacher's
+    teacher: Tensor  # without gradient, like everything of the teacher
     student_patches: Tensor  # [T, B, M, D]
     teacher_patches: Tensor  # [T, B, M, D]
-    hidden: Tensor  # bool [T, B, M]: which of the M are hidden
-    patch_mean: Tensor  # [T, B, D]: mean over all patches of the teacher's, which the centre needs
+    hidden: Tensor  # which of the M are hidden
+    patch_mean: Tensor  # mean over all the teacher's patches, for the centre
 
 
 class IBOTTeacher(Teacher):
@@ -36,27 +36,28 @@ class IBOTTeacher(Teacher):
 
 
 class IBOT(Method[IBOTEncoding]):
-    """DINO, and of hidden patches the student predicts which prototypes the teacher, who sees them, assigns them to.
+    """DINO, plus a loss on hidden patches: the student predicts the prototypes that the teacher, which sees them,
+    assigns.
 
     Args:
-        backbone: a timm ViT; the student's. With drop-path, it is the student's alone.
+        backbone: the student's, a timm ViT. The teacher gets no drop-path.
         plan: global views with masks, and local views, which are no targets.
         prototypes: width of the heads' outputs.
         hidden_dim: width of the heads' MLP.
-        bottleneck_dim: width of what goes into a head's last layer.
-        norm_last_layer: prototypes of length 1; false trains longer ones.
+        bottleneck_dim: width of a last layer's input.
+        norm_last_layer: fix the prototypes' length at 1; false learns it.
         shared_head: one head for views and for patches.
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's softmax over a view, after its warm-up.
-        warmup_teacher_temperature: where the warm-up starts.
+        warmup_teacher_temperature: the same at the start of the warm-up.
         patch_temperature: of the teacher's softmax over a patch, after its warm-up.
-        warmup_patch_temperature: where the warm-up starts.
-        warmup_teacher_epochs: epochs of both linear warm-ups.
-        teacher_momentum: at the start; it grows to 1 by half a cosine.
-        centre_momentum: of the means that the teacher's outputs are centred by.
-        freeze_last_layer: epochs during which last layers are not trained.
-        view_weight: of the terms between views.
-        patch_weight: of the terms of hidden patches.
+        warmup_patch_temperature: the same at the start of the warm-up.
+        warmup_teacher_epochs: length of both linear warm-ups.
+        teacher_momentum: at the start; it rises to 1 along a half cosine.
+        centre_momentum: of the running means that centre the teacher's outputs.
+        freeze_last_layer: number of first epochs in which the last layers are not trained.
+        view_weight: weight of the loss between views.
+        patch_weight: weight of the loss of hidden patches.
     """
 
     training_defaults = Training(
@@ -89,7 +90,7 @@ class IBOT(Method[IBOTEncoding]):
         super().__init__(backbone, plan)
         check_has_patches(backbone)
         if not any(slot.mask for slot in plan.slots):
-            raise InputError("iBOT learns from hidden patches, and no slot of this plan has a mask")
+            raise InputError("iBOT learns from hidden patches, but no slot of this plan has a mask")
         check_numbers(student_temperature, teacher_momentum, freeze_last_layer, warmup_teacher_epochs)
         if view_weight < 0 or patch_weight < 0:
             raise InputError(f"method.view_weight {view_weight} and patch_weight {patch_weight} must be at least 0")
@@ -129,22 +130,23 @@ class IBOT(Method[IBOTEncoding]):
         mask_spread: float = 0.2,
         masks: Literal["shared", "published"] = "shared",
     ) -> ViewPlan:
-        """Section 4.1 and appendix B of the paper, without local views; two candidates of each kind, one kept.
+        """Section 4.1 and appendix B of the paper, without local views; draws two candidates of each kind and keeps
+        one.
 
         Args:
             size: side of a global view in pixels.
-            scale: range of a global crop's area as a part of the image's; 0.25 to 1 with local views.
-            local_scale: the same of local crops.
-            local_size: side of a local view; by default 96 for 224, and in proportion.
-            locals: local views kept, of twice as many drawn; 10 in the paper's runs with local views.
+            scale: range of a global crop's area as a fraction of the image's; 0.25 to 1 with local views.
+            local_scale: the same for local crops.
+            local_size: side of a local view in pixels; by default 96 for 224, and in proportion.
+            locals: number of local views kept, of twice as many drawn; 10 in the paper's runs with local views.
             brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
             grey_p: probability of a grey view.
-            blur_p: probability of a Gaussian blur of 0.1 to 2 pixels: global views A, B, local views.
+            blur_p: probabilities of a Gaussian blur of 0.1 to 2 pixels, for global views A, B and local views.
             solarize_p: probability that global view B is solarized.
             mask_p: probability that a global view is masked.
-            mask_ratio, mask_spread: of a masked view, a part of mask_ratio ± mask_spread of its patches is hidden.
-            masks: shared draws masked or not and the ratio once for all candidates of a kind; published draws them for
-                every view, and selection then keeps mostly masked views, whose cost is higher.
+            mask_ratio, mask_spread: a masked view hides a fraction mask_ratio ± mask_spread of its patches.
+            masks: shared draws masking and ratio once for all candidates of a kind; published draws them for every
+                view, and selection then keeps mostly masked views, since they cost more.
         """
         plan = DINO.default_plan(
             size, scale, local_scale, local_size, locals, brightness, contrast, saturation, hue, grey_p, blur_p,
@@ -157,68 +159,70 @@ class IBOT(Method[IBOTEncoding]):
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
     ) -> IBOTEncoding:
         count = self.plan.targets_of(len(views))
-        whole, local = torch.cat(views[:count]), views[count:]
-        found = tokens(self.backbone, whole, None if masks is None else masks[:count].flatten(0, 1), self.mask_token)
+        global_views, local = torch.cat(views[:count]), views[count:]
+        found = tokens(
+            self.backbone, global_views, None if masks is None else masks[:count].flatten(0, 1), self.mask_token
+        )
         prefix = int(self.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        order, hidden = self._hidden_first(masks, count, whole)
+        order, hidden = self._hidden_first(masks, count, global_views)
         features = [self.backbone.forward_head(found, pre_logits=True)]  # type: ignore[operator]
         features += [self.backbone(torch.cat(local))] if local else []
         student = per_view(self.head(torch.cat(features)), len(views))
-        patches = self.patch_head(taken(found[:, prefix:], order))
+        patches = self.patch_head(gather_patches(found[:, prefix:], order))
         if targets is None:
-            targets = self._encode_targets(whole, order, count)
+            targets = self._encode_targets(global_views, order, count)
         return IBOTEncoding(
             student, targets.fields[0], per_view(patches, count), targets.fields[1],
             per_view(hidden, count), targets.fields[2],
         )  # fmt: skip
 
     @torch.no_grad()
-    def _encode_targets(self, whole: Tensor, order: Tensor, count: int) -> TargetEncoding:
+    def _encode_targets(self, global_views: Tensor, order: Tensor, count: int) -> TargetEncoding:
         teacher = self.teacher
         prefix = int(teacher.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        found = tokens(teacher.backbone, whole)
+        found = tokens(teacher.backbone, global_views)
         views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
         patches = teacher.patch_head(found[:, prefix:])
-        fields = views, taken(patches, order), patches.mean(1)
+        fields = views, gather_patches(patches, order), patches.mean(1)
         return TargetEncoding(tuple(per_view(field, count) for field in fields))
 
     def teacher_costs(
         self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
     ) -> tuple[Costs, TargetEncoding | None]:
-        """Between views only: of its own patches the teacher hides none."""
+        """Terms between views only: the teacher hides no patches of its own."""
         count, targets, found = self.plan.targets, None, []
         if reuse and not self.teacher.uses_batch_statistics():
-            whole = torch.cat(views[:count])
-            targets = self._encode_targets(whole, self._hidden_first(masks, count, whole)[0], count)
+            global_views = torch.cat(views[:count])
+            targets = self._encode_targets(global_views, self._hidden_first(masks, count, global_views)[0], count)
             found.append(targets.fields[0])
-        if len(views) > len(found) * count:  # all of them, or the local ones
+        if len(views) > len(found) * count:  # all views, or only the local ones
             found.append(encode(self.teacher.backbone, self.teacher.head, views[len(found) * count :]))
         student = torch.cat(found)
         with torch.autocast(student.device.type, enabled=False):
             return Costs(self._cross(student, self.teacher.head, student[:count])), targets
 
-    def _hidden_first(self, masks: Tensor | None, count: int, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Of ``count · B`` images the places of M patches, hidden ones first, and which of them are hidden.
+    def _hidden_first(self, masks: Tensor | None, count: int, global_views: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions of M patches of ``count · B`` images, hidden ones first, and which of them are hidden.
 
-        M is the most a mask can hide, a fixed number, so that nothing waits for a GPU to count.
+        M is the maximum that a mask can hide. It is fixed, so that nothing waits for a GPU to count.
         """
         if masks is None:
-            none = torch.zeros(len(whole), 0, dtype=torch.int64, device=whole.device)
+            none = torch.zeros(len(global_views), 0, dtype=torch.int64, device=global_views.device)
             return none, none.bool()
-        side = whole.shape[-1] // patch_size(self.backbone)
+        side = global_views.shape[-1] // patch_size(self.backbone)
         patches = side**2
-        hidden = on_grid(masks[:count].flatten(0, 1), (side, side)).flatten(1)
-        most = patches  # at another resolution a mask may hide a little more than its ratio
+        hidden = resample_mask(masks[:count].flatten(0, 1), (side, side)).flatten(1)
+        most = patches  # at another resolution a mask may hide slightly more than its ratio
         if side == masks.shape[-1]:
             highest = max(slot.mask.ratio + slot.mask.spread for slot in self.plan.slots if slot.mask)
-            most = max(1, int(highest * patches + 1e-4))  # sums such as 0.29 + 0.03 are a little less than that
+            most = max(1, int(highest * patches + 1e-4))  # sums such as 0.29 + 0.03 round to slightly less
         order = hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         return order, hidden.gather(1, order)
 
     @outside_autocast
     def costs(self, encoding: IBOTEncoding) -> Costs:
-        """``cross`` as DINO's; ``own[t]``: the mean over the hidden patches of view t of the cross-entropy of the
-        student, who does not see them, to the teacher, who does (equations 2 and 3)."""
+        """``cross`` as in DINO; ``own[t]`` is the mean cross-entropy, over the hidden patches of view t, between the
+        student, which does not see them, and the teacher, which does (equations 2 and 3)."""
         patches = patch_cross_entropies(
             encoding.student_patches / self.student_temperature, self.patch_head,
             encoding.teacher_patches, self.teacher.patch_head, self.patch_assignment, self.progress.epoch,
@@ -245,7 +249,7 @@ class IBOT(Method[IBOTEncoding]):
                 drop_gradients(head.last_layer)
 
     def after_step(self, encoding: IBOTEncoding) -> None:
-        """Both centres, that of patches over all of them, hidden or not; then the teacher."""
+        """Updates both centres (the patches' over all patches, hidden or not), then the teacher."""
         self.assignment.move_centre(encoding.teacher, self.teacher.head)
         self.patch_assignment.move_centre(encoding.patch_mean, self.teacher.patch_head)
         momentum = cosine_momentum(self.teacher_momentum, self.progress.step, self.progress.steps)
@@ -256,6 +260,6 @@ class IBOT(Method[IBOTEncoding]):
         return entropies | {"feature_std": feature_std(encoding.teacher)}
 
 
-def taken(patches: Tensor, order: Tensor) -> Tensor:
-    """The patches ``[N, patches, D]`` of these places ``[N, M]``: ``[N, M, D]``."""
+def gather_patches(patches: Tensor, order: Tensor) -> Tensor:
+    """The patches at positions ``[N, M]`` of ``[N, patches, D]``: ``[N, M, D]``."""
     return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))

@@ -22,7 +22,7 @@ class SimCLREncoding(NamedTuple):
 
 
 class SimCLR(Method[SimCLREncoding]):
-    """Tells the other view of an image from all views of all other images of the batch, on every process.
+    """Contrasts the other view of an image with all views of all other images of the batch, on every process.
 
     Args:
         backbone: images to features.
@@ -58,8 +58,8 @@ class SimCLR(Method[SimCLREncoding]):
 
         Args:
             size: side of a view in pixels.
-            scale: range of the crop's area as a part of the image's.
-            strength: of the colour jitter, times (0.8, 0.8, 0.8, 0.2); 0.5 for CIFAR.
+            scale: range of the crop's area as a fraction of the image's.
+            strength: of the colour jitter, multiplies (0.8, 0.8, 0.8, 0.2); 0.5 for CIFAR.
             grey_p: probability of a grey view.
             blur_p: probability of a Gaussian blur of 0.1 to 2 pixels; 0 for CIFAR.
         """
@@ -73,7 +73,7 @@ class SimCLR(Method[SimCLREncoding]):
     def forward(
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
     ) -> SimCLREncoding:
-        # All views in one batch, and so in one BN group, as in the paper's code.
+        # All views in one batch, so in one BN group, as in the paper's code.
         projection = self.projector(self.backbone(torch.cat(views)))
         return SimCLREncoding(projection.unflatten(0, (len(views), -1)))
 
@@ -84,9 +84,9 @@ class SimCLR(Method[SimCLREncoding]):
     def costs(self, encoding: SimCLREncoding) -> Costs:
         """NT-Xent (equation 1) for every ordered pair of views at once.
 
-        The negatives of image i in the pair (a, b) are the embeddings of all other images' views a and b, so with
-        s = cosine / temperature, a row of similarities against view a and one against view b give the pair's
-        denominator: ``cross[b, a] = -s(a_i, b_i) + log(sum_j exp s(a_i, b_j) + sum_{j != i} exp s(a_i, a_j))``.
+        For the pair (a, b), the negatives of image i are views a and b of all other images. With s = cosine /
+        temperature, the denominator joins a row of similarities against view a and one against view b:
+        ``cross[b, a] = -s(a_i, b_i) + log(sum_j exp s(a_i, b_j) + sum_{j != i} exp s(a_i, a_j))``.
         """
         own = F.normalize(full_precision(encoding.projection), dim=-1)  # [V, B, D]
         everyone = gather(own)  # [V, G, D], G images on all processes
@@ -96,20 +96,20 @@ class SimCLR(Method[SimCLREncoding]):
         there = here + (dist.get_rank() * batch if dist.is_initialized() else 0)
         view = torch.arange(views, device=own.device)
         positive = similarity[:, here, :, there]  # [B, V, V]: s(a_i, b_i)
-        # Compared, not set by index: CUDA would wait to copy the number that is set.
+        # A comparison, not an assignment by index: CUDA would wait to copy the assigned number.
         same_image = there[:, None] == torch.arange(everyone.shape[1], device=own.device)  # [B, G]
         itself = (view[:, None] == view)[:, None, :, None] & same_image[:, None]  # [V, B, V, G]
         spread = similarity.masked_fill(itself, -math.inf).logsumexp(-1)  # [V, B, V]: over j, a against each view
-        same = spread[view, :, view]  # [V, B]: a against a without itself
+        same = spread[view, :, view]  # [V, B]: a against a, without itself
         cross = torch.logaddexp(spread, same[:, :, None]) - positive.permute(1, 0, 2)  # [a, i, b]
         return Costs(cross.permute(2, 0, 1))
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward sums the gradients that every process has for this process's part.
+    """All-gather whose backward sums every process's gradients for this process's part.
 
-    With the losses of W processes averaged by DDP this is the gradient of the global loss; leaving the sum out, as
-    ``torch.distributed.all_gather`` with the local part put back does, gives 1/W of the gradient through the negatives.
+    Since DDP averages the losses of W processes, this gives the gradient of the global loss. Without the sum, as in
+    ``torch.distributed.all_gather`` with the local part put back, the gradient through the negatives is 1/W of that.
     """
 
     @staticmethod
@@ -126,7 +126,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(part: Tensor) -> Tensor:
-    """``[V, B, D]`` of every process, joined along B in order of rank: ``[V, W·B, D]``, differentiable."""
+    """Gathers ``[V, B, D]`` of every process along B in order of rank: ``[V, W·B, D]``, differentiable."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return part
     gathered: Tensor = _Gather.apply(part)

@@ -54,7 +54,7 @@ class SimSiam(Method[SimSiamEncoding]):
 
         Args:
             size: side of a view in pixels.
-            scale: range of the crop's area as a part of the image's.
+            scale: range of the crop's area as a fraction of the image's.
             brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
             grey_p: probability of a grey view.
             blur_p: probability of a Gaussian blur of 0.1 to 2 pixels.
@@ -65,7 +65,7 @@ class SimSiam(Method[SimSiamEncoding]):
     def forward(
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
     ) -> SimSiamEncoding:
-        # One view at a time: BN statistics are those of one view, as in the paper's code.
+        # One view at a time, so that BN statistics are those of one view, as in the paper's code.
         projections = [self.projector(self.backbone(view)) for view in views]
         predictions = [self.predictor(projection) for projection in projections]
         return SimSiamEncoding(torch.stack(predictions), torch.stack(projections).detach())

@@ -1,4 +1,4 @@
-"""How a teacher assigns views and patches to prototypes, and the cross-entropies of a student to that (DINO, iBOT)."""
+"""Assignment of views and patches to prototypes by a teacher, and the student's cross-entropies to it (DINO, iBOT)."""
 
 import torch
 import torch.distributed as dist
@@ -7,22 +7,22 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 from hardviews.networks.heads import PrototypeHead
 
-# Without gradient logits are made for so many images at once that they are about this many numbers: on a CPU 8 MB, so
-# that they stay near the cache, elsewhere 128 MB. With gradient all are needed until the backward.
+# Without gradient, logits are computed for as many images at once as give about this many numbers: 8 MB on a CPU, so
+# that they stay in the cache, and 128 MB elsewhere. With gradient, the backward needs all logits anyway.
 LOGITS = {"cpu": 2**21}
 LOGITS_ELSEWHERE = 2**25
 
 
 class Assignment(nn.Module):
-    """How the teacher's logits become a distribution over prototypes: centred by a running mean, against the collapse
-    onto one prototype, and sharpened by a temperature, against the collapse onto all alike.
+    """Turns the teacher's logits into distributions over prototypes. Centring by a running mean prevents collapse onto
+    one prototype; sharpening by a temperature prevents collapse onto the uniform distribution.
 
     Args:
         prototypes: P.
         momentum: of the running mean.
         temperature: of the softmax, after its warm-up.
-        warmup_temperature: where the warm-up starts.
-        warmup_epochs: of the linear warm-up, which changes the temperature once an epoch.
+        warmup_temperature: temperature at the start of the warm-up.
+        warmup_epochs: length of the linear warm-up, which changes the temperature once per epoch.
     """
 
     centre: Tensor  # [P]
@@ -45,7 +45,7 @@ class Assignment(nn.Module):
         return self.start + (self.end - self.start) * int(epoch) / max(1, self.warmup_epochs - 1)
 
     def forward(self, logits: Tensor, epoch: float) -> Tensor:
-        """The teacher's logits ``[..., P]`` to probabilities."""
+        """Maps the teacher's logits ``[..., P]`` to probabilities."""
         centred: Tensor = logits - self.centre
         return (centred / self.temperature(epoch)).softmax(-1)
 
@@ -54,7 +54,7 @@ class Assignment(nn.Module):
         """``centre = momentum · centre + (1 - momentum) · mean of the logits``, over the images of all processes.
 
         Args:
-            encoded: ``[..., D]``, of the teacher; the mean of their logits is the logits of their mean.
+            encoded: ``[..., D]``, the teacher's; their mean logits are the logits of their mean.
             head: the teacher's.
         """
         mean = head.for_logits(1).logits(encoded.flatten(0, -2).mean(0))
@@ -63,9 +63,11 @@ class Assignment(nn.Module):
 
     @torch.no_grad()
     def entropies(self, encoded: Tensor, head: PrototypeHead, epoch: float) -> dict[str, Tensor]:
-        """In nats, of an image's distribution and of the mean distribution of all images, ``encoded [T, B, D]``.
+        """Entropies in nats of one image's distribution and of the mean distribution over images, ``encoded [T, B,
+        D]``.
 
-        Both collapses show: of all prototypes alike the first is log P, of one prototype for all the second is 0.
+        They show both collapses: the first is log P if all prototypes are equally likely, the second 0 if one gets all
+            images.
         """
         prototypes = head.for_logits(encoded[..., 0].numel())
         entropy, mean = [], []
@@ -73,16 +75,16 @@ class Assignment(nn.Module):
             assigned = self(prototypes.logits(view), epoch)  # [B, P]
             entropy.append(torch.special.entr(assigned).sum(-1).mean())
             mean.append(assigned.mean(0))
-        whole = torch.stack(mean).mean(0)
-        average(whole)
+        overall = torch.stack(mean).mean(0)
+        average(overall)
         return {
             "teacher_entropy": torch.stack(entropy).mean(),
-            "teacher_entropy_of_mean": torch.special.entr(whole).sum(),
+            "teacher_entropy_of_mean": torch.special.entr(overall).sum(),
         }
 
 
 def average(tensor: Tensor) -> None:
-    """In place, over processes."""
+    """Averages a tensor over processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
@@ -96,14 +98,14 @@ def cross_entropies(
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
-    """Of every student view v to every teacher view t, ``[T, V, B]``, in as little memory as may be.
+    """Cross-entropy of every student view v to every teacher view t, ``[T, V, B]``, with little memory.
 
-    CE = logsumexp(s) - <softmax(t), s>, so that there is one product for all pairs and one log-sum-exp per view, and no
-    log-softmax of a combination.
+    CE = logsumexp(s) - <softmax(t), s>, so all pairs take one product, every view one log-sum-exp, and no pair a
+    log-softmax.
 
     Args:
         student, head: ``[V, B, D]``, divided by the temperature, and the student's head.
-        teacher, teacher_head: ``[T, B, D]``, and the teacher's.
+        teacher, teacher_head: ``[T, B, D]``, and the teacher's head.
     """
     prototypes = head.for_logits(student[..., 0].numel())
     teacher_prototypes = teacher_head.for_logits(teacher[..., 0].numel())
@@ -123,13 +125,13 @@ def all_pairs(logits: Tensor, assigned: Tensor) -> Tensor:
 
 
 def log_sum_exp(x: Tensor) -> Tensor:
-    """Over the last dimension. By the one fused kernel there is, in two thirds of torch.logsumexp's time on a CPU."""
+    """Log-sum-exp over the last dimension by a fused kernel, in two thirds of torch.logsumexp's time on a CPU."""
     return x[..., 0] - x.log_softmax(-1)[..., 0]
 
 
 def images_at_once(student: Tensor, logits: int) -> int:
-    """For how many of the images of ``student [V, B, ...]`` to make logits at once, so many for each: all of them if
-    the backward will need them."""
+    """Number of images of ``student [V, B, ...]`` whose logits to compute at once, with ``logits`` logits per image:
+    all images if the backward will need them."""
     batch = student.shape[1]
     limit = LOGITS.get(student.device.type, LOGITS_ELSEWHERE)
     return batch if student.requires_grad else max(1, limit // max(1, logits))
@@ -143,11 +145,11 @@ def patch_cross_entropies(
     assignment: Assignment,
     epoch: float,
 ) -> Tensor:
-    """Of every patch of the student to the same patch of the teacher, ``[T, B, M]``.
+    """Cross-entropy of every student patch to the same patch of the teacher, ``[T, B, M]``.
 
     Args:
         student, head: ``[T, B, M, D]``, divided by the temperature, and the student's head.
-        teacher, teacher_head: ``[T, B, M, D]``, and the teacher's.
+        teacher, teacher_head: ``[T, B, M, D]``, and the teacher's head.
     """
     prototypes = head.for_logits(student[..., 0].numel())
     teacher_prototypes = teacher_head.for_logits(teacher[..., 0].numel())

@@ -1,4 +1,4 @@
-"""Backbones that timm does not make: of torchvision, of Hugging Face's transformers, and of a function of one's own."""
+"""Backbones from other sources than timm: torchvision, Hugging Face transformers, or your own function."""
 
 import contextlib
 import inspect
@@ -20,15 +20,16 @@ from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, whole_patches
 Library = Literal["timm", "torchvision", "transformers", "function", "object"]
 PREFIXES: dict[str, Library] = {"torchvision:": "torchvision", "hf:": "transformers", "object:": "object"}
 
-# GoogLeNet and Inception return auxiliary logits in training, which no loss here takes.
+# GoogLeNet and Inception return auxiliary logits in training, which no loss here uses.
 _NO_AUXILIARY = {"aux_logits": False, "init_weights": True}
 _TORCHVISION_DEFAULTS = {"googlenet": _NO_AUXILIARY, "inception_v3": _NO_AUXILIARY}
-_PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic", 1: "lanczos"}  # numbers that image processors give as resample
+# Pillow's numbers of filters, which image processors store.
+_PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic", 1: "lanczos"}
 
 
 def library_of(name: str) -> Library:
-    """Whose backbone a name stands for: ``torchvision:NAME``, ``hf:NAME_OR_FOLDER``, ``package.module:function``, or
-    timm's."""
+    """The source of a backbone's name: ``torchvision:NAME``, ``hf:NAME_OR_FOLDER``, ``package.module:function``, or a
+    timm name."""
     if name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
         return "timm"
     named = next((library for prefix, library in PREFIXES.items() if name.startswith(prefix)), None)
@@ -36,22 +37,22 @@ def library_of(name: str) -> Library:
 
 
 def make_backbone(name: str, image_size: int, pretrained: bool, keywords: Mapping[str, Any]) -> nn.Module:
-    """A backbone that is not timm's, by its name.
+    """Builds a backbone from another source than timm, by name.
 
     Args:
-        name: as ``library_of`` tells them apart.
+        name: in a form that ``library_of`` recognises.
         image_size: side of the images in pixels.
         pretrained: load the library's weights.
         keywords: arguments of the model, of its configuration (transformers), or of the function.
 
-    Raises:
-        InputError: there is none of this name, it can't be built, or its weights can't be had.
+        Raises:
+        InputError: the name is unknown, the model can't be built, or its weights can't be loaded.
     """
     library, place = library_of(name), name.partition(":")[2]
     if library == "object":
         raise InputError(
-            f"backbone {name!r} was given as an object in Python, which a run folder can't make again; give that "
-            "object in Python, or let a function make it: package.module:function"
+            f"backbone {name!r} was given as a Python object, which a run folder can't rebuild; pass that "
+            "object again, or a function that makes it: package.module:function"
         )
     if library == "torchvision":
         return _of_torchvision(place, image_size, pretrained, keywords)
@@ -61,10 +62,10 @@ def make_backbone(name: str, image_size: int, pretrained: bool, keywords: Mappin
 
 
 def trained_size(name: str) -> int | None:
-    """Side in pixels of the images that a library's weights of this name are evaluated on; None where it does not say.
+    """Side in pixels of the images on which the library evaluates these weights; None if it does not say.
 
     Raises:
-        InputError: there is no backbone of this name.
+        InputError: the name is unknown.
     """
     library, place = library_of(name), name.partition(":")[2]
     size: Any = None
@@ -93,13 +94,13 @@ def _of_torchvision(name: str, image_size: int, pretrained: bool, keywords: Mapp
     with _one_line(f"torchvision:{name}", pretrained):
         model: nn.Module = getattr(torchvision.models, name)(weights="DEFAULT" if pretrained else None, **given)
     remove_head(model)
-    model.pretrained_cfg = _torchvision_images(name)  # type: ignore[assignment]  # as timm's models have it
+    model.pretrained_cfg = _torchvision_images(name)  # type: ignore[assignment]  # like timm's models
     return model
 
 
 def torchvision_arguments(name: str, image_size: int) -> dict[str, Any]:
-    """What a torchvision model is made with for images of this size."""
-    if name.startswith("vit_"):  # these take images of one size
+    """Arguments to create a torchvision model for images of this size."""
+    if name.startswith("vit_"):  # these take images of one size only
         return {"image_size": whole_patches(image_size, int(name.rpartition("_")[2]))}
     if name.startswith("maxvit"):
         return {"input_size": (image_size, image_size)}
@@ -107,11 +108,11 @@ def torchvision_arguments(name: str, image_size: int) -> dict[str, Any]:
 
 
 def remove_head(model: nn.Module) -> str:
-    """Puts the identity in the place of a torchvision model's last layer with weights, which gives class scores, and of
-    the dropout before it.
+    """Replaces a torchvision model's classifier (its last layer with weights) and the dropout before it by the
+    identity.
 
     Returns:
-        The name of that layer.
+        The classifier's name.
     """
     names, modules = zip(*model.named_modules(), strict=True)
     last = max(i for i, module in enumerate(modules) if isinstance(module, nn.Linear | nn.Conv2d))
@@ -121,7 +122,7 @@ def remove_head(model: nn.Module) -> str:
 
 
 def _torchvision_images(name: str) -> dict[str, Any]:
-    """How torchvision prepares images for its weights, in timm's words."""
+    """torchvision's preprocessing for its weights, in timm's terms."""
     ready = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     size, resized = ready.crop_size[0], ready.resize_size[0]
     return {
@@ -139,17 +140,17 @@ def _torchvision_images(name: str) -> dict[str, Any]:
 class TransformersBackbone(nn.Module):
     """An image model of Hugging Face's transformers: images ``[B, 3, h, w]`` to features ``[B, D]``.
 
-    The features are what the model calls its pooled output. The dense layer with tanh that ViT and DeiT put on their
-    class token belongs to their classifier: it is removed, and the class token is the feature. Without either the
-    feature is the mean over all places.
+    The features are the model's pooled output. ViT and DeiT add a dense layer with tanh to the class token, which
+    belongs to their classifier; it is removed, so their feature is the class token. A model without either uses the
+    mean over all positions.
 
     Args:
-        place: a folder that ``save_pretrained`` wrote, or a name on the hub. Code that lies there is never run.
-        pretrained: load the weights too, from safetensors only.
+        place: a folder that ``save_pretrained`` wrote, or a name on the hub. Code in it is never executed.
+        pretrained: also load the weights, from safetensors only.
         keywords: settings of the configuration to change.
 
     Raises:
-        InputError: transformers is missing, the model can't be had, or it does not take images.
+        InputError: transformers is missing, the model can't be loaded, or it does not take images.
     """
 
     def __init__(self, place: str, pretrained: bool = False, keywords: Mapping[str, Any] | None = None) -> None:
@@ -161,7 +162,7 @@ class TransformersBackbone(nn.Module):
             self.model: Any = (
                 AutoModel.from_pretrained(place, config=config, use_safetensors=True)
                 if pretrained
-                else AutoModel.from_config(config)
+                else AutoModel.from_config(config)  # type: ignore[no-untyped-call]
             )
         self.model.train()
         if self.model.main_input_name != "pixel_values":
@@ -169,7 +170,7 @@ class TransformersBackbone(nn.Module):
         if isinstance(getattr(getattr(self.model, "pooler", None), "dense", None), nn.Linear):
             self.model.pooler = None
         for name, parameter in self.model.named_parameters():
-            if name.endswith("mask_token"):  # no patch is masked: DDP would wait for a gradient
+            if name.endswith("mask_token"):  # unused here: DDP would wait for its gradient
                 parameter.requires_grad_(False)
         self.has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name in self.model.state_dict())
         accepted = inspect.signature(self.model.forward).parameters
@@ -189,7 +190,7 @@ class TransformersBackbone(nn.Module):
         return last[:, 0] if self.has_class_token else last.mean(1)
 
     def expression(self, image_size: int) -> str:
-        """What ``forward`` makes of ``found``, the model's output, as code."""
+        """Code that computes the result of ``forward`` from ``found``, the model's output."""
         with torch.no_grad():
             found = self.model(pixel_values=torch.zeros(1, 3, image_size, image_size), **self.settings)
         if getattr(found, "pooler_output", None) is not None:
@@ -212,7 +213,7 @@ def _read_config(place: str, keywords: Mapping[str, Any]) -> Any:
 
 
 def _processor_images(place: str) -> dict[str, Any]:
-    """How the image processor beside a model prepares images, in timm's words; empty where there is none."""
+    """The preprocessing of the image processor saved with a model, in timm's terms; empty if there is none."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
@@ -238,13 +239,13 @@ def _side(size: Any) -> int | None:
     return size if isinstance(size, int) else None
 
 
-# -- a function of one's own -------------------------------------------------------------------------------------------
+# -- your own function -------------------------------------------------------------------------------------------------
 
 
 def _of_function(name: str, pretrained: bool, keywords: Mapping[str, Any]) -> nn.Module:
     module_name, _, function_name = name.partition(":")
     if pretrained:
-        raise InputError(f"backbone {name!r}: pretrained is for named models; let the function load the weights")
+        raise InputError(f"backbone {name!r}: pretrained is for named models; load the weights in the function")
     try:
         function = getattr(import_module(module_name), function_name, None)
     except (ImportError, ValueError) as error:
@@ -265,7 +266,7 @@ def _one_line(name: str, pretrained: bool) -> Iterator[None]:
         yield
     except InputError:
         raise
-    # Whatever another's code raises; this is what it was given by name.
+    # Third-party code may raise anything.
     except Exception as error:
         what = "its pretrained weights could not be loaded" if pretrained else "it could not be built"
         line = " ".join(str(error).split())[:200]
@@ -274,7 +275,7 @@ def _one_line(name: str, pretrained: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and warnings of transformers; errors are raised."""
+    """Suppresses progress bars and warnings of transformers; errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Backbones: any network that yields one feature vector per image, timm's by name, and the CIFAR form of ResNets."""
+"""Backbones: networks that map an image to one feature vector. Builds timm's by name, and the CIFAR form of ResNets."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,17 +15,17 @@ from hardviews.views.plan import whole_patches
 
 Stem = Literal["auto", "imagenet", "cifar"]
 
-# Below this many pixels the strided 7x7 stem and max-pool of an ImageNet ResNet throw most of the picture away.
+# In images smaller than this (pixels), an ImageNet ResNet's strided 7x7 stem and max-pool discard most of the picture.
 CIFAR_STEM_BELOW = 64
 
-# Graphs of one piece of code: those of a ViT's block are for some sizes of view, with and without gradient, and as many
-# rates of drop-path as it has blocks.
+# Maximum graphs per piece of code: a ViT block needs one per view size, with and without gradient, and per drop-path
+# rate, of which there are as many as blocks.
 GRAPHS = 256
 
 
 class Built(NamedTuple):
-    """A backbone, and what makes it again: of timm ``timm.create_model(architecture, num_classes=0, **arguments)``, and
-    then a CIFAR stem where it has one; of others ``architecture`` is the name it was given by."""
+    """A backbone and how to rebuild it. timm's: ``timm.create_model(architecture, num_classes=0, **arguments)``, then a
+    CIFAR stem if ``cifar_stem``. For others, ``architecture`` is the name that was given."""
 
     backbone: nn.Module
     architecture: str
@@ -37,31 +37,31 @@ class Built(NamedTuple):
 def create_backbone(
     name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
 ) -> nn.Module:
-    """The backbone alone of what ``build_backbone`` builds, by the same arguments."""
+    """Builds the backbone alone; takes the arguments of ``build_backbone``."""
     return build_backbone(name, image_size, stem=stem, pretrained=pretrained, **keywords).backbone
 
 
 def build_backbone(
     name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
 ) -> Built:
-    """A network without its classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
+    """Builds a network without classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
 
     Args:
-        name: as timm names it, ``resnet18``, ``vit_small_patch16_224.dino``, ``local-dir:PATH``;
+        name: a timm name such as ``resnet18``, ``vit_small_patch16_224.dino`` or ``local-dir:PATH``;
             ``torchvision:resnet50``; ``hf:USER/NAME`` or ``hf:FOLDER`` (transformers); ``package.module:function``,
-            which returns a module; or a module, which is copied. Of a function's or one's own module,
-            ``patch_size`` says what view sizes must be multiples of, and ``pretrained_cfg`` may hold mean and std.
-        image_size: side of the images in pixels; position embeddings are made for it, in whole patches.
-        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, as wide as its own, and no max-pool, ``"imagenet"``
-            leaves it as it is, ``"auto"`` takes ``"cifar"`` for ResNets of a plain stem below 64 pixels that are not
+            which returns a module; or a module, which is copied. A module of your own may have ``patch_size``, of which
+            view sizes must be multiples, and ``pretrained_cfg`` with mean and std.
+        image_size: side of the images in pixels; position embeddings are built for it, rounded to whole patches.
+        stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, of the same width, and no max-pool; ``"imagenet"``
+            keeps the stem; ``"auto"`` chooses ``"cifar"`` for ResNets with a plain stem below 64 pixels that are not
             pretrained.
-        pretrained: load the weights of timm, torchvision or the hub.
-        keywords: further arguments of ``timm.create_model``, of torchvision's model, of the configuration
-            (transformers) or of the function.
+        pretrained: load weights from timm, torchvision or the hub.
+        keywords: further arguments of ``timm.create_model``, torchvision's model, the configuration (transformers) or
+            the function.
 
-    Raises:
-        InputError: the name is unknown, a keyword is not one of this model's, weights can't be had, or the model
-            does not yield one vector per image of this size.
+        Raises:
+        InputError: the name is unknown, the model does not take a keyword, weights can't be loaded, or the model does
+            not yield one vector per image of this size.
     """
     if isinstance(name, nn.Module) or library_of(name) != "timm":
         return _build_other(name, image_size, stem, pretrained, keywords)
@@ -77,14 +77,14 @@ def build_backbone(
     if tag is not None and tag.fixed_input_size:
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
     backbone, keywords = _create(name, pretrained, keywords)
-    whole = whole_patches(image_size, patch_size(backbone))
-    if whole != image_size and keywords.get("img_size") == image_size:
-        backbone, keywords = _create(name, pretrained, {**keywords, "img_size": whole})
+    rounded = whole_patches(image_size, patch_size(backbone))
+    if rounded != image_size and keywords.get("img_size") == image_size:
+        backbone, keywords = _create(name, pretrained, {**keywords, "img_size": rounded})
     small = image_size < CIFAR_STEM_BELOW and not pretrained
     cifar_stem = stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone))
     if cifar_stem:
         _give_cifar_stem(name, backbone)
-    check_features(name, backbone, whole)
+    check_features(name, backbone, rounded)
     if not local:
         return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
     _, architecture, saved = read_config(name)
@@ -94,29 +94,29 @@ def build_backbone(
 def _build_other(
     name: str | nn.Module, image_size: int, stem: Stem, pretrained: bool, keywords: dict[str, Any]
 ) -> Built:
-    """A backbone that is not timm's."""
+    """Builds a backbone that is not timm's."""
     library: Library
     if isinstance(name, nn.Module):
         backbone, library = deepcopy(name).train(), "object"
         name = f"object:{type(name).__module__}.{type(name).__qualname__}"
         if pretrained or keywords:
-            raise InputError(f"backbone {name!r} is made already: it takes neither pretrained nor keywords")
+            raise InputError(f"backbone {name!r} is already built: it takes neither pretrained nor keywords")
     else:
         backbone, library = make_backbone(name, image_size, pretrained, keywords), library_of(name)
     if stem == "cifar":
         raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets have one")
     features = check_features(name, backbone, whole_patches(image_size, patch_size(backbone)))
-    backbone._feature_dim = features  # type: ignore[assignment]  # a plain number, kept by copies
+    backbone._feature_dim = features  # type: ignore[assignment]  # a plain number, which copies keep
     return Built(backbone, name, keywords, False, library)
 
 
 def is_local(name: str) -> bool:
-    """Whether timm takes a name for that of a folder, here or on the hub."""
+    """Whether timm reads a name as a folder, local or on the hub."""
     return name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
 
 
 def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """What the config.json of a folder says: of its weights, the architecture, and the arguments besides the number of
+    """Reads a folder's config.json: where its weights are, the architecture, and the arguments except the number of
     classes.
 
     Raises:
@@ -126,18 +126,18 @@ def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
     read = "load_model_config_from_path" if source == "local-dir" else "load_model_config_from_hf"
     try:
         config, architecture, arguments = getattr(timm.models._hub, read)(place)
-    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:  # the last of JSON of other forms
+    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:  # the last: other JSON
         line = " ".join(str(error).split())[:200]
         raise InputError(f"backbone {name!r}: its config.json can't be read: {line or type(error).__name__}") from error
     return config, architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
 
 
 def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, and the keywords that it was made with."""
+    """The model and the keywords that it was built with."""
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords), keywords
     except TypeError as error:
-        # Not every model of fixed size can also take other sizes as it runs (Swin can't).
+        # Not every model of fixed size accepts other sizes at run time (Swin doesn't).
         if "dynamic_img_size" in str(error) and "dynamic_img_size" in keywords:
             return _create(name, pretrained, {k: v for k, v in keywords.items() if k != "dynamic_img_size"})
         raise InputError(f"backbone {name!r}: {' '.join(str(error).split())}") from error
@@ -157,7 +157,7 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     convs = [module for module in stem.modules() if isinstance(module, nn.Conv2d)]
     if not convs:
         raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets have one")
-    # As wide as what it replaces: stem_type deep is as wide as stem_width says, which narrow networks need.
+    # Same width as the stem it replaces: a deep stem's width is stem_width, which matters for narrow networks.
     conv = nn.Conv2d(convs[0].in_channels, convs[-1].out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     backbone.add_module("conv1", conv)
@@ -165,13 +165,13 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
 
 
 def check_features(name: str, backbone: nn.Module, image_size: int) -> int:
-    """Sends a blank image through a backbone, on the device where it is.
+    """Sends a blank image through a backbone, on its device.
 
     Returns:
         D, the length of its feature vector.
 
     Raises:
-        InputError: it does not take images of this size, or yields no vector of them.
+        InputError: the backbone does not take images of this size or does not return one vector for each.
     """
     training, weight = backbone.training, next(backbone.parameters(), torch.empty(0))
     try:
@@ -192,24 +192,24 @@ def feature_dim(backbone: nn.Module) -> int:
     """D, the length of a backbone's feature vector.
 
     Raises:
-        InputError: a module of one's own does not say.
+        InputError: the module does not declare it.
     """
     named = (getattr(backbone, name, None) for name in ("_feature_dim", "head_hidden_size", "num_features"))
     found = next((size for size in named if isinstance(size, int) and size), None)
     if found is None:
         raise InputError(
-            f"backbone {type(backbone).__name__} does not say how many features it yields; set its num_features"
+            f"backbone {type(backbone).__name__} does not declare its number of features; set its num_features"
         )
     return found
 
 
 def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
-    """Lets torch.compile every backbone of a method, in place and at its first call; a ViT's block by block, which
-    share their graphs but for the rate of drop-path, and which methods that read tokens call too.
+    """Compiles every backbone of a method with torch.compile, in place, at its first call. A ViT is compiled block by
+    block: its blocks share their graphs except for the drop-path rate, and methods that read tokens call them too.
 
-    Views of every size, scoring and training each get a graph of their own, in the first steps, and none after that.
+    Each view size, scoring and training get a graph of their own in the first steps, and none afterwards.
     """
-    for limit in ("recompile_limit", "cache_size_limit"):  # of a block's code; torch 2.6 has the latter, of 8
+    for limit in ("recompile_limit", "cache_size_limit"):  # per code object; torch 2.6 has the latter name, default 8
         if getattr(torch._dynamo.config, limit, GRAPHS) < GRAPHS:
             setattr(torch._dynamo.config, limit, GRAPHS)
     for name, backbone in method.named_modules():
@@ -222,9 +222,9 @@ def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
 
 
 def patch_size(backbone: nn.Module) -> int:
-    """Side of a ViT's patch in pixels, which view sizes must be multiples of; 1 for convolutional networks.
+    """Side of a ViT's patch in pixels, of which view sizes must be multiples; 1 for convolutional networks.
 
-    timm has it at ``patch_embed``, others at the network itself.
+    timm stores it in ``patch_embed``, others in the network itself.
     """
     size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None) or getattr(backbone, "patch_size", 1)
     size = size[0] if isinstance(size, tuple | list) else size
@@ -232,7 +232,7 @@ def patch_size(backbone: nn.Module) -> int:
 
 
 def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:
-    """The first strided convolution that sees a single pixel of views of ``size``, if any."""
+    """The first strided convolution whose input is a single pixel for views of ``size``, or None."""
     found: list[str] = []
 
     def look(name: str) -> Callable[[nn.Conv2d, tuple[Tensor, ...], Tensor], None]:

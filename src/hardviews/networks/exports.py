@@ -1,4 +1,4 @@
-"""A backbone in the words of others: timm's config.json, torchvision's names of weights, ONNX's graph."""
+"""A backbone in other libraries' formats: timm's config.json, torchvision's weight names, ONNX."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ _RESNETS = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
 )
-# timm's architecture: torchvision's model of the same structure.
+# timm's architecture name: torchvision's model of the same structure.
 TORCHVISION = {name: name for name in _RESNETS} | {
     f"vit_{size}_patch{patch}_{pixels}": f"vit_{size[0]}_{patch}"
     for size, patch, pixels in (
@@ -30,7 +30,7 @@ TORCHVISION = {name: name for name in _RESNETS} | {
     )
 }
 
-# timm's names of a ViT's weights: torchvision's. Both keep queries, keys and values in one matrix, in this order.
+# timm's names of ViT weights: torchvision's. Both store queries, keys and values in one matrix, in this order.
 _VIT_NAMES = {
     r"^cls_token$": "class_token",
     r"^pos_embed$": "encoder.pos_embedding",
@@ -45,23 +45,23 @@ _VIT_NAMES = {
 }
 
 OPSET = 18
-BATCH = (1 << 31) - 1  # at most: without an end torch 2.6 takes the axis for one of fixed length
-# Protocol buffers end at 2 GiB: larger weights lie in a file beside the graph.
+BATCH = (1 << 31) - 1  # upper bound: without one, torch 2.6 fixes the batch axis
+# Protocol buffers are limited to 2 GiB; larger weights go to a file beside the graph.
 ONNX_BYTES = 1800 << 20
 
 
 def weights_of(backbone: nn.Module) -> dict[str, Tensor]:
-    """Its weights and buffers, as ``apart`` makes them."""
+    """A backbone's weights and buffers, copied as by ``apart``."""
     return apart(backbone.state_dict())
 
 
 def apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of tensors, none sharing memory with another, in the plain memory layout."""
+    """Copies tensors to contiguous memory that none of them shares."""
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
 
 
 def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[str, Any]:
-    """What timm reads in ``config.json``.
+    """The contents of timm's ``config.json``.
 
     Args:
         built: the backbone.
@@ -91,9 +91,9 @@ def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[
 
 
 class ForTorchvision(NamedTuple):
-    """``torchvision.models.<name>(**arguments)``, its ``classifier`` replaced by the identity, takes these weights.
+    """Weights for ``torchvision.models.<name>(**arguments)`` with its ``classifier`` replaced by the identity.
 
-    The classifier of a model of torchvision's own is "": ``remove_head`` finds it.
+    For a torchvision backbone, ``classifier`` is "": ``remove_head`` finds it.
     """
 
     name: str
@@ -103,10 +103,10 @@ class ForTorchvision(NamedTuple):
 
 
 def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
-    """A backbone by torchvision's names.
+    """Converts a backbone's weights to torchvision's names.
 
     Raises:
-        InputError: torchvision has no model of this architecture, or none that takes images of this size.
+        InputError: torchvision has no model of this architecture, or none for images of this size.
     """
     if built.library == "torchvision":
         own = built.architecture.partition(":")[2]
@@ -118,7 +118,7 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
         raise InputError(f"format: torchvision has no {built.architecture}; safetensors and onnx take any backbone")
     if name is None:
         raise InputError(
-            f"format: torchvision has no {built.architecture} of timm's structure; it has "
+            f"format: torchvision has no {built.architecture} with timm's structure; it has "
             f"{', '.join(sorted(TORCHVISION))}; timm, safetensors and onnx take any backbone"
         )
     weights = built.backbone.state_dict()
@@ -133,15 +133,15 @@ def for_torchvision(built: Built, image_size: int) -> ForTorchvision:
 
 
 def check_timm(built: Built) -> None:
-    """Raises InputError where timm has no model that takes a backbone's weights."""
+    """Raises InputError if no timm model takes the backbone's weights."""
     if built.library != "timm":
         others = "torchvision, safetensors and onnx" if built.library == "torchvision" else "safetensors and onnx"
-        raise InputError(f"format: timm can't make {built.architecture}; it can be had as {others}")
+        raise InputError(f"format: timm has no {built.architecture}; export it as {others}")
 
 
 def check_torchvision(built: Built, image_size: int) -> None:
-    """Raises InputError where torchvision has no model that takes a backbone's weights, as ``for_torchvision`` does, or
-    where its model of this name is wider, deeper or otherwise of another structure."""
+    """Raises InputError if no torchvision model takes the backbone's weights, as ``for_torchvision`` does, or if
+    torchvision's model of this name has another structure."""
     there = for_torchvision(built, image_size)
     if built.library == "torchvision":
         return
@@ -151,15 +151,15 @@ def check_torchvision(built: Built, image_size: int) -> None:
     wanted, found = (
         {name: tuple(value.shape) for name, value in w.items()} for w in (model.state_dict(), there.weights)
     )
-    if built.cifar_stem:  # the card has the lines that make it
+    if built.cifar_stem:  # the model card has the lines that build it
         del wanted["conv1.weight"], found["conv1.weight"]
     name = next((name for name in {**wanted, **found} if wanted.get(name) != found.get(name)), None)
     if name is None:
         return
     shapes = ["x".join(map(str, some[name])) if name in some else "missing" for some in (wanted, found)]
-    sizes = ("img_size", "dynamic_img_size")  # which torchvision's models have too
+    sizes = ("img_size", "dynamic_img_size")  # torchvision's models have these too
     given = [f"{key} {value}" for key, value in built.arguments.items() if key not in sizes]
-    what = f"has not this backbone's {', '.join(given)}" if given else "is of another structure"
+    what = f"does not have this backbone's {', '.join(given)}" if given else "has another structure"
     raise InputError(
         f"format: torchvision's {there.name} {what}: its {name} is {shapes[0]}, and here {shapes[1]}; "
         "give --format timm, safetensors or onnx"
@@ -167,19 +167,19 @@ def check_torchvision(built: Built, image_size: int) -> None:
 
 
 def vit_name(name: str) -> str:
-    """timm's name of a weight of a ViT as torchvision's."""
+    """Translates the name of a ViT weight from timm to torchvision."""
     for timms, torchvisions in _VIT_NAMES.items():
         name = re.sub(timms, torchvisions, name)
     return name
 
 
 def write_onnx(backbone: nn.Module, image_size: int, file: Path) -> None:
-    """Writes ``images`` float32 ``[batch, 3, S, S]`` to ``features`` ``[batch, D]`` as an ONNX graph of ``OPSET``.
+    """Writes an ONNX graph of ``OPSET``: ``images`` float32 ``[batch, 3, S, S]`` to ``features`` ``[batch, D]``.
 
     Raises:
-        InputError: torch's exporter does not know an operation of the backbone.
+        InputError: torch's exporter does not support an operation of the backbone.
     """
-    # Batches of one would be taken for all that ever come.
+    # With an example batch of one, the exporter would fix the batch size at one.
     example = torch.zeros(2, 3, image_size, image_size)
     size = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
     try:
@@ -189,15 +189,15 @@ def write_onnx(backbone: nn.Module, image_size: int, file: Path) -> None:
                 opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", max=BATCH)},),
                 external_data=size > ONNX_BYTES, verbose=False,
             )  # fmt: skip
-    except Exception as error:  # the exporter wraps every error in one of its own, with no common base but Exception
+    except Exception as error:  # the exporter's own wrappers share no other base class
         cause = error.__cause__ or error
         line = " ".join(str(cause).split())[:200]
-        raise InputError(f"format: torch can't write this backbone as ONNX: {line or type(cause).__name__}") from error
+        raise InputError(f"format: torch can't export this backbone to ONNX: {line or type(cause).__name__}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter tells its progress in several ways."""
+    """Suppresses the several kinds of progress output of torch's exporter."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

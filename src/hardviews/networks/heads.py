@@ -1,4 +1,4 @@
-"""What methods put on a backbone: projectors, predictors, and DINO's head onto prototypes."""
+"""Heads on a backbone: projectors, predictors, and DINO's prototype head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
 
     Args:
         dims: widths from input to output, at least two.
-        last_norm: what follows the last layer: nothing (which then has a bias), BN, or BN without affine parameters.
+        last_norm: after the last layer: nothing (the layer then has a bias), BN, or BN without affine parameters.
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(dims[:-1]):
@@ -33,7 +33,7 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Prototypes:
-    """P prototypes, or rows and what each is to be multiplied by."""
+    """P prototypes: rows, and an optional scale for each."""
 
     rows: Tensor  # [P, D]
     scale: Tensor | None = None  # [P]
@@ -42,7 +42,7 @@ class Prototypes:
         return len(self.rows)
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """``[..., D]`` to ``[..., P]``."""
+        """Maps ``[..., D]`` to ``[..., P]``."""
         logits = vectors @ self.rows.T
         return logits if self.scale is None else logits * self.scale
 
@@ -50,17 +50,17 @@ class Prototypes:
 class PrototypeHead(nn.Module):
     """DINO's head (Caron et al., ICCV 2021, section 3.2 and appendix C) up to the product with its prototypes.
 
-    A 3-layer MLP with GELU, a bottleneck, and l2 normalisation. The last layer, whose rows are the prototypes, is not
-    applied here: with 65,536 of them its output is what is largest in DINO, so costs make it a part at a time, in
-    float32.
+    A 3-layer MLP with GELU, a bottleneck and l2 normalisation. The last layer, whose rows are the prototypes, is not
+    applied
+    here: with 65,536 prototypes its output is DINO's largest tensor, so costs compute it in parts, in float32.
 
     Args:
-        dim: width of the features that come in.
+        dim: width of the input features.
         prototypes: rows of the last layer.
         hidden_dim: width of the MLP.
-        bottleneck_dim: width of what comes out.
-        bn: a BN after every hidden layer.
-        norm_last_layer: prototypes of length 1, instead of a learned one each.
+        bottleneck_dim: width of the output.
+        bn: add BN after every hidden layer.
+        norm_last_layer: fix the prototypes' length at 1, instead of learning it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class PrototypeHead(nn.Module):
             length.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[..., dim]`` to unit vectors ``[..., bottleneck_dim]``, in float32 or better."""
+        """Maps ``[..., dim]`` to unit vectors ``[..., bottleneck_dim]``, in float32 or better."""
         hidden: Tensor = self.mlp(features)
         hidden = hidden.float() if hidden.dtype in (torch.float16, torch.bfloat16) else hidden
         return F.normalize(hidden, dim=-1)
@@ -106,8 +106,8 @@ class PrototypeHead(nn.Module):
         return weight
 
     def for_logits(self, vectors: int) -> "Prototypes":
-        """What so many vectors are best multiplied by. A few, without gradient, by the rows as they are stored, whose
-        logits are scaled afterwards: to scale 65,536 rows would take longer. More, and in training, by scaled rows."""
+        """The faster form of prototypes for this many vectors. For a few, without gradient: the stored rows, whose
+        logits are scaled afterwards, since scaling 65,536 rows would take longer. Otherwise: scaled rows."""
         stored = self.last_layer.parametrizations.weight
         length, rows = stored.original0, stored.original1
         if vectors > rows.shape[1] or (torch.is_grad_enabled() and rows.requires_grad):

@@ -1,4 +1,4 @@
-"""The tokens of a timm ViT, with some patches hidden behind a mask token."""
+"""Tokens of a timm ViT with some patches replaced by a mask token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from hardviews.networks.backbones import patch_size
 
 
 def check_has_patches(backbone: nn.Module) -> None:
-    """Raises InputError where a backbone has no patches to hide, or where they can't be told apart later."""
+    """Raises InputError if a backbone has no patches to hide, or drops some of them."""
     wanted = ("patch_embed", "num_prefix_tokens", "forward_features")
     missing = [name for name in wanted if not hasattr(backbone, name)]
     if missing or patch_size(backbone) == 1:
         lacks = f": it lacks timm's {', '.join(missing)}" if missing else ""
-        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask{lacks}; take a plain ViT of timm's")
+        raise InputError(f"{type(backbone).__name__} has no patch tokens to mask{lacks}; use a plain timm ViT")
     if not isinstance(getattr(backbone, "patch_drop", None), nn.Identity | None):
-        raise InputError("backbone.patch_drop_rate: masks need every patch in its place; leave it at 0")
+        raise InputError("backbone.patch_drop_rate: masks need all patches in place; leave it at 0")
 
 
 def tokens(vit: nn.Module, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tensor:
@@ -29,8 +29,8 @@ def tokens(vit: nn.Module, images: Tensor, hidden: Tensor | None = None, mask_to
     Args:
         vit: a timm model with ``patch_embed`` and ``forward_features``.
         images: ``[N, 3, h, w]``.
-        hidden: bool ``[N, rows, columns]``; taken to these images' grid by nearest neighbour where that is another.
-        mask_token: ``[D]``, what stands for hidden patches.
+        hidden: bool ``[N, rows, columns]``; resampled to these images' grid by nearest neighbour if necessary.
+        mask_token: ``[D]``, replaces hidden patches.
     """
     with _masked(vit, hidden, mask_token):
         found: Tensor = vit.forward_features(images)  # type: ignore[operator]
@@ -39,16 +39,16 @@ def tokens(vit: nn.Module, images: Tensor, hidden: Tensor | None = None, mask_to
 
 @contextmanager
 def _masked(vit: nn.Module, hidden: Tensor | None, mask_token: Tensor | None) -> Iterator[None]:
-    """Hides patches after their embedding and before their positions are added, as iBOT does; by a hook, so that every
-    timm model of this kind will do."""
+    """Hides patches after their embedding, before position embeddings are added, as iBOT does. Uses a hook, so that it
+    works for every timm model of this kind."""
     if hidden is None or mask_token is None:
         yield
         return
 
     def hide(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-        flat = embedded.ndim == 3  # [N, patches, D], or [N, rows, columns, D] where sizes may vary
+        flat = embedded.ndim == 3  # [N, patches, D], or [N, rows, columns, D] for models with variable sizes
         grid = (int(embedded.shape[1] ** 0.5),) * 2 if flat else embedded.shape[1:3]
-        mask = on_grid(hidden, grid)
+        mask = resample_mask(hidden, grid)
         return torch.where((mask.flatten(1) if flat else mask)[..., None], mask_token.to(embedded.dtype), embedded)
 
     handle = vit.patch_embed.register_forward_hook(hide)  # type: ignore[union-attr]
@@ -58,8 +58,8 @@ def _masked(vit: nn.Module, hidden: Tensor | None, mask_token: Tensor | None) ->
         handle.remove()
 
 
-def on_grid(mask: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-    """A mask ``[N, rows, columns]`` on another grid, by nearest neighbour, which keeps its ratio."""
+def resample_mask(mask: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+    """Resamples a mask ``[N, rows, columns]`` to another grid by nearest neighbour, which preserves its ratio."""
     if mask.shape[1:] == torch.Size(grid):
         return mask
     return F.interpolate(mask[:, None].float(), size=tuple(grid), mode="nearest-exact")[:, 0].bool()

@@ -1,4 +1,4 @@
-"""A backbone that is not timm's as weights, a config.json, and the code that loads them without hardviews."""
+"""Exports a backbone that is not timm's: weights, a config.json, and code that loads them without hardviews."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -13,23 +13,23 @@ from hardviews.networks.backbones import Built
 
 
 class OtherExport(NamedTuple):
-    """What lies in an exported folder, and how it is loaded again."""
+    """The contents of an exported folder and how to load it."""
 
-    library: str  # that loads it, as the Hub names it
-    weights: Mapping[str, Tensor]  # the backbone's own, not copies
+    library: str  # that loads it, by its name on the Hub
+    weights: Mapping[str, Tensor]  # the backbone's own tensors, not copies
     config: dict[str, Any]
     code: str
-    load: Callable[[Path], nn.Module]  # from a folder that has weights and config
+    load: Callable[[Path], nn.Module]  # from a folder with weights and config
 
 
 def export_other(built: Built, images: Mapping[str, Any], features: int, file: str) -> OtherExport:
-    """A backbone of transformers, of a function, or given as an object.
+    """Exports a backbone from transformers, from a function, or given as an object.
 
     Args:
         built: the backbone.
-        images: how images are made ready, in timm's words.
+        images: preprocessing, in timm's terms.
         features: D.
-        file: of the weights, in the folder.
+        file: name of the weights' file in the folder.
     """
     backbone = built.backbone
     if isinstance(backbone, TransformersBackbone):
@@ -46,7 +46,7 @@ def export_other(built: Built, images: Mapping[str, Any], features: int, file: s
     )
 
     def load(folder: Path) -> nn.Module:
-        # What an object was made with is not known; a copy tells at least that the file holds all of it.
+        # How an object was built is unknown; loading into a copy at least checks that the file is complete.
         again = (
             deepcopy(backbone)
             if built.library == "object"
@@ -59,7 +59,7 @@ def export_other(built: Built, images: Mapping[str, Any], features: int, file: s
 
 
 def _of_transformers(backbone: TransformersBackbone, images: Mapping[str, Any], features: int) -> OtherExport:
-    """As ``save_pretrained`` writes it, with what is known of images beside the model's own settings."""
+    """The form that ``save_pretrained`` writes, with preprocessing added to the model's settings."""
     model = backbone.model
     config = {**model.config.to_dict(), "num_features": features, "images": dict(images)}
     config["architectures"] = [type(model).__name__]

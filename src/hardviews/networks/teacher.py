@@ -1,4 +1,4 @@
-"""The momentum teacher: a slow copy of the student that no gradient reaches."""
+"""The momentum teacher: a moving average of the student, without gradient."""
 
 import math
 from collections.abc import Iterable
@@ -13,18 +13,18 @@ from hardviews.errors import InputError
 
 
 class Teacher(nn.Module):
-    """Copies of the student's networks, under the names they are given (mean teacher, Tarvainen and Valpola, 2017).
+    """Copies of the student's networks under the given names (mean teacher, Tarvainen and Valpola, 2017).
 
-    Dropout and drop-path never act in it: it is in eval mode, whatever mode it is set to. Its BN alone follows the mode
-    and uses batch statistics in training, as in DINO and BYOL.
+    Dropout and drop-path are always off, because it stays in eval mode. Only its BN layers follow the mode and use
+    batch statistics in training, as in DINO and BYOL.
 
     Args:
-        networks: the student's, by the name of the copy.
+        networks: the student's networks, by the names of the copies.
     """
 
     def __init__(self, **networks: nn.Module) -> None:
         super().__init__()
-        for name, network in deepcopy(networks).items():  # in one, so that what two of them share stays shared
+        for name, network in deepcopy(networks).items():  # one deepcopy, so that networks keep sharing what they share
             self.add_module(name, network.requires_grad_(False))
         self.train()
 
@@ -36,18 +36,18 @@ class Teacher(nn.Module):
         return self
 
     def uses_batch_statistics(self) -> bool:
-        """Whether what it says of an image depends on the other images."""
+        """Whether its output for an image depends on the other images of the batch."""
         return any(isinstance(module, _NormBase) and module.training for module in self.modules())
 
     @torch.no_grad()
     def follow(self, students: Iterable[nn.Module], momentum: float) -> None:
-        """Moves every parameter by ``teacher = momentum · teacher + (1 - momentum) · student``.
+        """Updates every parameter: ``teacher = momentum · teacher + (1 - momentum) · student``.
 
         Args:
-            students: the networks this was made of, in the same order.
-            momentum: 1 stays.
+            students: the networks that were copied, in the same order.
+            momentum: 1 changes nothing.
         """
-        # Each shared one once; of those whose parts lie in several processes (DTensor), the part that lies here.
+        # Each shared parameter once; for sharded ones (DTensor), this process's shard.
         own, theirs = (
             [getattr(parameter, "_local_tensor", parameter) for parameter in networks.parameters()]
             for networks in (self, nn.ModuleList(students))
@@ -61,5 +61,5 @@ def check_momentum(momentum: float) -> None:
 
 
 def cosine_momentum(start: float, step: int, steps: int) -> float:
-    """Momentum at a step: half a cosine from ``start`` to 1 (Grill et al., BYOL, 2020, section 3.2)."""
+    """Momentum at a step: a half cosine from ``start`` to 1 (Grill et al., BYOL, 2020, section 3.2)."""
     return 1 - (1 - start) * (math.cos(math.pi * step / steps) + 1) / 2

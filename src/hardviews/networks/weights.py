@@ -1,4 +1,4 @@
-"""Weights of others for a backbone: files as timm, torch, Lightning, DINO, iBOT and MoCo write them, without pickle."""
+"""Loads weights from other sources: files from timm, torch, Lightning, DINO, iBOT and MoCo, without pickle."""
 
 import argparse
 import pickle
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 from hardviews.networks.backbone_sources import TransformersBackbone
 
-# Where files keep their weights; of DINO and iBOT the teacher, which is what they evaluate.
+# Keys under which files store weights; for DINO and iBOT the teacher, which their authors evaluate.
 KEYS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 
-# What wrappers and methods put before a backbone's names, in any order: DDP and MoCo ``module``, DINO and lightly
-# ``backbone``, Lightning ``model``, MoCo ``encoder_q``. torch.compile puts ``_orig_mod`` anywhere in a name.
+# Prefixes that wrappers and methods add to a backbone's names, in any order: DDP and MoCo ``module``, DINO and lightly
+# ``backbone``, Lightning ``model``, MoCo ``encoder_q``. torch.compile inserts ``_orig_mod`` anywhere in a name.
 WRAPPERS = ("module", "backbone", "model", "encoder_q")
 COMPILED = "_orig_mod."
 
 
-# What checkpoints such as DINO's and iBOT's hold besides tensors and plain values: their arguments, and numbers of
-# numpy, by the names of numpy 1 and 2.
+# Types besides tensors and plain values in checkpoints such as DINO's and iBOT's: their arguments, and numpy numbers,
+# by the names of numpy 1 and 2.
 _scalar = np.float64(0).__reduce__()[0]
 ALLOWED: list[Any] = [
     argparse.Namespace,
@@ -39,12 +39,12 @@ ALLOWED: list[Any] = [
 
 
 class Match(NamedTuple):
-    """What became of every tensor."""
+    """Which tensors were loaded and which were not."""
 
     matched: list[str]  # loaded
-    missing: list[str]  # of the backbone, which keeps what it had
-    left: list[str]  # of the file, by their names there: of no use, or of another shape
-    prefix: str = ""  # of their names in the file
+    missing: list[str]  # names in the backbone, whose tensors keep their values
+    left: list[str]  # names in the file that fit nothing: unknown, or of another shape
+    prefix: str = ""  # of the names in the file
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} of the backbone's {len(self.matched) + len(self.missing)} tensors"]
@@ -55,16 +55,16 @@ class Match(NamedTuple):
 
 
 def read_weights(file: Path, option: str) -> dict[str, Tensor]:
-    """A state dictionary from safetensors or from torch: bare, or under ``state_dict``, ``model``, ``teacher`` or
-    ``student``.
+    """Reads a state dictionary written by safetensors or torch: bare, or under ``state_dict``, ``model``, ``teacher``
+    or ``student``.
 
-    Besides tensors and plain values only ``ALLOWED`` is made.
+    Besides tensors and plain values, it only unpickles ``ALLOWED``.
 
     Args:
-        file: ``.safetensors``, or anything that torch wrote.
-        option: whose value the file is, for messages.
+        file: ``.safetensors``, or any file that torch wrote.
+        option: option that names the file, for messages.
 
-    Raises:
+        Raises:
         InputError: it is no such file.
     """
     if not file.is_file():
@@ -75,7 +75,7 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
         else:
             with torch.serialization.safe_globals(ALLOWED):
                 loaded = torch.load(file, "cpu", weights_only=True)
-    # torch's reader of pickles stumbles in many ways over what is no pickle.
+    # torch's unpickler fails in many ways on files that are no pickles.
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, SafetensorError,
             pickle.UnpicklingError) as error:  # fmt: skip
         refused = re.search(r"Unsupported \w+: (?:GLOBAL|class|operand) ([\w.]+)|got <class '([\w.]+)'>", str(error))
@@ -84,7 +84,7 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
             reason = f"it holds {refused[1] or refused[2]}, which is not allowed"
         raise InputError(f"{option}: {file} can't be loaded: {reason[:160]}") from error
     if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
-        raise InputError(f"{option}: {file} is a checkpoint of hardviews; give its run folder")
+        raise InputError(f"{option}: {file} is a hardviews checkpoint; give its run folder")
     for key in KEYS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -92,24 +92,24 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
         raise InputError(f"{option}: {file} holds no state dictionary")
     weights = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
     if not weights:
-        raise InputError(f"{option}: {file} holds no tensors at its top, nor under {', '.join(KEYS)}")
+        raise InputError(f"{option}: {file} holds no tensors at the top level or under {', '.join(KEYS)}")
     return weights
 
 
 def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match:
-    """Loads what fits by name, once the prefix of wrappers is gone, and by shape; a ViT's positions are resized.
+    """Loads tensors whose name (without wrappers' prefix) and shape fit; a ViT's position embeddings are resized.
 
-    Of several prefixes in the file, that is taken under which most of the backbone's names are found.
+    If the file has several prefixes, the one under which most of the backbone's names are found is used.
 
     Args:
         backbone: without classifier.
-        weights: by name, possibly under a prefix of ``WRAPPERS`` in any nesting.
-        name: of what they are, for the message.
+        weights: by name, with any nesting of the prefixes in ``WRAPPERS``.
+        name: of the source, for the message.
 
     Raises:
         InputError: nothing fits.
     """
-    if isinstance(backbone, TransformersBackbone):  # whose files hold the model's own names
+    if isinstance(backbone, TransformersBackbone):  # its files use the model's own names
         backbone = backbone.model
     own = backbone.state_dict()
     named = {key.replace(COMPILED, ""): key for key in weights}
@@ -130,16 +130,16 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
 
 
 def bare_name(name: str) -> str:
-    """A weight's name without the prefixes of wrappers and methods."""
+    """A weight's name without prefixes of wrappers and methods."""
     return _split(name.replace(COMPILED, ""))[1]
 
 
 def _prefix(names: Iterable[str], own: Container[str]) -> str:
-    """The prefix under which most names are the backbone's; the longest, where several do equally well."""
+    """The prefix under which most names are the backbone's; the longest if several tie."""
     names = list(names)
     candidates = {""}
-    for whole in {_split(name)[0] for name in names}:
-        parts = whole.split(".")[:-1]
+    for prefix in {_split(name)[0] for name in names}:
+        parts = prefix.split(".")[:-1]
         candidates |= {"".join(f"{part}." for part in parts[: end + 1]) for end in range(len(parts))}
 
     def fitting(prefix: str) -> tuple[int, int]:
@@ -149,7 +149,7 @@ def _prefix(names: Iterable[str], own: Container[str]) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The words of wrappers before a name, and the name."""
+    """Splits a name into its wrappers' prefix and the rest."""
     bare = name
     while bare.partition(".")[0] in WRAPPERS:
         bare = bare.partition(".")[2]
@@ -157,12 +157,12 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
-    """Positions resized and other layouts converted by timm, which fails where tokens other than patches differ; then
-    positions are left."""
+    """Lets timm resize position embeddings and convert other layouts. If timm fails, because there are other extra
+    tokens, the position embeddings stay unloaded."""
     try:
         converted: dict[str, Tensor] = checkpoint_filter_fn(weights, vit)
     except (RuntimeError, ValueError, AttributeError, AssertionError):
-        return weights  # in which positions are of another shape
+        return weights  # position embeddings keep their other shape
     return converted
 
 

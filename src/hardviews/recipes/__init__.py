@@ -1,4 +1,4 @@
-"""Published runs, one function each, named as the function. Importing this imports no torch."""
+"""Published runs, one function each, found by the function's name. Importing this imports no torch."""
 
 import inspect
 import pkgutil
@@ -12,7 +12,7 @@ Recipe = Callable[[], PretrainOptions]
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every public function of the files beside this one that returns the options of a run."""
+    """All recipes: the public functions in this folder's files that return the options of a run."""
     modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     return {
         name: item
@@ -23,10 +23,10 @@ def recipes() -> dict[str, Recipe]:
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe with that name.
 
     Raises:
-        InputError: there is none; nearest names are suggested.
+        InputError: there is none; the message suggests similar names.
     """
     found = recipes()
     if name not in found:

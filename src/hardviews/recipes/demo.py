@@ -1,13 +1,13 @@
-"""What runs when nothing is asked for."""
+"""The default run."""
 
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 
 def demo() -> PretrainOptions:
-    """SimCLR with hard views on 5,000 drawn shapes: a ResNet of one block a stage, two minutes on two CPU cores.
+    """SimCLR with hard views on 5,000 drawn shapes: a ResNet with one block per stage, two minutes on two CPU cores.
 
-    Not a published run. Tuned for a backbone that has learned something within minutes: AdamW at a high rate, mild
-    crops and colours, and many grey views, since the colours of the shapes tell nothing. The built-in set is a
+    Not a published run. It is tuned for a backbone that learns something within minutes: AdamW at a high rate, mild
+    crops and colours, and many grey views, since the shapes' colours carry no information. The built-in set is a
     demonstration, never evidence for hard views.
 
     Command: ``hardviews pretrain``

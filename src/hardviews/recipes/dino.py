@@ -1,6 +1,6 @@
-"""Runs of DINO with hard views. Settings follow Caron et al. (ICCV 2021) and its published commands. To choose of twice
-as many candidates of every kind is this library's way (Ferreira et al., ICLR 2025, choose among one view of kind A and
-three of kind B, and take local views as they come)."""
+"""Runs of DINO with hard views. Settings follow Caron et al. (ICCV 2021) and its published commands. Choosing among
+twice as many candidates of every kind is this library's choice (Ferreira et al., ICLR 2025, choose among one view of
+kind A and three of kind B, and keep local views as drawn)."""
 
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
@@ -99,9 +99,9 @@ def dino_resnet50_imagenet() -> PretrainOptions:
 def dino_cifar10() -> PretrainOptions:
     """DINO on CIFAR-10: ResNet-18, 200 epochs, 2+2 views drawn and 1+1 kept.
 
-    Source: lightly's CIFAR-10 benchmark (batch 128, SGD with lr 0.06 for it and weight decay 5e-4, 2,048 prototypes, BN
-    in the head, teacher momentum 0.99, no local views, no blur), which has two layers in the head where this has three,
-    and a teacher momentum that does not grow.
+    Source: lightly's CIFAR-10 benchmark (batch 128, SGD with lr 0.06 per 128 and weight decay 5e-4, 2,048 prototypes,
+    BN in the head, teacher momentum 0.99, no local views, no blur). Its head has two layers, this one three; its
+    teacher momentum is constant.
 
     Command: ``hardviews pretrain --recipe dino_cifar10 --data cifar10 --data-root ROOT --out RUN``
 
@@ -156,7 +156,7 @@ def dino_imagenette() -> PretrainOptions:
     """DINO on Imagenette: ResNet-18 at 128 px, 800 epochs, 2+2+12 views drawn and 1+1+6 kept.
 
     Source: lightly's Imagenette benchmark (batch 256, SGD with lr 0.06 per 128 and weight decay 5e-4, 2,048 prototypes,
-    BN in the head, teacher momentum 0.99, local views of 64 px), whose head and teacher momentum differ as in
+    BN in the head, teacher momentum 0.99, local views of 64 px). Its head and teacher momentum differ as in
     ``dino_cifar10``.
 
     Command: ``hardviews pretrain --recipe dino_imagenette --data IMAGENETTE/train --test-data IMAGENETTE/val

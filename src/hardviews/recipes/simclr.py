@@ -52,8 +52,7 @@ def simclr_imagenet() -> PretrainOptions:
     """SimCLR on ImageNet-1k: ResNet-50, 100 epochs, batch 4096, 4 views drawn and 2 kept.
 
     Source: SimCLR paper, section 2.3 and appendix B.6 (LARS, lr 0.3 per 256, warm-up of 10 epochs, temperature 0.1,
-        biases and
-    norms neither decayed nor adapted); weight decay 1e-4 as in the hard-view paper (the SimCLR paper: 1e-6).
+    biases and norms neither decayed nor adapted); weight decay 1e-4 as in the hard-view paper (the SimCLR paper: 1e-6).
 
     Command: ``torchrun --nproc-per-node 8 -m hardviews.cli pretrain --recipe simclr_imagenet --data IMAGENET/train
     --test-data IMAGENET/val --out RUN``

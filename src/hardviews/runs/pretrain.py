@@ -70,13 +70,13 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     fabric = create_fabric(options)
     options = agree_on_batch_size(fabric, options)
     config["batch_size"] = options.batch_size
-    with Meeting(fabric).slowly():  # it may decode all images
+    with Meeting(fabric).slow_work():  # it may decode all images
         loader = create_loader(options, source, fabric)
     folder = RunFolder(Path(fabric.broadcast(name)))  # the clocks of processes differ
     telemetry = create_telemetry(options, method.plan, fabric, loader, folder, say)
     evaluated = create_evaluated(method, fabric)
     step = create_step(options, method, fabric, loader.steps_per_epoch, telemetry.note)
-    with Meeting(fabric).slowly():  # test images are compared with training images
+    with Meeting(fabric).slow_work():  # test images are compared with training images
         if fabric.is_global_zero:
             folder.open(config)
             for match in matches:
@@ -97,14 +97,14 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
         partial(create_loggers, options, folder.path, config), telemetry, console,
     )  # fmt: skip
     try:
-        with peer_errors(folder.checkpoints.going_on):
+        with peer_errors(folder.checkpoints.how_to_resume):
             loop.run()
     except StoppedError:
-        with Meeting(fabric).slowly():  # once one has left, the others are soon ended
+        with Meeting(fabric).slow_work():  # once one has left, the others are soon ended
             loop.logbook.close()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(folder.checkpoints.going_on()) from None
+        raise KeyboardInterrupt(folder.checkpoints.how_to_resume()) from None
     finally:
         loop.logbook.close()
     if own_group:

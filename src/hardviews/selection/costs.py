@@ -1,4 +1,4 @@
-"""Loss terms per image, and their total for a choice of views: the one formula of selection and of training."""
+"""Loss terms per image and their total for a choice of views: one formula for selection and training."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ from torch import Tensor
 from hardviews.errors import InputError, RunError
 
 NOT_FINITE = (
-    "a cost of a candidate view is not finite, so no view can be chosen; "
-    "the model has most likely diverged: lower the learning rate, or raise the precision"
+    "a candidate view's cost is not finite, so no view can be chosen; "
+    "training has probably diverged: lower the learning rate or raise the precision"
 )
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What every view of every image costs, unnormalised, each term already multiplied by its weight.
+    """The cost of every view of every image: unnormalised, each term already multiplied by its weight.
 
     ``T`` target views come first among the ``V`` candidates: target t is candidate t.
 
     Args:
-        cross: ``[T, V, B]``, the loss of predicting target view t from view v. The diagonal ``cross[t, t]`` is no term:
-            it is ignored and must be finite.
-        own: ``[T, B]``, what a target view costs by itself (iBOT's masked patches), or None.
+        cross: ``[T, V, B]``, the loss of predicting target view t from view v. The diagonal ``cross[t, t]`` is ignored
+            and must be finite.
+        own: ``[T, B]``, a target view's own cost (iBOT's masked patches), or None.
 
     Raises:
-        InputError: shapes or dtypes other than these.
+        InputError: the shapes or dtypes are others.
     """
 
     cross: Tensor
@@ -43,12 +43,12 @@ class Costs:
     def total(self, ids: Tensor) -> Tensor:
         """The loss of a choice, ``[B]``.
 
-        With K_T of the K kept views targets: (sum of ``cross[t, v]`` over kept t and kept v != t + (K - 1) · sum of
-        ``own[t]`` over kept t) / (K_T · (K - 1)). That is the mean cross term plus the mean own term; one division at
-        the end keeps sums of integer costs exact.
+        With K_T targets among the K kept views: (sum of ``cross[t, v]`` over kept t and kept v != t + (K - 1) · sum of
+        ``own[t]`` over kept t) / (K_T · (K - 1)). That is the mean cross term plus the mean own term; dividing once, at
+        the end, keeps sums of integer costs exact.
 
         Args:
-            ids: int64 ``[K, B]``, the kept candidates of every image, each at most once; K_T is equal for all images.
+            ids: int64 ``[K, B]``, the kept candidates of every image, without repeats; K_T is the same for all images.
         """
         targets, views, batch = self.cross.shape
         kept = torch.zeros(views, batch, dtype=torch.bool, device=self.cross.device).scatter_(0, ids, True)
@@ -67,17 +67,17 @@ class Costs:
         return torch.arange(views, device=self.cross.device)[:, None].expand(views, batch)
 
     def upcast(self) -> "Costs":
-        """The same in float32 or better: half-precision sums would make ties of their own."""
+        """These costs in float32 or better: sums in half precision would create ties."""
         if self.cross.dtype.itemsize >= 4 and (self.own is None or self.own.dtype.itemsize >= 4):
             return self
         return Costs(self.cross.float(), None if self.own is None else self.own.float())
 
     def finite(self) -> Tensor:
-        """Whether every cost is finite: a boolean of no dimensions, on the costs' device, without waiting for it."""
+        """Whether every cost is finite: a 0-d boolean on the costs' device, computed without waiting for it."""
         finite = self.cross.isfinite().all()
         return finite if self.own is None else finite & self.own.isfinite().all()
 
     def check(self) -> None:
-        """Raises RunError where a cost is not finite. Waits for the device, which ``HardViews`` avoids."""
+        """Raises RunError if a cost is not finite. Waits for the device, which ``HardViews`` avoids."""
         if not self.finite():
             raise RunError(NOT_FINITE)

@@ -1,4 +1,4 @@
-"""Running a model without leaving a trace in it."""
+"""Runs a model and restores its state afterwards."""
 
 import random
 from collections.abc import Iterator
@@ -12,27 +12,27 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase  # pyright: ignore[
 
 @contextmanager
 def untouched(*roots: nn.Module) -> Iterator[None]:
-    """Within it, modules may be called; after it, they and every global random generator are as they were, bit for bit.
+    """Context in which modules may be called; on exit it restores them and all global random generators, bit for bit.
 
-    No gradient is recorded. Every module is in eval mode, so that dropout, drop-path and whatever else reads its
-    ``training`` flag is off; but a norm layer on batch statistics (in training mode) stays on batch statistics, without
-    tracking them, so that views are judged as training will see them. Restored also when the body raises: training
-    flags of every module, buffers, the CPU and CUDA generators, Python's and numpy's.
+    Records no gradient. Every module is in eval mode, which turns off dropout, drop-path and anything else that reads
+    the ``training`` flag. Norm layers that use batch statistics (in training mode) still do, without updating running
+    statistics, so that views are scored as training will see them. The exit also restores after an exception: training
+    flags of every module, buffers, and the CPU, CUDA, Python and numpy generators.
 
-    Autocast caches the weights it casts. Cast without gradient, they would serve the training forward within the same
-    ``torch.autocast`` and silently leave the weights without gradients, in versions of torch whose cache does not heed
-    the difference (2.15 does); so the cache is emptied.
+    The exit also clears autocast's cache. Some versions of torch reuse weights that were cast without gradient in the
+    training forward within the same ``torch.autocast``, which then gets no gradient for them; 2.15 doesn't.
 
     Args:
-        roots: the modules that are called inside, with all they contain.
+        roots: the modules that are called inside, including their submodules.
     """
     modules = list({id(module): module for root in roots for module in root.modules()}.values())
     training = [module.training for module in modules]
     norms = [module for module in modules if isinstance(module, _NormBase) and module.training]
     tracking = [norm.track_running_stats for norm in norms]
-    # Batch norms heed their flag; any other buffer (a queue, an instance norm's) might be written by its forward.
+    # A batch norm's forward obeys its flag; other modules' forwards might write any buffer (a queue, an instance
+    # norm's).
     buffers = [
-        (module, name, buffer, buffer.detach().clone(), version_of(buffer))
+        (module, name, buffer, buffer.detach().clone(), write_count(buffer))
         for module in modules
         if not isinstance(module, _BatchNorm)
         for name, buffer in module.named_buffers(recurse=False)
@@ -42,7 +42,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
     with torch.random.fork_rng(devices), torch.no_grad():
         try:
             for module in modules:
-                module.training = False  # not .eval(), which a module may override to do more than that
+                module.training = False  # not .eval(), because a module may override it to do more
             for norm in norms:
                 norm.training, norm.track_running_stats = True, False
             yield
@@ -52,7 +52,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
             for norm, was in zip(norms, tracking, strict=True):
                 norm.track_running_stats = was
             for module, name, buffer, before, version in buffers:
-                if version_of(buffer) != version:  # only then: a write would spoil graphs that have saved the buffer
+                if write_count(buffer) != version:  # a needless write would invalidate graphs that saved the buffer
                     buffer.copy_(before)
                 setattr(module, name, buffer)
             random.setstate(python_state)
@@ -60,6 +60,7 @@ def untouched(*roots: nn.Module) -> Iterator[None]:
             torch.clear_autocast_cache()
 
 
-def version_of(buffer: Tensor) -> int:
-    """How often a tensor was written to; inference tensors don't count, nor can they be written to here."""
+def write_count(buffer: Tensor) -> int:
+    """How often a tensor was written to; 0 for inference tensors, which don't count writes and can't be written to
+    here."""
     return 0 if buffer.is_inference() else buffer._version

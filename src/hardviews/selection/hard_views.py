@@ -1,4 +1,4 @@
-"""Choosing the views to train on: draw more than are needed, score them without a trace, keep the hardest.
+"""Selects the views to train on: draws more than needed, scores them without side effects, keeps the hardest.
 
 The method of Ferreira, Rapant, Franke, Hutter: "Beyond Random Augmentations: Pretraining with Hard Views", ICLR 2025.
 Legend: B images, V candidate views, K kept views, T target views among the candidates, K_T kept target views.
@@ -18,7 +18,7 @@ from hardviews.selection.costs import NOT_FINITE, Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.modules import modules_of
 from hardviews.selection.policies import Policy, hardest, named, needs_costs
-from hardviews.selection.search import mean_total, spans
+from hardviews.selection.search import mean_total, slot_slices
 from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.wording import several
@@ -29,10 +29,10 @@ Output = TypeVar("Output")
 
 
 class Targets(Protocol):
-    """What scoring encoded of all T target views and training may use again for those kept."""
+    """Encodings of the T target views, made while scoring, that training may reuse for the kept ones."""
 
     def take(self, ids: Tensor, /) -> Self:
-        """The same for the kept target views only, whose ids are int64 ``[K_T, B]``."""
+        """The encodings of the kept target views, ids int64 ``[K_T, B]``."""
         ...
 
 
@@ -45,10 +45,10 @@ class Choice:
 
     Args:
         ids: int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot.
-        kept: ``[B]``, the total cost of the choice; None where nothing was scored, like the next two.
-        mean: ``[B]``, the mean total over all combinations the plan allows: what a random choice would cost.
-        targets: of the kept target views, if the score function gave them: what training may use again.
-        costs: of all candidates, None where nothing was scored.
+        kept: ``[B]``, the total cost of the choice; None if nothing was scored, like the other fields below.
+        mean: ``[B]``, the mean total over all combinations that the plan allows: the expected cost of a random choice.
+        targets: encodings of the kept target views that training may reuse, if the score function returned any.
+        costs: of all candidates.
     """
 
     ids: Tensor
@@ -59,35 +59,36 @@ class Choice:
 
 
 class HardViews:
-    """Keeps the hardest of the candidate views of every image, as the model stands.
+    """Keeps the hardest candidate views of every image, judged by the model's current weights.
 
-    In a loop of one's own, for a method of two views::
+    In your own loop, for a method of two views::
 
         hard = HardViews(pairwise(model, loss))       # loss(output_a, output_b) -> [B]
         x0, x1 = hard([view() for view in range(4)])  # four views in, the two hardest out
 
-    Scoring leaves no trace in the modules that ``score`` refers to (``modules_of`` says how they are found), such as
-    the model that ``pairwise`` was given or the object whose method ``score`` is. Where ``score`` reaches a module in
-    another way, give that module as ``guard``: else scoring moves its BN statistics, and dropout is on.
+    Scoring leaves no trace in the modules that ``score`` refers to, such as the model given to ``pairwise`` or the
+    object whose method ``score`` is; ``modules_of`` says how they are found. If ``score`` reaches a module in another
+    way, pass that module as ``guard``; otherwise scoring changes its running BN statistics, and dropout is active.
 
-    A method of several kinds of view (multi-crop) gives a plan, and as ``score`` any function of the candidates that
-    returns ``Costs``, such as ``lambda views: Costs(cross)`` with ``cross[t, v]`` the loss ``[B]`` of predicting target
-    view t from view v.
+    For a method with several kinds of view (multi-crop), pass a plan, and as ``score`` a function of the candidates
+    that
+    returns ``Costs``, such as ``lambda views: Costs(cross)``, where ``cross[t, v]`` is the loss ``[B]`` of predicting
+    target view t from view v.
 
     Args:
-        score: the V candidates, each ``[B, ...]``, to their costs; may return ``(costs, targets)`` instead. It is
-            called without gradient, under ``untouched``, and calls the unwrapped module (never through DDP). An empty
-            batch is not scored. None: it is given to ``choose``.
-        plan: which candidates there are and how many are kept; None: one kind of view, of which ``keep`` are kept.
+        score: maps the V candidates, each ``[B, ...]``, to ``Costs`` or ``(Costs, Targets)``. It is called without
+            gradient, under ``untouched``, and must call the unwrapped module (never through DDP). An empty batch is not
+            scored. None if it is passed to ``choose``.
+        plan: the candidates and how many are kept; None for one kind of view, of which ``keep`` are kept.
         policy: a policy, or its name, such as ``"sampled(128)"``.
-        guard: modules that ``score`` calls, besides those that are found in it. Without it, a warning says once that
-            none is found; ``()`` says that there is none.
-        keep: views kept where there is no plan.
-        seed: of the generator that policies draw from, ``self.generator``, unless ``choose`` is given another.
-        check: raise where a cost is not finite; without it the choice is of no use then, and the caller sees to that.
+        guard: modules that ``score`` calls, besides those found in it. If this is None and no module is found, a
+            warning says so once; ``()`` states that there is none.
+        keep: number of views kept if there is no plan.
+        seed: of ``self.generator``, from which policies draw unless ``choose`` gets another.
+        check: raise RunError if a cost is not finite; if False, the caller must handle the meaningless choice.
 
     Raises:
-        InputError: unknown policy.
+        InputError: the policy is unknown.
     """
 
     def __init__(
@@ -105,19 +106,20 @@ class HardViews:
         self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard or ())
         self._warns = guard is None
         self.generator = torch.Generator().manual_seed(seed)
-        # On a GPU: whether all costs so far were finite, and what is known of it here.
+        # On a GPU: whether all costs so far were finite, and the latest copy of that flag on the CPU.
         self._finite: Tensor | None = None
         self._known: Tensor | None = None
 
     def __call__(self, candidates: Sequence[Tensor]) -> list[Tensor]:
-        """V candidates, each ``[B, ...]``, to the K kept views, each ``[B, ...]``; the very same where V = K.
+        """Maps V candidates, each ``[B, ...]``, to the K kept views, each ``[B, ...]``; returns them unchanged if V =
+        K.
 
-        Of an empty batch the kept views are empty.
+        For an empty batch, the kept views are empty.
 
         Raises:
-            InputError, RunError: as ``choose``.
+            InputError, RunError: as in ``choose``.
         """
-        candidates = listed(candidates)
+        candidates = as_list(candidates)
         plan = self._plan_of(candidates)
         if not plan.selects:
             check_candidates(candidates, plan)
@@ -135,29 +137,29 @@ class HardViews:
         """Chooses the views to keep.
 
         Args:
-            candidates: V tensors ``[B, ...]``, or a function that makes them, called only if they are needed: not for a
-                policy without costs, and not where V = K, provided that plan and views are given.
-            views: the candidates as numbers, for the policies that read boxes or tickets.
+            candidates: V tensors ``[B, ...]``, or a function that makes them. With a plan and views, the function is
+                not called if the policy needs no costs or V = K.
+            views: the candidates as numbers, for policies that read boxes or tickets.
             generator: for policies that draw; its state should be the same on all processes.
-            score: in place of the one this was made with, such as one that knows more of these images than pixels.
+            score: replaces the instance's score function, for example by one that knows the masks of these images.
 
         Returns:
-            The choice, its ids on the device of the candidates, or of the views where no candidates were made.
+            The choice; its ids are on the device of the candidates, or of the views if no candidates were made.
 
         Raises:
-            InputError: candidates, costs or ids of the wrong number or shape.
-            RunError: a cost is not finite. On a GPU that is found a step or more later, so that nothing waits for it.
+            InputError: candidates, costs or ids have the wrong number or shape.
+            RunError: a cost is not finite. On a GPU this is raised a step or more later, so that nothing waits for it.
         """
         scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
         made: list[Tensor] | None = None
         if not callable(candidates):
-            made = listed(candidates)
+            made = as_list(candidates)
         elif scores or views is None:
-            made = listed(candidates())
+            made = as_list(candidates())
         plan = self._plan_of(made)
         if made is not None:
             check_candidates(made, plan)
-        like = made[0] if made is not None else given_box(views)[0]
+        like = made[0] if made is not None else require_boxes(views)[0]
         batch, device = like.shape[0], like.device
 
         if not plan.selects:
@@ -166,7 +168,7 @@ class HardViews:
         scored = made is not None and needs_costs(self.policy) and batch > 0
         if made is not None and scored:
             costs, targets = self._costs_of(made, plan, score or self.score)
-        elif views is None or not batch:  # nothing is known of the views: zeros tell B and the device
+        elif views is None or not batch:  # no views or no images: zeros carry B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
         ids = self.policy(costs, plan, views, generator or self.generator)
         if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
@@ -182,13 +184,13 @@ class HardViews:
 
     def _costs_of(self, candidates: list[Tensor], plan: ViewPlan, score: Score | None) -> tuple[Costs, Targets | None]:
         if score is None:
-            raise InputError("no score function was given, and this policy needs what the candidates cost")
+            raise InputError("no score function was given, and this policy needs the candidates' costs")
         modules = dict.fromkeys([*self.guard, *modules_of(score)])
         if not modules and self._warns:
             self._warns = False
             warnings.warn(
-                "HardViews found no module in its score function. If it calls one, give that as guard, or scoring "
-                "moves its BN statistics; if it calls none, give guard=()",
+                "HardViews found no module in its score function. If it calls one, pass that as guard; otherwise "
+                "scoring changes its running BN statistics. If it calls none, pass guard=()",
                 stacklevel=4,
             )
         with untouched(*modules):
@@ -198,7 +200,7 @@ class HardViews:
         if costs.cross.shape != expected:
             raise InputError(
                 f"the score function returned costs {list(costs.cross.shape)}; "
-                f"the plan and the candidates make [T, V, B] = {list(expected)}"
+                f"the plan and the candidates require [T, V, B] = {list(expected)}"
             )
         costs = costs.upcast()
         if self.check:
@@ -206,7 +208,8 @@ class HardViews:
         return costs, targets
 
     def _check_finite(self, costs: Costs) -> None:
-        """At once on the CPU. A GPU's answer is sent here and read at a later call: to wait would stall every step."""
+        """Checks at once on the CPU. A GPU's flag is copied here and read at a later call, since waiting would stall
+        steps."""
         if not costs.cross.is_cuda:
             costs.check()
             return
@@ -222,19 +225,19 @@ class HardViews:
 
 
 def pairwise(model: Callable[[Tensor], Output], loss: Callable[[Output, Output], Tensor]) -> Score:
-    """The score function of a loss of two views: every candidate is encoded once, then every pair is judged.
+    """The score function for a loss of two views: encodes every candidate once, then scores every pair.
 
     Args:
-        model: a view ``[B, 3, h, w]`` to whatever the loss takes, such as a tensor or a tuple. It is unwrapped from
-            DistributedDataParallel, whose forward would overwrite the buffers of other processes.
-        loss: the model's **outputs** for two views (not the views) to the loss of that pair **per image**, ``[B]``; a
-            mean over the batch can't tell its images apart. It is called once for every unordered pair.
+        model: maps a view ``[B, 3, h, w]`` to whatever the loss takes, such as a tensor or a tuple. It is unwrapped
+            from DistributedDataParallel, whose forward would overwrite the buffers of other processes.
+        loss: maps the model's **outputs** for two views (not the views) to the pair's loss **per image**, ``[B]``: a
+            mean over the batch can't rank its images. It is called once for every unordered pair.
 
-    ``HardViews`` finds the modules of both, and leaves no trace in them; ``HardViews`` says how, and when to give
-    ``guard``.
+        ``HardViews`` finds the modules of both and leaves no trace in them; its docstring says how, and when to pass
+        ``guard``.
 
     Returns:
-        V candidates, each ``[B, ...]``, to ``Costs`` with all of them targets.
+        A function from V candidates, each ``[B, ...]``, to ``Costs`` in which all are targets.
     """
     encode: Callable[[Tensor], Output] = model.module if isinstance(model, DistributedDataParallel) else model
 
@@ -251,23 +254,23 @@ def pairwise(model: Callable[[Tensor], Output], loss: Callable[[Output, Output],
                         f"it must return one value per image, [{batch}]: take no mean over the batch"
                     )
                 rows[a][b] = rows[b][a] = cost
-        none = candidates[0].new_zeros(batch)  # of a view with itself: no term
+        none = candidates[0].new_zeros(batch)  # a view paired with itself: no term
         return Costs(torch.stack([torch.stack([none if x is None else x for x in row]) for row in rows]))
 
     return score
 
 
 def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Tensor]:
-    """The kept views, K tensors ``[B, ...]``: view k of image b is that of candidate ``ids[k, b]``.
+    """Gathers the kept views, K tensors ``[B, ...]``: view k of image b is candidate ``ids[k, b]``.
 
     Raises:
         InputError: candidates of one slot differ in shape.
     """
     kept: list[Tensor] = []
-    for slot, span in spans(plan):
+    for slot, span in slot_slices(plan):
         draws = candidates[span]
         if any(view.shape != draws[0].shape for view in draws):
-            raise InputError(f"the candidates of slot {plan.slots[slot].name!r} must be of one shape to be gathered")
+            raise InputError(f"the candidates of slot {plan.slots[slot].name!r} must have the same shape")
         stacked = torch.stack(tuple(draws))  # [V of the slot, B, ...]
         image = torch.arange(stacked.shape[1], device=stacked.device)
         rows = ids[len(kept) : len(kept) + plan.slots[slot].keep] - span.start
@@ -275,8 +278,8 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
     return kept
 
 
-def listed(candidates: Sequence[Tensor]) -> list[Tensor]:
-    """Candidates one by one; a stacked tensor ``[V, B, ...]`` is taken apart."""
+def as_list(candidates: Sequence[Tensor]) -> list[Tensor]:
+    """Candidates as a list; a stacked tensor ``[V, B, ...]`` is split."""
     try:
         return list(candidates)
     except TypeError as error:  # None, or a single number
@@ -293,10 +296,10 @@ def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
         raise InputError(f"{given} given; the plan draws {plan.draw}")
     batches = sorted({view.shape[0] for view in candidates})
     if len(batches) > 1:
-        raise InputError(f"the candidate views are of different batch sizes: {', '.join(map(str, batches))}")
+        raise InputError(f"the candidate views have different batch sizes: {', '.join(map(str, batches))}")
 
 
-def given_box(views: Views | None) -> Tensor:
+def require_boxes(views: Views | None) -> Tensor:
     if views is None:
         raise InputError("neither candidates nor views were given")
     return views.box

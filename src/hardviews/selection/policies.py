@@ -1,11 +1,11 @@
-"""How a choice of views is made: one function per policy, found by its name.
+"""Policies: each is a function that chooses views, found by its name.
 
-A policy is given the costs, the plan, the views as numbers and a generator, and returns the ids of the kept
-candidates, int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot. A new one is one function under
-``@policy``; any function of that form can be passed to ``HardViews`` without being registered.
+A policy gets the costs, the plan, the views as numbers and a generator, and returns the ids of the kept candidates,
+int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot. To add one, write a function under
+``@policy``; ``HardViews`` also takes any such function unregistered.
 
-One that needs costs is given them. One that doesn't is given None, or zeros of the right shape where there are no views
-to tell how many images there are and on which device.
+A policy that needs no costs gets None, or zeros of the right shape if there are no views to tell the number of images
+and the device.
 """
 
 import re
@@ -24,11 +24,11 @@ from hardviews.views.plan import ViewPlan
 Policy = Callable[[Costs | None, ViewPlan, Views | None, Generator], Tensor]
 
 _policies: dict[str, Policy] = {}
-_families: dict[str, Callable[..., Policy]] = {}  # functions of a number that return a policy
+_families: dict[str, Callable[..., Policy]] = {}  # functions that map a number to a policy
 
 
 def policy(*, needs_costs: bool) -> Callable[[Policy], Policy]:
-    """Registers a policy under its function's name. Without ``needs_costs`` nothing is scored for it: no forward."""
+    """Registers a policy under its function's name. Without ``needs_costs`` it triggers no scoring and no forward."""
 
     def register(function: Policy) -> Policy:
         vars(function)["needs_costs"] = needs_costs
@@ -39,7 +39,7 @@ def policy(*, needs_costs: bool) -> Callable[[Policy], Policy]:
 
 
 def needs_costs(chosen: Policy) -> bool:
-    """Whether a policy has to be given costs; a function of the user's own is taken to need them."""
+    """Whether a policy needs costs; an unregistered function is assumed to."""
     return bool(getattr(chosen, "needs_costs", True))
 
 
@@ -49,7 +49,7 @@ def names() -> list[str]:
 
 
 def named(name: str) -> Policy:
-    """The policy of a name such as ``"hardest"``, ``"sampled"`` or ``"sampled(128)"``.
+    """The policy with a name such as ``"hardest"``, ``"sampled"`` or ``"sampled(128)"``.
 
     Raises:
         InputError: no policy has that name.
@@ -64,45 +64,45 @@ def named(name: str) -> Policy:
 
 @policy(needs_costs=True)
 def hardest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-    """The combination of the largest total, exactly (Ferreira et al., ICLR 2025, who sample it for multi-crop)."""
-    return hardest_ids(given(costs), plan)
+    """The combination with the largest total, exactly (Ferreira et al., ICLR 2025, sample it for multi-crop)."""
+    return hardest_ids(require_costs(costs), plan)
 
 
 @policy(needs_costs=True)
 def easiest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-    """The combination of the smallest total, exactly: what selection should be compared with, not a way to train."""
-    costs = given(costs)
+    """The combination with the smallest total, exactly: a comparison for selection, not a way to train."""
+    costs = require_costs(costs)
     return hardest_ids(Costs(-costs.cross, None if costs.own is None else -costs.own), plan)
 
 
 @policy(needs_costs=False)
 def random(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-    """Any combination, uniformly, for every image by itself: the plain method, drawn from as many candidates.
+    """A uniformly random combination for every image: the plain method, drawn from as many candidates.
 
-    The largest tickets of the views are kept, so that the choice does not depend on the number of processes; without
-    views the tickets come from the generator.
+    Keeps the views with the largest tickets, so that the choice does not depend on the number of processes; without
+    views, the generator draws the tickets.
     """
     if views is not None:
         return largest_by_slot(views.ticket, plan)
-    batch, device = given(costs).cross.shape[2], given(costs).cross.device
-    return moved(random_ids(plan, batch, generator), device)
+    batch, device = require_costs(costs).cross.shape[2], require_costs(costs).cross.device
+    return ids_on(random_ids(plan, batch, generator), device)
 
 
 def sampled(limit: int = 64) -> Policy:
     """The hardest of ``limit`` random combinations, as published for DINO and iBOT (limits of 64 and 128).
 
-    One list is drawn a step, with replacement, for the whole batch. Processes that share a batch should be given
-    generators of equal state.
+    Each step draws one list, with replacement, for the whole batch. Processes that share a batch need generators in the
+    same state.
 
     Raises:
-        InputError: a limit below 1.
+        InputError: the limit is below 1.
     """
     if limit < 1:
         raise InputError(f"sampled({limit}): give the number of combinations to draw, 1 or more")
 
     def choose(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-        costs = given(costs)
-        combos = moved(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
+        costs = require_costs(costs)
+        combos = ids_on(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
         return combos[best_of(costs, plan, combos, free=[])].T
 
     choose.__name__ = choose.__qualname__ = f"sampled({limit})"
@@ -114,29 +114,29 @@ _families["sampled"] = sampled
 
 @policy(needs_costs=False)
 def lowest_iou(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-    """The combination whose crop boxes overlap least: mean IoU over pairs of a kept target and another kept view."""
+    """The combination whose crops overlap least: lowest mean IoU over pairs of a kept target and another kept view."""
     return hardest_ids(Costs(-target_iou(plan, views)), plan)
 
 
 @policy(needs_costs=False)
 def highest_iou(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
-    """The combination whose crop boxes overlap most, as ``lowest_iou`` measures it."""
+    """The combination whose crops overlap most, as ``lowest_iou`` measures it."""
     return hardest_ids(Costs(target_iou(plan, views)), plan)
 
 
 def target_iou(plan: ViewPlan, views: Views | None) -> Tensor:
-    """IoU of every target view's box with every view's, ``[T, V, B]``."""
+    """IoU of every target view's box with every view's box, ``[T, V, B]``."""
     if views is None:
-        raise InputError("a policy of crop overlap needs the views' boxes: pass the views that were drawn to choose()")
+        raise InputError("a policy of crop overlap needs the views' boxes: pass the drawn views to choose()")
     return pairwise_iou(views.box)[: plan.targets]
 
 
-def given(costs: Costs | None) -> Costs:
+def require_costs(costs: Costs | None) -> Costs:
     if costs is None:
-        raise InputError("this policy chooses by costs, and none were given")
+        raise InputError("this policy needs costs, and none were given")
     return costs
 
 
-def moved(ids: Tensor, device: torch.device) -> Tensor:
-    """On another device; to a GPU without waiting for it (from one, what is read at once must have arrived)."""
+def ids_on(ids: Tensor, device: torch.device) -> Tensor:
+    """Copies ids to a device: without waiting if it is a GPU; from a GPU it waits, since the CPU reads them at once."""
     return ids.to(device, non_blocking=device.type != "cpu")

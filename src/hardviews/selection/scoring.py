@@ -1,7 +1,7 @@
-"""How cheaply the costs for a choice are computed. Each saving is a trade: a choice a little less hard, for less time.
+"""How scoring saves time. Each saving trades a little hardness of the kept views for speed.
 
-``benchmarks/scoring.py`` measures what a way of scoring keeps of the hardness beside the time it takes; what was found
-is in ``docs/cost.md``.
+``benchmarks/scoring.py`` measures how much hardness each setting keeps and how long it takes; ``docs/cost.md`` has the
+results.
 """
 
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ Network = Literal["student", "teacher", "teacher_targets"]
 
 @dataclass(frozen=True)
 class Scoring:
-    """A way of scoring. As it is made here nothing is saved but what costs no hardness: exact scoring.
+    """How candidates are scored. By default scoring is exact: it saves only what costs no hardness.
 
     Args:
-        resolution: candidates are rendered and scored at this part of their size, at about its square of the time. A
-            ViT's positions are interpolated and its masks shrink along.
-        network: who is asked. ``student``: it predicts as it will in training. ``teacher``: the momentum teacher stands
-            for both, in one forward, which at full resolution is mostly used again. ``teacher_targets``: the
-            teacher, of target views only; other views (local crops) are taken as they come, unscored.
-        every: choose at every so-many-th step only; views in between are those of the plain method.
-        token_keep: a ViT scores on this part of its patches, drawn at random.
-        reuse: use the encodings of targets again in training, where that is exact. It saves time at no loss.
-        chunk: images encoded at once, for less memory; 0 is all. Only for networks without BN.
+        resolution: render and score candidates at this fraction of their size, which takes about its square of the
+            time. A ViT's position embeddings are interpolated, and its masks shrink along.
+        network: ``student`` predicts as in training. ``teacher``: the momentum teacher replaces both networks in one
+            forward, whose encodings training mostly reuses at full resolution. ``teacher_targets``: the teacher scores
+            target views only; other views (local crops) are kept as drawn, unscored.
+        every: choose at every n-th step only; the steps in between use the views of the plain method.
+        token_keep: a ViT scores this fraction of its patches, drawn at random.
+        reuse: reuse the target encodings in training if that is exact. This saves time at no loss.
+        chunk: encode this many images at once, to save memory; 0 for all. Only for networks without BN.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: a number is outside its range.
     """
 
     resolution: float = 1.0

@@ -1,4 +1,4 @@
-"""The best combination of views that a plan allows, found exactly; in comments C combinations, K_T kept targets."""
+"""Exact search for the best combination of views that a plan allows. C combinations, K_T kept targets."""
 
 from functools import lru_cache
 from itertools import accumulate, chain, combinations, product
@@ -11,18 +11,18 @@ from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import ViewPlan
 
-MOST_COMBINATIONS = 100_000  # of target views: beyond this the search would take seconds a step
+MOST_COMBINATIONS = 100_000  # of target views: more would take seconds per step
 CHUNK = 1 << 22  # costs gathered at a time: 16 MB in float32
 
 Layout = tuple[tuple[int, int, bool], ...]  # (draw, keep, target) of every slot: all that a search depends on
 
 
 def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
-    """The choice of the largest total of all that the plan allows, int64 ``[K, B]``.
+    """The choice with the largest total among all that the plan allows, int64 ``[K, B]``.
 
-    Views that are no targets add up independently once the targets are chosen, so only the combinations of target views
-    are gone through (4 for DINO's plan, which has 51,480 combinations); the best of the rest are a sort. Among choices
-    of equal total the lexicographically smallest tuple of ids wins, the first in order of enumeration.
+    Once the targets are chosen, the other views add up independently. So the search enumerates only the combinations of
+    target views (4 for DINO's plan, which allows 51,480 combinations) and finds the best of the rest by sorting. Among
+    equal totals, the lexicographically smallest tuple of ids wins.
 
     Raises:
         InputError: the plan allows more than 100,000 combinations of target views.
@@ -34,33 +34,33 @@ def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
 
     views, batch = costs.cross.shape[1:]
     gain = costs.cross.gather(0, targets[:, None].expand(-1, views, batch)).sum(0)  # [V, B]
-    rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in spans(plan) if slot in free]
+    rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in slot_slices(plan) if slot in free]
     return torch.cat([targets, *rest])
 
 
 def first_ids(plan: ViewPlan, batch: int, device: torch.device) -> Tensor:
-    """The choice of the first candidates of every slot, ``[K, B]``: for one slot what the plain method would draw."""
-    ids = [id for slot, span in spans(plan) for id in range(span.start, span.start + plan.slots[slot].keep)]
+    """The choice of the first candidates of every slot, ``[K, B]``: the views that the plain method would draw."""
+    ids = [id for slot, span in slot_slices(plan) for id in range(span.start, span.start + plan.slots[slot].keep)]
     # Filled, not copied: a copy would wait for a GPU.
     rows = [torch.full((batch,), id, dtype=torch.int64, device=device) for id in ids]
     return torch.stack(rows)
 
 
 def random_ids(plan: ViewPlan, batch: int, generator: Generator) -> Tensor:
-    """Any choice that the plan allows, uniformly, with replacement, ``[K, B]`` where the generator is."""
+    """A uniformly random choice for each image, with replacement, ``[K, B]`` on the generator's device."""
     ticket = torch.rand(plan.draw, batch, generator=generator, device=generator.device)  # [V, B]
     return largest_by_slot(ticket, plan)
 
 
 def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Tensor:
-    """Which of some combinations has the largest total, int64 ``[B]``; the first among equals.
+    """The index of the combination with the largest total, int64 ``[B]``; the first among equals.
 
     Args:
-        combos: int64 ``[C, k]``, target views first: all kept views, or all but those of the ``free`` slots.
-        free: slots outside ``combos``, each taken at its best for every combination; none of target views.
+        combos: int64 ``[C, k]``, target views first: all kept views, or all except those of the ``free`` slots.
+        free: slots outside ``combos``, without targets; each contributes its best views to every combination.
     """
     cross = costs.cross.clone()  # [T, V, B]
-    cross.diagonal(dim1=0, dim2=1).zero_()  # so that a target's term with itself adds nothing below
+    cross.diagonal(dim1=0, dim2=1).zero_()  # so that a target's term with itself adds nothing
     _, views, batch = cross.shape
     kept_targets = plan.kept_targets
     best = torch.full((batch,), -torch.inf, dtype=cross.dtype, device=cross.device)
@@ -72,21 +72,21 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
         targets = part[:, :kept_targets]
         gain = cross[targets].sum(1)  # [C, V, B]: what each view adds, given the kept targets
         total = gain.gather(1, part[:, :, None].expand(-1, -1, batch)).sum(1)  # [C, B]
-        for slot, span in spans(plan):
-            if slot in free:  # values alone, so topk will do; ids need the stable sort of `largest`
+        for slot, span in slot_slices(plan):
+            if slot in free:  # only the values matter here, so topk is enough; ids need the stable sort of `largest`
                 total = total + gain[:, span].topk(plan.slots[slot].keep, dim=1).values.sum(1)
         if costs.own is not None:
             total = total + max(plan.keep - 1, 1) * costs.own[targets].sum(1)
         value, index = total.max(0)
-        better = value > best  # strictly, so that the first among equals stays
+        better = value > best  # strictly larger, so that the first among equals stays
         best = torch.where(better, value, best)
         chosen = torch.where(better, index + start, chosen)
     return chosen
 
 
 def every_combination(plan: ViewPlan, most: int) -> Tensor | None:
-    """All choices that the plan allows, int64 ``[C, K]`` on the CPU, in lexicographic order; None if more than
-    ``most``."""
+    """All choices that the plan allows, int64 ``[C, K]`` on the CPU, in lexicographic order; None if there are more
+    than ``most``."""
     if combinations_of(plan) > min(most, MOST_COMBINATIONS):
         return None
     layout = tuple((draw, keep, True) for draw, keep, _ in layout_of(plan))
@@ -94,7 +94,7 @@ def every_combination(plan: ViewPlan, most: int) -> Tensor | None:
 
 
 def combinations_of(plan: ViewPlan) -> int:
-    """How many choices the plan allows: 6 for two of four views, 51,480 for DINO's."""
+    """The number of choices that the plan allows: 6 for two of four views, 51,480 for DINO's."""
     return prod(comb(slot.draw, slot.keep) for slot in plan.slots)
 
 
@@ -107,27 +107,27 @@ def totals(costs: Costs, combos: Tensor) -> Tensor:
 
 
 def mean_total(costs: Costs, plan: ViewPlan) -> Tensor:
-    """The mean of the total over every combination the plan allows, ``[B]``: exact, from how often terms are kept."""
+    """The mean total over every combination that the plan allows, ``[B]``: exact, by how often each term is kept."""
     cross_weight, own_weight = mean_weights(layout_of(plan), costs.cross.device, costs.cross.dtype)
     mean = (costs.cross * cross_weight).sum((0, 1))
     return mean if costs.own is None else mean + (costs.own * own_weight).sum(0)
 
 
 def largest(values: Tensor, keep: int) -> Tensor:
-    """The ids of the ``keep`` largest of ``[n, B]``, ascending, ``[keep, B]``; of equals the smaller id.
+    """The ids of the ``keep`` largest of ``[n, B]``, ascending, ``[keep, B]``; the smaller id wins a tie.
 
-    A stable sort, since topk breaks ties in no order.
+    Uses a stable sort, since topk breaks ties arbitrarily.
     """
     return values.sort(dim=0, descending=True, stable=True).indices[:keep].sort(dim=0).values
 
 
 def largest_by_slot(values: Tensor, plan: ViewPlan) -> Tensor:
-    """Of values ``[V, B]`` every slot keeps its largest: ids ``[K, B]``."""
-    return torch.cat([largest(values[span], plan.slots[slot].keep) + span.start for slot, span in spans(plan)])
+    """Ids ``[K, B]`` of each slot's largest values among ``[V, B]``."""
+    return torch.cat([largest(values[span], plan.slots[slot].keep) + span.start for slot, span in slot_slices(plan)])
 
 
-def spans(plan: ViewPlan) -> list[tuple[int, slice]]:
-    """Every slot with the slice of the candidates that are its own."""
+def slot_slices(plan: ViewPlan) -> list[tuple[int, slice]]:
+    """Every slot with the slice of its candidates."""
     ends = list(accumulate(slot.draw for slot in plan.slots))
     return [
         (index, slice(end - slot.draw, end)) for index, (slot, end) in enumerate(zip(plan.slots, ends, strict=True))
@@ -151,7 +151,7 @@ def target_combinations(layout: Layout, device: torch.device) -> Tensor:
     ends = accumulate(draw for draw, _ in targets)
     per_slot = [combinations(range(end - draw, end), keep) for (draw, keep), end in zip(targets, ends, strict=True)]
     rows = [list(chain.from_iterable(parts)) for parts in product(*per_slot)]
-    with torch.inference_mode(False):  # kept for later calls, which may be outside of inference mode
+    with torch.inference_mode(False):  # cached for later calls, which may run outside inference mode
         return torch.tensor(rows, dtype=torch.int64, device=device)
 
 
@@ -159,7 +159,7 @@ def target_combinations(layout: Layout, device: torch.device) -> Tensor:
 def mean_weights(layout: Layout, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The mean weight of every term in the total: of cross ``[T, V, 1]``, of own ``[T, 1]``.
 
-    A view is kept in k / n of the combinations of its slot, two of one slot in k (k - 1) / (n (n - 1)) of them.
+    A slot keeps a view in k / n of its combinations, and two of its views in k (k - 1) / (n (n - 1)) of them.
     """
     slot_of = [slot for slot, (draw, _, _) in enumerate(layout) for _ in range(draw)]
     kept = sum(keep for _, keep, _ in layout)

@@ -23,7 +23,7 @@ from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
 from hardviews.setup.gathering import gathered
 from hardviews.training.distributed.meeting import Meeting
-from hardviews.training.distributed.sharding import UnshardedCopy, take_first_buffers
+from hardviews.training.distributed.sharding import UnshardedCopy, broadcast_buffers
 from hardviews.training.monitor import Evaluate
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.plan import ViewPlan
@@ -179,7 +179,7 @@ def create_evaluated(method: Method[Any], fabric: Fabric) -> Callable[[Meeting],
 
     def evaluated(meeting: Meeting) -> nn.Module:
         if fabric.world_size > 1:
-            take_first_buffers(network)  # as the next step would
+            broadcast_buffers(network)  # as the next step would
         return network
 
     return evaluated

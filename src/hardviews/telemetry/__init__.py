@@ -1,1 +1,1 @@
-"""What was drawn of the followed images and what was kept: its files, recording them, reading them."""
+"""Telemetry: records what was drawn and kept for the followed images, and reads it back."""

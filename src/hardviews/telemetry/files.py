@@ -1,4 +1,4 @@
-"""The files of telemetry (``docs/telemetry.md``): an epoch's rows, those of one process, in one ``.npz``."""
+"""Telemetry's files (``docs/telemetry.md``): one ``.npz`` per epoch and process."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 Rows = dict[str, NDArray[Any]]
 
-FORMAT = 1  # of a run's telemetry
-CONSTANT = ("slot", "combinations")  # arrays that do not have a row per image
+FORMAT = 1  # version of the format
+CONSTANT = ("slot", "combinations")  # arrays without a row per image
 BY_ROW = (
     "epoch", "step", "image", "size", "box", "flip", "jitter", "order", "grey", "blur", "solarize", "masked", "chosen",
     "scored", "kept", "cost", "cost_mean", "rank", "combination_cost",
@@ -23,8 +23,8 @@ def path_of(folder: Path, epoch: int, process: int) -> Path:
     return folder / (f"epoch-{epoch:04d}" + (f"-{process}" if process else "") + ".npz")
 
 
-def written(folder: Path) -> list[tuple[int, int, Path]]:
-    """Epoch, process and path of every file there is."""
+def list_files(folder: Path) -> list[tuple[int, int, Path]]:
+    """Epoch, process and path of every existing file."""
     found = []
     for file in sorted(folder.glob("epoch-*.npz")):
         _, epoch, *process = file.stem.split("-")
@@ -33,7 +33,7 @@ def written(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def load(file: Path) -> Rows:
-    """All arrays of a file.
+    """Reads all arrays of a file.
 
     Raises:
         OSError: it can't be read, is damaged, or lacks an array.
@@ -45,23 +45,23 @@ def load(file: Path) -> Rows:
             raise ValueError("its arrays are not those of an epoch")
     except OSError:
         raise
-    except Exception as error:  # an archive that is damaged may end in nearly anything
+    except Exception as error:  # a damaged archive may raise nearly anything
         raise OSError(f"{file.name} is damaged") from error
     return rows
 
 
-def packed(rows: Rows) -> bytes:
-    whole = BytesIO()
-    # As np.savez_compressed, in half its time: numbers drawn at random get hardly smaller by trying harder.
-    with ZipFile(whole, "w", ZIP_DEFLATED, compresslevel=1) as file:
+def compressed(rows: Rows) -> bytes:
+    buffer = BytesIO()
+    # The format of np.savez_compressed in half the time: a higher compression level hardly shrinks random numbers.
+    with ZipFile(buffer, "w", ZIP_DEFLATED, compresslevel=1) as file:
         for name, array in rows.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    return whole.getvalue()
+    return buffer.getvalue()
 
 
-def together(parts: Sequence[Rows]) -> Rows:
-    """The rows of several parts of an epoch, in the order of steps and images, without what is constant."""
+def concatenated(parts: Sequence[Rows]) -> Rows:
+    """Joins the rows of several parts of an epoch in order of step and image, without the constant arrays."""
     names = [name for name in parts[0] if name not in CONSTANT] if parts else []
     rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
     if not rows:
@@ -70,14 +70,14 @@ def together(parts: Sequence[Rows]) -> Rows:
     return {name: x[order] for name, x in rows.items()}
 
 
-def before(rows: Rows, step: int) -> Rows:
-    """The rows of earlier steps; nothing, where there are none."""
+def rows_before(rows: Rows, step: int) -> Rows:
+    """The rows of earlier steps; empty if there are none."""
     earlier = rows["step"] < step
     return {name: x if name in CONSTANT else x[earlier] for name, x in rows.items()} if earlier.any() else {}
 
 
 def replace(file: Path, content: bytes, process: int) -> None:
-    """Writes a file beside and renames it, so that it is whole or as it was.
+    """Writes a temporary file and renames it, so that the target is always complete.
 
     Raises:
         OSError: it can't be written.

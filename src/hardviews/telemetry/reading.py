@@ -1,4 +1,4 @@
-"""Telemetry as a run left it (``docs/telemetry.md``): all epochs, of all processes, as arrays.
+"""Reads a run's telemetry (``docs/telemetry.md``): all epochs of all processes, as arrays.
 
 Legend: N rows, each an image at a step; V candidates, K kept views, T target views, C combinations.
 """
@@ -26,14 +26,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Telemetry:
-    """Rows of a run.
+    """Telemetry of a run.
 
     Args:
-        plan: of what was drawn.
+        plan: the plan that the views were drawn from.
         rows: arrays ``[N, ...]`` by name.
-        combinations: ids ``[C, K]`` of those whose cost was written, in the order of ``combination_cost``: of all that
-            the plan allows, or of some drawn at random.
-        gallery: index of an image → the file of its small picture.
+        combinations: ids ``[C, K]`` of the combinations with recorded costs, in the order of ``combination_cost``: all
+            that the plan allows, or a random sample.
+        gallery: index of an image → its thumbnail's file.
     """
 
     plan: ViewPlan
@@ -50,11 +50,11 @@ class Telemetry:
 
     @property
     def exhaustive(self) -> bool:
-        """Whether every combination that the plan allows is among ``combinations``."""
+        """Whether ``combinations`` has every combination that the plan allows."""
         return len(self.combinations) == combinations_of(self.plan)
 
     def where(self, rows: Array) -> Self:
-        """Some of the rows, by a mask ``[N]`` or by their numbers."""
+        """Selects rows, by a mask ``[N]`` or by indices."""
         picked = {name: x[rows] for name, x in self.rows.items()}
         return type(self)(self.plan, picked, self.combinations, self.gallery)
 
@@ -64,7 +64,7 @@ class Telemetry:
             yield epoch, self.where(self["epoch"] == epoch)
 
     def views(self) -> Views:
-        """The candidates ``[V, N, ...]`` as they were drawn, but for masks and tickets, to be measured or rendered."""
+        """The drawn candidates ``[V, N, ...]``, without masks and tickets, to measure or render."""
 
         def turned(name: str) -> Tensor:
             return torch.from_numpy(self[name]).transpose(0, 1).contiguous()
@@ -81,7 +81,7 @@ class Telemetry:
 
 
 def load(run: Path | str) -> Telemetry:
-    """All telemetry of a run, its rows in the order of steps and images.
+    """Reads all telemetry of a run, rows in order of step and image.
 
     Raises:
         InputError: there is none, it is of another version, or a file is damaged.
@@ -89,13 +89,13 @@ def load(run: Path | str) -> Telemetry:
     folder = Path(run) / "telemetry"
     files = sorted(folder.glob("epoch-*.npz"))
     if not files:
-        raise InputError(f"{run} has no telemetry: it was made with --telemetry 0, or has not come to an epoch's end")
+        raise InputError(f"{run} has no telemetry: it was made with --telemetry 0, or has not finished an epoch yet")
     plan, images = _about(folder / "about.json")
     parts = [_arrays(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         alike = _form(part) == _form(parts[0]) and all(np.array_equal(part[x], parts[0][x]) for x in CONSTANT)
         if not alike:
-            raise InputError(f"{file} is damaged, or of another version of hardviews than {files[0].name}")
+            raise InputError(f"{file} is damaged, or from another version of hardviews than {files[0].name}")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in CONSTANT}
     order = np.lexsort((rows["image"], rows["step"]))
     gallery = {image: folder / "gallery" / f"{image}.png" for image in images}
@@ -121,13 +121,13 @@ def plan_of(written: dict[str, Any]) -> ViewPlan:
 
 
 def _about(file: Path) -> tuple[ViewPlan, list[int]]:
-    """The plan, and the images of the gallery."""
+    """The plan, and the indices of the gallery's images."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} can't be read: {' '.join(str(error).split())[:160]}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{file}: telemetry of another version of hardviews")
+        raise InputError(f"{file}: telemetry from another version of hardviews")
     try:
         return plan_of(about["plan"]), [int(image) for image in about["gallery"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +135,7 @@ def _about(file: Path) -> tuple[ViewPlan, list[int]]:
 
 
 def _form(arrays: dict[str, Array]) -> dict[str, tuple[int, ...]]:
-    """Shapes without the number of rows, of arrays that are in every file of a run alike."""
+    """Shapes without the number of rows, of the arrays that all files of a run share."""
     return {name: x.shape if name in CONSTANT else x.shape[1:] for name, x in arrays.items()}
 
 

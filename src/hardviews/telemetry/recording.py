@@ -1,6 +1,6 @@
-"""What hard views did, image by image: the same images are followed through a run, without any forward of their own.
+"""Records what selection does to a fixed set of images through a run, without any extra forward.
 
-What is written is described in ``docs/telemetry.md``. Legend: N rows, V candidates, K kept views, C combinations.
+``docs/telemetry.md`` describes the files. N rows, V candidates, K kept views, C combinations.
 """
 
 import json
@@ -25,23 +25,23 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
-# The cost of every combination is written where the plan allows no more: pairs of up to 16 views, four of global crops.
+# If a plan allows at most this many combinations, all costs are recorded: pairs of up to 16 views, 4 global crops.
 MOST_COMBINATIONS = 128
-SAMPLED = 32  # so many are, drawn at random once for the run, where it allows more
+SAMPLED = 32  # otherwise, this many random combinations, fixed for the run
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What a run follows.
+    """The images that a run follows.
 
     Args:
         images: in the data set.
-        count: how many of them are followed; a smaller number is a part of a larger one.
-        gallery: of how many of these small pictures are kept.
-        seed: of the run, by which they are picked.
-        policy: the run's.
-        every: chosen is at every so-many-th step.
-        steps_per_epoch: a file is an epoch.
+        count: number of images followed; a smaller set is a subset of a larger one.
+        gallery: number of thumbnails kept.
+        seed: of the run, which selects the images.
+        policy: of the run.
+        every: the run selects at every n-th step.
+        steps_per_epoch: each file holds an epoch.
     """
 
     images: int
@@ -53,18 +53,18 @@ class Followed:
     steps_per_epoch: int
 
     def indices(self) -> Tensor:
-        """The images that are followed, those of the gallery first."""
+        """Indices of the followed images, the gallery's first."""
         return torch.randperm(self.images, generator=stream(self.seed, "telemetry"))[: self.count]
 
 
 @dataclass(frozen=True)
 class _Noted:
-    """A part of a step: numbers of the n followed images are here, of all its B images on the device."""
+    """Part of a step: numbers of its n followed images on the CPU, tensors of all its B images on the device."""
 
     step: int
     index: Tensor  # [n]
     size: Tensor  # [n, 2]
-    rows: Tensor  # [n], their places among the B
+    rows: Tensor  # positions of the n among the B
     views: Views  # of the n
     ids: Tensor  # [K, B]
     scored: bool
@@ -72,19 +72,19 @@ class _Noted:
 
 
 class Recorder:
-    """Notes what steps do with the followed images, and writes it down, an epoch a file.
+    """Records what steps do with the followed images, and writes one file per epoch.
 
-    ``note`` waits for nothing; ``fetch`` brings here what is on the device; ``write`` puts the epoch so far into its
-    file. It is written before every checkpoint, and ``resume`` drops what was written after it: so a run that goes on
-    has every row once, with any number of processes, each of which writes files of its own. What can't be written is
-    lost, which is said once, and stops nothing.
+    ``note`` waits for nothing, ``fetch`` copies from the device, and ``write`` writes the epoch's rows so far. Writing
+    precedes every checkpoint, and ``resume`` drops rows written after it, so a resumed run has every row once. Each
+    process writes its own files; their number may change. Rows that can't be written are lost; this is reported once,
+    and the run goes on.
 
     Args:
-        folder: made when there is something to write.
-        plan: of what is drawn.
+        folder: created on first write.
+        plan: the plan that the views are drawn from.
         followed: which images.
-        process, processes: which of how many.
-        say: told what went wrong.
+        process, processes: rank and number of processes.
+        say: prints an error.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class Recorder:
         sample = random_ids(plan, SAMPLED, stream(followed.seed, "combinations")).T
         self._combos = sample if every is None else every
         self._noted: list[_Noted] = []
-        self._pictures: dict[int, Tensor] = {}  # as they came by
-        self._small: dict[int, bytes] = {}  # these, shrunk, not written yet
+        self._pictures: dict[int, Tensor] = {}  # by index, not shrunk yet
+        self._small: dict[int, bytes] = {}  # shrunk to thumbnails, not written yet
         self._epoch: list[Rows] = []
-        self._newest: dict[int, tuple[list[list[float]], list[int]]] = {}  # of the gallery: boxes and kept ids
+        self._newest: dict[int, tuple[list[list[float]], list[int]]] = {}  # of the gallery, latest: boxes and kept ids
 
     def note(self, step: int, images: ImageBatch, candidates: Views, choice: Choice) -> None:
-        """To be shown to steps as ``observe``."""
+        """Called by steps as ``observe``."""
         if not self.followed.count:
-            return  # images of a stream have numbers of another kind
+            return  # a stream's images have other indices
         rows = self._is_followed[images.index].nonzero()[:, 0]
         if not len(rows):
             return
@@ -136,10 +136,10 @@ class Recorder:
         for row, image in zip(rows.tolist(), index.tolist(), strict=True):
             if image in self._missing:
                 self._missing.remove(image)
-                self._pictures[image] = images.image(row).clone()  # the batch itself would be kept alive whole
+                self._pictures[image] = images.image(row).clone()  # a clone, or the entire batch would stay in memory
 
     def fetch(self) -> None:
-        """Brings here what was noted; waits for the device."""
+        """Copies noted tensors to the CPU; waits for the device."""
         self._small |= {image: gallery.thumbnail(pixels) for image, pixels in self._pictures.items()}
         self._pictures.clear()
         noted, self._noted = self._noted, []
@@ -149,7 +149,7 @@ class Recorder:
                 self._epoch.append(self._rows(together))
 
     def _rows(self, noted: list[_Noted]) -> Rows:
-        """The rows of steps that all know what their candidates cost, or none of them."""
+        """The rows of steps that either all have candidates' costs or all lack them."""
 
         def drawn(name: str) -> Tensor:
             return torch.cat([getattr(note.views, name) for note in noted], 1).transpose(0, 1)
@@ -180,8 +180,7 @@ class Recorder:
         return {name: numbers.numpy() for name, numbers in rows.items()}
 
     def _costs(self, kept: Tensor, costs: Costs | None) -> dict[str, Tensor]:
-        """What the kept combination, all on average, and the listed ones cost; NaN, and rank -1, where that is not
-        known."""
+        """Costs of the kept combination, the mean, and the listed combinations; NaN, and rank -1, if unknown."""
         n = kept.shape[1]
         unknown, rank = torch.full((n,), torch.nan), torch.full((n,), -1, dtype=torch.int32)
         if costs is None:
@@ -190,20 +189,20 @@ class Recorder:
         cost, mean = costs.total(kept), mean_total(costs, self.plan)
         listed = totals(costs, self._combos)  # [C, n]
         if len(listed) == combinations_of(self.plan):
-            own = (self._combos[:, :, None] == kept).all(1).byte().argmax(0, keepdim=True)  # the kept one's number
+            own = (self._combos[:, :, None] == kept).all(1).byte().argmax(0, keepdim=True)  # the kept one's index
             rank = (listed > listed.gather(0, own)).sum(0).int()
         elif self.followed.policy == "hardest":
-            rank = torch.zeros_like(rank)  # nothing is harder than what was found exactly
+            rank = torch.zeros_like(rank)  # nothing is harder than the exact maximum
         rank = torch.where(cost.isfinite(), rank, -1)
         return {"cost": cost.float(), "cost_mean": mean.float(), "rank": rank, "combination_cost": listed.T.float()}
 
     def write(self, *, ended: bool) -> None:
-        """Writes the epoch so far, and the pictures that are new.
+        """Writes the epoch's rows so far, and new thumbnails.
 
         Args:
-            ended: whether the next rows are of another epoch.
+            ended: whether the epoch has ended.
         """
-        rows = files.together(self._epoch)
+        rows = files.concatenated(self._epoch)
         if ended:
             self._epoch = []
         try:
@@ -212,7 +211,7 @@ class Recorder:
                 if self.process == 0:
                     self._replace(self.folder / "about.json", (json.dumps(self.about(), indent=2) + "\n").encode())
                 file = files.path_of(self.folder, int(rows["epoch"][0]), self.process)
-                self._replace(file, files.packed(rows | self._constant()))
+                self._replace(file, files.compressed(rows | self._constant()))
             for image, picture in list(self._small.items()):
                 self._picture(image).parent.mkdir(exist_ok=True)
                 self._replace(self._picture(image), picture)
@@ -221,33 +220,33 @@ class Recorder:
             self._say_once(error)
 
     def resume(self, step: int) -> None:
-        """Takes up a run before ``step``: drops what is written of later steps, goes on with the epoch it is in."""
+        """Resumes a run before ``step``: drops rows of later steps and continues the current epoch."""
         epoch = step // self.followed.steps_per_epoch
         self._noted, self._epoch = [], []
-        for written, process, file in files.written(self.folder):
-            # Those of processes that are no more are shared out.
-            if written < epoch or process % self.processes != self.process:
+        for file_epoch, process, file in files.list_files(self.folder):
+            # The files of processes that no longer exist are divided among the others.
+            if file_epoch < epoch or process % self.processes != self.process:
                 continue
             try:
-                rows = self._before(file, step) if written == epoch else {}
+                rows = self._before(file, step) if file_epoch == epoch else {}
                 if rows and process == self.process:
                     self._epoch = [rows]
                 elif rows:
-                    self._replace(file, files.packed(rows))
+                    self._replace(file, files.compressed(rows))
                 else:
                     file.unlink()
             except OSError as error:
                 self._say_once(error)
 
     def _before(self, file: Path, step: int) -> Rows:
-        """The rows of a file that are of earlier steps."""
+        """The rows of earlier steps in a file."""
         rows = files.load(file)
         if not np.array_equal(rows["combinations"], self._combos):
             raise OSError(f"{file.name} was written by another version of hardviews")
-        return files.before(rows, step)
+        return files.rows_before(rows, step)
 
     def sheet(self) -> NDArray[np.uint8] | None:
-        """The gallery as it came by last, with the candidates' boxes, uint8 ``[h, w, 3]``; None: nothing came by."""
+        """The gallery's latest pictures with the candidates' boxes, uint8 ``[h, w, 3]``; None if there are none yet."""
         shown = []
         for image in self.gallery:
             if image in self._newest and gallery.exists(self._picture(image)):
@@ -259,7 +258,7 @@ class Recorder:
         return gallery.sheet(shown) if shown else None
 
     def about(self) -> dict[str, object]:
-        """All that is needed to understand the files, and to render their views again."""
+        """Everything needed to understand the files and to render their views again."""
         return {
             "format": FORMAT,
             **asdict(self.followed),
@@ -278,12 +277,12 @@ class Recorder:
 
     def _say_once(self, error: OSError) -> None:
         if not self._said:
-            self._say(f"telemetry: {self.folder}: {error.strerror or error}; training goes on without what is lost")
+            self._say(f"telemetry: {self.folder}: {error.strerror or error}; rows are lost, training goes on")
         self._said = True
 
 
 def _costs_of(noted: Sequence[_Noted]) -> Costs | None:
-    """Of the followed images, here; None where they are not known."""
+    """Costs of the followed images, on the CPU; None if unknown."""
     costs = [note.costs for note in noted if note.costs is not None]
     own = [cost.own for cost in costs if cost.own is not None]
     return (
@@ -292,8 +291,8 @@ def _costs_of(noted: Sequence[_Noted]) -> Costs | None:
 
 
 def _picked(tensors: Sequence[Tensor], noted: Sequence[_Noted]) -> Tensor:
-    """The followed images' rows of each ``[..., B]``, one after the other, here; one copy however many there are."""
+    """The followed images' rows of each ``[..., B]``, concatenated, on the CPU, in a single copy."""
     starts = accumulate((tensor.shape[-1] for tensor in tensors[:-1]), initial=0)
     index = torch.cat([note.rows + start for note, start in zip(noted, starts, strict=True)])
-    whole = torch.cat(list(tensors), -1)
-    return whole.index_select(-1, index.to(whole.device)).cpu()
+    joined = torch.cat(list(tensors), -1)
+    return joined.index_select(-1, index.to(joined.device)).cpu()

@@ -1,1 +1,1 @@
-"""The step, the loop around it, and what a run writes. Importing this imports no torch."""
+"""The training step, the loop around it, and a run's output. Importing this imports no torch."""

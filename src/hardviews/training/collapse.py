@@ -1,11 +1,11 @@
-"""Whether all pictures come to look alike to the network: watched epoch by epoch, and said once with what to try."""
+"""Warns, once per sign, if the network maps all pictures to nearly the same features, and suggests a remedy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-LEAST_STD = 0.1  # of features, where 1 is spread evenly over the sphere
-LEAST_INFORMATION = 0.05  # nats that the assigned prototype tells of the picture
-LEAST_RANK = 0.2  # of the embedding's rank before training
-SETTLED = 1  # epochs after which a sign is one; networks start from little
+LEAST_STD = 0.1  # of features; 1 is spread evenly over the sphere
+LEAST_INFORMATION = 0.05  # nats of information that the assigned prototype carries about the picture
+LEAST_RANK = 0.2  # fraction of the embedding's rank before training
+SETTLED = 1  # epochs before a warning: networks start with low values
 
 TRY = {
     "feature_std": "a lower lr, a larger batch-size, milder views (--plan.strength, --plan.scale)",
@@ -16,10 +16,10 @@ TRY = {
 
 
 class CollapseWatch:
-    """Told every step's figures and every measurement.
+    """Checks every step's figures and every measurement for signs of collapse.
 
     Args:
-        say: told each sign, once.
+        say: prints a warning, once per sign.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -27,7 +27,7 @@ class CollapseWatch:
         self._epoch, self._count, self._sums = -1, 0, dict[str, float]()
 
     def note(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Rows of metrics in the order of steps; those of skipped steps say nothing."""
+        """Takes rows of metrics in order of steps; ignores skipped steps."""
         for row in rows:
             if row["epoch"] != self._epoch:
                 self.judge()
@@ -37,20 +37,20 @@ class CollapseWatch:
             self._count += 1
             found = {"feature_std": row.get("feature_std")}
             if "teacher_entropy" in row:
-                # How sure the teacher is of a picture, and how evenly all pictures are spread: what lies between is
-                # what an assignment tells. Nothing, if all are uniform, and nothing, if all are the same.
+                # The entropy of the mean assignment minus the mean entropy of assignments is the information that an
+                # assignment carries about its picture: 0 if all are uniform, and 0 if all are equal.
                 found["information"] = row["teacher_entropy_of_mean"] - row["teacher_entropy"]
             for name, value in found.items():
                 if value is not None:
                     self._sums[name] = self._sums.get(name, 0.0) + value
 
     def measured(self, ranks: Sequence[float]) -> None:
-        """The embedding's rank, as often as it was measured."""
+        """Takes all measurements so far of the embedding's rank."""
         if ranks and ranks[-1] < LEAST_RANK * ranks[0]:
             self._warn("embedding_rank", f"the embedding's rank fell from {ranks[0]:.1f} to {ranks[-1]:.1f}")
 
     def judge(self) -> None:
-        """Looks at the epoch that has ended."""
+        """Judges the epoch that has ended."""
         if self._epoch < SETTLED or not self._count:
             return
         means = {name: total / self._count for name, total in self._sums.items()}
@@ -63,7 +63,7 @@ class CollapseWatch:
         if means.get("information", 1.0) < LEAST_INFORMATION:
             self._warn(
                 "information",
-                "the teacher tells pictures hardly apart, teacher_entropy_of_mean - teacher_entropy "
+                "the teacher hardly tells pictures apart, teacher_entropy_of_mean - teacher_entropy "
                 f"{means['information']:.3f} in epoch {self._epoch + 1}",
             )
 

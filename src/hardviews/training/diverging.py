@@ -1,30 +1,30 @@
-"""How many skipped steps in a row a run bears."""
+"""Limits the number of consecutive skipped steps."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 from hardviews.training.output.saving import DivergedError
 from hardviews.wording import several
 
-HALVINGS = 16  # The gradient scaler halves its scale from 2^16 to 1: so many overflows in a row are harmless.
+HALVINGS = 16  # The gradient scaler halves its scale from 2^16 to 1, so this many consecutive overflows are harmless.
 
 
 class DivergenceWatch:
-    """Told every step's figures.
+    """Counts consecutive skipped steps.
 
     Args:
-        most: steps in a row that are not finite, before the run goes back to its last checkpoint.
-        say: told of each skipped step.
+        most: maximum consecutive non-finite steps before the run goes back to its last checkpoint.
+        say: prints a line for each skipped step.
     """
 
     def __init__(self, most: int, say: Callable[[str], None]) -> None:
-        self.skipped = 0  # steps in a row
+        self.skipped = 0  # consecutive steps
         self._most, self._say, self._overflows = most, say, 0
 
     def note(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Rows of metrics in the order of steps.
+        """Takes rows of metrics in order of steps.
 
         Raises:
-            DivergedError: too many steps in a row were skipped.
+            DivergedError: too many consecutive steps were skipped.
         """
         for row in rows:
             overflowed = bool(row.get("overflowed"))

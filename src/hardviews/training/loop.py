@@ -1,4 +1,4 @@
-"""The loop around the step: data, metrics, checkpoints, measurements on the way."""
+"""The loop around the step: data, metrics, checkpoints, measurements during training."""
 
 import contextlib
 import math
@@ -27,33 +27,34 @@ from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.output.saving import DivergedError, Saver
 from hardviews.training.progress import ProgressReport
-from hardviews.training.step import Report, Step
+from hardviews.training.step import Step, StepReport
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.images import ImageBatch
 from hardviews.wording import several
 
-LOWER = 0.1  # of the learning rate, for a run that has gone back
-REREADING = 86_400.0  # seconds that an epoch of a large stream may take to be read again
+LOWER = 0.1  # factor on the learning rate after going back to a checkpoint
+REREADING = 86_400.0  # maximum seconds to read a large stream's epoch again
 
 
 @dataclass
 class Loop:
-    """Runs the step over the data until the last step, from wherever the run folder's checkpoint left it.
+    """Runs the step over the data to the last step, starting at the run folder's checkpoint.
 
     Args:
         fabric: launched.
-        step: what is done with a batch.
-        loader: yields this process's images of every step.
+        step: trains on a batch.
+        loader: yields this process's images for every step.
         folder: opened; only the first process writes.
         epochs: passes over the data.
-        monitor: measures the backbone, and says when a gallery is shown.
+        monitor: measures the backbone, and says when to show a gallery.
         checkpoint_steps: also save every so many steps; 0 for epochs only.
-        keep_epochs: keep the checkpoint of every so-many-th epoch for good; 0 none.
-        max_nonfinite_steps: steps in a row that may be skipped before the run goes back to its last checkpoint.
-        log_steps: metrics are fetched from the device and written every so many steps.
-        open_loggers: TensorBoard and the like, of the first process, for a run that begins or goes on at a step.
-        telemetry: what the step shows it is written at the end of epochs and before checkpoints.
-        console: where progress is shown.
+        keep_epochs: keep every n-th epoch's checkpoint permanently; 0 for none.
+        max_nonfinite_steps: maximum consecutive skipped steps before the run goes back to its last checkpoint.
+        log_steps: fetch metrics from the device and write them every so many steps.
+        open_loggers: opens loggers such as TensorBoard in the first process, at the step where the run starts or
+            resumes.
+        telemetry: the step's observer; it writes at the end of epochs and before checkpoints.
+        console: shows progress.
     """
 
     fabric: Fabric
@@ -77,16 +78,16 @@ class Loop:
         self.diverging = DivergenceWatch(self.max_nonfinite_steps, self._say)
 
     def run(self) -> None:
-        """Trains to the end, or until a signal asks it to stop.
+        """Trains to the end, or until a signal asks to stop.
 
         Raises:
-            RunError: the loss stays not finite, memory ran out, too much of the data is unreadable, or the trained
+            RunError: the loss stays non-finite, memory ran out, too much of the data is unreadable, or the trained
                 weights could not be saved.
-            StoppedError: by a signal; what was done is saved.
+            StoppedError: a signal stopped the run; its progress is saved.
         """
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
-        if self.fabric.is_global_zero:  # not before it is known that the run may go on: they write
+        if self.fabric.is_global_zero:  # only now, since they write: the run may go on
             self.logbook.config()
             self.logbook.loggers = self.open_loggers(first)
         with (
@@ -97,7 +98,7 @@ class Loop:
                 self._say(
                     f"going on at step {first} of {steps}" if first < steps else "the run is finished: nothing to train"
                 )
-            # Also what an interrupted run did not come to.
+            # Includes measurements that an interrupted run did not reach.
             self._measure_if_due(first, stop)
             while True:
                 try:
@@ -110,7 +111,7 @@ class Loop:
             raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
         if self.saver.failure:
             raise RunError(
-                f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}, and the same command goes on"
+                f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}; the same command goes on"
             )
 
     def _say(self, line: str) -> None:
@@ -122,34 +123,34 @@ class Loop:
         try:
             self._take_steps(batches, first, steps, progress, stop)
         finally:
-            batches.close()  # whose workers must not be left to the interpreter's end
+            batches.close()  # or the interpreter's exit would have to end its workers
 
     def _take_steps(
         self, batches: Iterator[ImageBatch], first: int, steps: int, progress: ProgressReport, stop: StopRequest
     ) -> None:
         steps_per_epoch = self.loader.steps_per_epoch
-        pending: list[tuple[int, Report]] = []
+        pending: list[tuple[int, StepReport]] = []
         mark = time.perf_counter()
         for step in range(first, steps):
             self.step.watch.start()
             with self._clear_errors(step):
-                # Where it starts, a stream reads its epoch again, up to there.
-                with Meeting(self.fabric).slowly(REREADING) if step == first else contextlib.nullcontext():
+                # At the start, a stream reads its epoch again up to this step.
+                with Meeting(self.fabric).slow_work(REREADING) if step == first else contextlib.nullcontext():
                     images = next(batches)
                 self.step.watch.lap("data")
                 pending.append((step, self.step(images, step)))
             done = step + 1
             ends_epoch = done % steps_per_epoch == 0
             saves = ends_epoch or bool(self.checkpoint_steps and done % self.checkpoint_steps == 0)
-            # Several processes agree when figures are fetched.
+            # Several processes agree when they fetch figures.
             stops = (stop.signal or 0) if self.fabric.world_size == 1 else 0
             if saves or stops or len(pending) == self.log_steps:
                 now = time.perf_counter()
-                # Before any save: what is saved is known to be finite.
+                # Before any save, so that only finite weights are saved.
                 stops = self._write(pending, now - mark, progress, stop.signal or 0)
                 self.telemetry.fetch()
                 if saves or stops:
-                    # Before the processes meet: once there is a checkpoint, all of them have written.
+                    # Before the processes meet, so that once a checkpoint exists, all of them have written.
                     self.telemetry.write(ended=ends_epoch)
                     self._save(done, ends_epoch)
                 pending, mark = [], now
@@ -160,23 +161,23 @@ class Loop:
                 mark = time.perf_counter()
 
     def _restore(self) -> int:
-        """Takes up the last checkpoint that is whole, if any; returns the step to go on with."""
+        """Restores the newest intact checkpoint, if there is one; returns the step to go on with."""
         step, damaged = self.saver.restore()
         self.telemetry.resume(step)
         for line in damaged:
-            self._say(f"{line}; the checkpoint before it is taken")
+            self._say(f"{line}; using the checkpoint before it")
         before, now = self.saver.processes or self.fabric.world_size, self.fabric.world_size
         if before != now and step % self.loader.steps_per_epoch and isinstance(self.loader.source, Stream):
             self._say(
-                f"this run had {several(before, 'process', 'processes')} and has {now}, by which a stream's order "
-                "goes: in what is left of the epoch some images come again and others do not come"
+                f"this run had {several(before, 'process', 'processes')} and now has {now}, which changes a "
+                "stream's order: in the rest of the epoch some images come again and others do not come"
             )
         if self.fabric.is_global_zero:
-            self.logbook.forget_after(step)
+            self.logbook.drop_after(step)
         return step
 
     def _go_back(self, diverged: DivergedError) -> int:
-        """Once, to the last good checkpoint, at a lower rate; returns the step to go on with."""
+        """Goes back to the last good checkpoint at a lower rate, once; returns the step to go on with."""
         if self.saver.factor < 1 or not self.folder.checkpoints.last.exists():
             tried = ", also at a lower rate" if self.saver.factor < 1 else ""
             raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower lr may help") from diverged
@@ -190,7 +191,7 @@ class Loop:
         kept = ends_epoch and self.keep_epochs and epoch % self.keep_epochs == 0
         self.saver.save(done, epoch if kept else None)
         if self.saver.failure:
-            # A later save may find room again; days of training must not end for this one.
+            # A later save may find space again; this failure must not end days of training.
             self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
@@ -202,23 +203,23 @@ class Loop:
             saved = f", could not save ({self.saver.failure})"
         return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} goes on", number)
 
-    def _write(self, pending: list[tuple[int, Report]], spent: float, progress: ProgressReport, asked: int) -> int:
-        """Fetches the figures of the pending steps at once and writes them to every log.
+    def _write(self, pending: list[tuple[int, StepReport]], spent: float, progress: ProgressReport, asked: int) -> int:
+        """Fetches the figures of the pending steps together and writes them to every log.
 
         Args:
-            pending: steps and what they report.
-            spent: seconds on them.
-            progress: to be told.
-            asked: the number of the signal that asked this process to stop, or 0.
+            pending: steps and their reports.
+            spent: seconds spent on them.
+            progress: to update.
+            asked: number of the signal that asked this process to stop, or 0.
 
         Returns:
-            The same of all processes.
+            The number of a signal that asked any process to stop, or 0; the same in all processes.
 
         Raises:
-            DivergedError: see ``DivergenceWatch``.
+            DivergedError: as in ``DivergenceWatch``.
         """
         names = sorted({name for _, report in pending for name in report.values})
-        none = torch.full((), math.nan, device=self.fabric.device)  # a step that chose nothing has no costs
+        none = torch.full((), math.nan, device=self.fabric.device)  # steps without selection have no costs
         figures = torch.stack(
             [torch.stack([report.loss, *(report.values.get(n, none) for n in names)]).float() for _, report in pending]
         )
@@ -233,22 +234,22 @@ class Loop:
             rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
         self.logbook.images(self.loader.unreadable, self.loader.cut_short, self.fabric.global_rank)
         if self.fabric.is_global_zero:
-            # The newest that says most: not every step need choose.
+            # The newest row with the most figures, since not every step selects.
             shown = max(rows, key=lambda row: (len(row), row["step"]))
             self.logbook.metrics(rows, shown)
             progress.update(pending[-1][0] + 1, shown)
-            if self.loader.batch_size * self.fabric.world_size > 1:  # one image is always like itself
+            if self.loader.batch_size * self.fabric.world_size > 1:  # a single image always looks collapsed
                 self.collapse.note(rows)
         self.diverging.note(rows)
         return self._agreed(asked)
 
     def _agreed(self, asked: int) -> int:
-        """The signal that asked any process to stop, or 0."""
+        """The number of the signal that asked any process to stop, or 0."""
         signals = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="max")
         return int(signals)  # type: ignore[arg-type]
 
     def _measure_if_due(self, done: int, stop: StopRequest) -> bool:
-        """Whether the processes have spent time on it; raises StoppedError where one was asked to stop meanwhile."""
+        """Returns whether time was spent on measuring; raises StoppedError if a process was asked to stop meanwhile."""
         if not self.monitor.due(done):
             return False
         values = self.monitor.measure(done, lambda: bool(stop.signal))
@@ -263,11 +264,11 @@ class Loop:
     def _show_gallery_if_due(self, done: int) -> None:
         picture = self.telemetry.sheet() if self.logbook.loggers and self.monitor.due(done) else None
         if picture is not None:
-            self.logbook.tell(lambda logger: logger.show("gallery", picture, done))
+            self.logbook.to_loggers(lambda logger: logger.show("gallery", picture, done))
 
     @contextlib.contextmanager
     def _clear_errors(self, step: int) -> Iterator[None]:
-        """One line for what ends a run: where it was, what can be made smaller, what is saved."""
+        """Turns an error that ends a run into one line: the step, what to reduce, what is saved."""
         try:
             yield
         except RunError as error:

@@ -1,4 +1,4 @@
-"""How much memory a process may come to hold, and how much it held at most."""
+"""Available and peak memory of a process."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-# Of a group of processes: where, its limit, what it holds, the name of what the kernel would drop first; by version.
+# By version of control groups: folder, limit, usage, and the name of the memory that the kernel would reclaim first.
 FILES = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -17,11 +17,11 @@ FILES = (
 
 
 def available(device: torch.device, processes: int = 1) -> int:
-    """Bytes that this process may come to hold on a device, with those that it holds already.
+    """Bytes that this process may use on a device, including those that it already uses.
 
     Args:
-        device: a CUDA device, else main memory is meant.
-        processes: that share the main memory; a CUDA device is taken to be one's own.
+        device: a CUDA device; anything else means main memory.
+        processes: number of processes that share the main memory; CUDA devices are assumed unshared.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -30,12 +30,12 @@ def available(device: torch.device, processes: int = 1) -> int:
 
 
 def format_bytes(number: int) -> str:
-    """Bytes in the unit that people would use."""
+    """Formats bytes in MiB or GiB."""
     return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device could not give what was asked for; CPUs and cuBLAS have no class of their own for it."""
+    """Whether an error means out of memory; CPUs and cuBLAS have no exception class for it."""
     signs = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
@@ -43,8 +43,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def start_peak(device: torch.device) -> None:
-    """Lets ``peak`` begin anew. Where the kernel can't (it is Linux's), main memory's peak is that of the process's
-    life, which serves as long as what is measured grows."""
+    """Resets ``peak``. If the kernel can't (only Linux can), main memory's peak is that of the process's lifetime,
+    which suffices as long as the measured use grows."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -53,7 +53,7 @@ def start_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes this process held since ``start_peak``: of tensors on CUDA, else resident in main memory."""
+    """Peak bytes of this process since ``start_peak``: of tensors on CUDA, else resident in main memory."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
@@ -61,7 +61,7 @@ def peak(device: torch.device) -> int:
 
 
 def resident() -> int:
-    """Bytes of main memory that this process holds."""
+    """Resident bytes of this process in main memory."""
     return _status("VmRSS")
 
 
@@ -74,7 +74,7 @@ def _status(name: str) -> int:
 
 
 def _free() -> int:
-    """What the machine could give, page cache included."""
+    """Available bytes of the machine, including the page cache."""
     try:
         return _kilobytes(PROC / "meminfo", "MemAvailable")
     except OSError:
@@ -87,7 +87,8 @@ def _kilobytes(file: Path, name: str) -> int:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What the limits of this process's control groups leave it, from its own to the outermost: containers have one."""
+    """What the limits of this process's control groups leave, from its own group to the outermost; containers set
+    them."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -99,7 +100,7 @@ def _left_in_groups() -> Iterator[int]:
             try:
                 limit, used = (folder / most).read_text().strip(), int((folder / now).read_text())
                 statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            except OSError:  # not of this version, or of a group that can't be seen from here
+            except OSError:  # another version, or a group that is invisible from here
                 limit, used, statistics = "max", 0, {}
             if limit != "max":
                 yield max(int(limit) - used + int(statistics.get(dropped, 0)), 0)

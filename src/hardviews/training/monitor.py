@@ -1,4 +1,4 @@
-"""What is measured of the backbone while it is trained, by all processes together."""
+"""Measures the backbone during training, in all processes together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,25 +11,24 @@ from hardviews.training.distributed.meeting import FailedError, Meeting, StopAsk
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.wording import several
 
-# A backbone, whether raw pixels are to be measured too, and where the processes that share the work meet; the first
-# process gets the figures.
+# Takes a backbone, whether to measure raw pixels too, and the processes' meeting; returns figures in the first process.
 Evaluate = Callable[[nn.Module, bool, Meeting], Mapping[str, float]]
 
 
 @dataclass
 class Monitor:
-    """Measures before the first step, every ``every`` epochs and at the end, each once.
+    """Measures before the first step, every ``every`` epochs and at the end, once each.
 
     Args:
         fabric: launched.
-        folder: of the run, which says what has been measured.
-        evaluated: the backbone to be measured; all processes have to ask for it.
-        evaluate: measures the backbone, or None.
-        describe: figures in words, with the images that they are of.
-        say: told why it could not be measured.
-        every: epochs; 0: never.
+        folder: of the run; records what has been measured.
+        evaluated: returns the backbone to measure; all processes must call it.
+        evaluate: measures the backbone; None for no measurements.
+        describe: formats figures and the images that they were measured on.
+        say: prints why a measurement failed.
+        every: epochs; 0 for never.
         epochs: of the run.
-        steps_per_epoch: whole batches.
+        steps_per_epoch: complete batches per epoch.
     """
 
     fabric: Fabric
@@ -43,23 +42,23 @@ class Monitor:
     steps_per_epoch: int
 
     def due(self, done: int) -> bool:
-        """Whether the run is to be looked at after so many steps."""
+        """Whether a measurement is due after so many steps."""
         epochs, within = divmod(done, self.steps_per_epoch)
         return bool(self.every) and not within and (epochs == self.epochs or epochs % self.every == 0)
 
     def measure(self, done: int, stop_asked: Callable[[], bool]) -> Mapping[str, float] | None:
-        """Figures by name, in the first process; None where there are no new ones, as when a process was asked to stop
-        on the way. What is missing is measured when the run goes on.
+        """Figures by name, in the first process; None if there are no new ones, for example because a process was asked
+        to stop. Missing measurements are made when the run resumes.
 
         Args:
-            done: steps.
-            stop_asked: looked at after every batch of images, by all processes in the same round.
+            done: steps done.
+            stop_asked: called after every batch of images, by all processes in the same round.
 
         Raises:
-            InputError, RunError: before the first step, what is to be compared can't be; later that is said, and
-                training goes on.
+            InputError, RunError: the measurement before the first step failed. Later failures are printed, and training
+                goes on.
         """
-        # The first process reads the folder for all: others may see an older state of it, or none.
+        # The first process reads the folder for all, since others may see an older state of it, or none.
         measured = self.fabric.is_global_zero and self._measured(done)
         if self.evaluate is None or self.fabric.broadcast(measured):
             return None

@@ -1,4 +1,4 @@
-"""A step whose loss, costs or gradients are not finite changes neither weights, nor optimizer, nor buffers."""
+"""Skips steps with a non-finite loss, cost or gradient: they change no weight, optimizer state or buffer."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,20 +9,20 @@ from torch.optim import Optimizer
 
 from hardviews.training.distributed.sharding import local
 from hardviews.training.optimizers import create_missing_momenta
-from hardviews.training.packing import alike, packed, put_back
+from hardviews.training.packing import by_device_and_dtype, packed, unpack
 
 
 class NonFiniteSteps:
-    """Judges every step, and undoes the bad ones. It alone decides, also under a gradient scaler.
+    """Judges every step and undoes the bad ones. It alone decides, even under a gradient scaler.
 
-    An overflow in the forward has reached running statistics and centres by the time it is noticed, so buffers are
-    copied before the step and put back after a bad one. Fused optimizers are told not to act. What other optimizers
-    change is copied and put back like buffers. Nothing waits for the device.
+    An overflow in the forward reaches running statistics and centres before it is noticed, so buffers are copied before
+    the step and restored after a bad one. Fused optimizers skip the update themselves. Changes by other optimizers are
+    undone from copies, like buffers. Nothing waits for the device.
 
     Args:
-        fabric: of the run; its scaler, if any, is used by this class alone.
-        method: its gradients and buffers are judged.
-        optimizer: as fabric returned it.
+        fabric: of the run; only this class uses its scaler, if there is one.
+        method: whose gradients and buffers to judge.
+        optimizer: as returned by fabric.
     """
 
     def __init__(self, fabric: Fabric, method: nn.Module, optimizer: Optimizer) -> None:
@@ -35,15 +35,15 @@ class NonFiniteSteps:
         self._buffers = Copies([buffer for buffer in self.method.buffers() if buffer.is_floating_point()])
 
     def judge(self, figures: Iterable[Tensor]) -> dict[str, Tensor]:
-        """Unscales the gradients where there is a scaler, and judges the step.
+        """Unscales the gradients if there is a scaler, and judges the step.
 
         Args:
             figures: losses, and costs of all candidates.
 
         Returns:
-            ``skipped``, and with a scaler ``overflowed``: float 0 or 1 on the device, the same on all processes. A
-            step is skipped if anything is not finite on any process; it overflowed if only gradients are not finite,
-            as happens until the scaler has found its scale.
+            ``skipped``, and with a scaler ``overflowed``: float 0 or 1 on the device, the same on all processes. A step
+            is skipped if anything is not finite on any process. It overflowed if only gradients are not finite, as
+            happens until the scaler has found its scale.
         """
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
@@ -57,31 +57,31 @@ class NonFiniteSteps:
         return {"skipped": skipped} | ({"overflowed": skipped - bad[0]} if self._scaler is not None else {})
 
     def update(self, skipped: Tensor) -> None:
-        """The optimizer's step, which does nothing if it is skipped; then the scaler's."""
+        """Steps the optimizer, without effect if the step is skipped, then updates the scaler."""
         optimizer = self.optimizer
         create_missing_momenta(optimizer)
         if getattr(optimizer, "_step_supports_amp_scaling", False):
-            optimizer.found_inf = skipped  # type: ignore[attr-defined]  # heeded by fused kernels
+            optimizer.found_inf = skipped  # type: ignore[attr-defined]  # read by fused kernels
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]
         else:
             before = self._changing()
             copies = Copies(list(before.values()))
             optimizer.step()
-            copies.put_back(skipped)
+            copies.restore(skipped)
             for key, new in self._changing().items():
-                if key not in before:  # made by this very step: all states start from zero
+                if key not in before:  # created by this very step: all states start at zero
                     new.masked_fill_(skipped.to(new.device) > 0, 0.0)
         if self._scaler is not None:
             self._scaler.update()
 
     def end(self, skipped: Tensor) -> None:
         assert self._buffers is not None
-        self._buffers.put_back(skipped)
+        self._buffers.restore(skipped)
         self._buffers = None
 
     def _changing(self) -> dict[tuple[Tensor, str], Tensor]:
-        """What the optimizer's step changes: parameters with gradients, and what it keeps of them."""
+        """Tensors that the optimizer's step changes: parameters with gradients, and their states."""
         moved = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         states = {
             (p, name): local(x) for p in moved for name, x in self.optimizer.state[p].items() if isinstance(x, Tensor)
@@ -90,22 +90,23 @@ class NonFiniteSteps:
 
 
 class Copies:
-    """Copies of tensors, to be put back where a flag on the device says so.
+    """Copies of tensors, to be restored if a flag on the device says so.
 
-    The copies of one device and dtype lie in one buffer, so the number of kernels does not grow with that of tensors.
+    All copies of one device and dtype share a buffer, so the number of kernels does not grow with the number of
+    tensors.
 
     Args:
         tensors: in any memory format.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._groups = alike(tensors)
+        self._groups = by_device_and_dtype(tensors)
         self._copies = [packed(group) for group in self._groups]
 
     @torch.no_grad()
-    def put_back(self, flag: Tensor) -> None:
-        """Gives every tensor the content it had, where ``flag`` is above 0."""
+    def restore(self, flag: Tensor) -> None:
+        """Restores every tensor's content if ``flag`` is above 0."""
         for group, before in zip(self._groups, self._copies, strict=True):
             now = packed(group)
             torch.where(flag.to(now.device) > 0, before, now, out=now)
-            put_back(now, group)
+            unpack(now, group)

@@ -1,4 +1,4 @@
-"""Optimizers by name, their parameter groups, what every group is given at every step, and clipping."""
+"""Optimizers by name, their parameter groups, learning rates and weight decay per step, and clipping."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -21,14 +21,14 @@ OPTIMIZERS = ("adamw", "lars", "sgd")
 def parameter_groups(
     network: nn.Module, weight_decay: float, decay_bias_and_norm: bool, constant_rate: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), and by
-    whether they are shared out among processes, which optimizers can't take together.
+    """Groups trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), and
+    by whether they are sharded, since optimizers can't update both kinds together.
 
     Args:
         network: whose parameters.
-        weight_decay: of parameters with two or more dimensions; of the rest too where ``decay_bias_and_norm``.
-        decay_bias_and_norm: whether biases and norms are decayed. LARS does not adapt the rate of groups without decay,
-            which is what the SimCLR paper asks for.
+        weight_decay: of parameters with two or more dimensions, and of the rest if ``decay_bias_and_norm``.
+        decay_bias_and_norm: whether to decay biases and norms. LARS does not adapt the rate of groups without decay, as
+            the SimCLR paper requires.
         constant_rate: prefixes of parameters whose rate stays at its peak.
     """
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
@@ -49,17 +49,18 @@ def parameter_groups(
 
 
 def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, fused: bool = True) -> Optimizer:
-    """SGD (without Nesterov, as SimSiam), LARS (You et al., 2017, as SimCLR) or AdamW, at rate 0 until a step sets it.
+    """SGD (without Nesterov, as in SimSiam), LARS (You et al., 2017, as in SimCLR) or AdamW, at rate 0 until a step
+    sets it.
 
     Args:
-        groups: of ``parameter_groups``.
+        groups: from ``parameter_groups``.
         momentum: of SGD and LARS.
-        fused: take torch's one kernel for the whole update, where there is one.
+        fused: use torch's single kernel for the entire update, if it exists.
     """
     match name:
         case "sgd":
             sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
-            # torch has no fused SGD of what is shared out.
+            # torch has no fused SGD for sharded parameters.
             return SGD(groups, lr=0.0, momentum=momentum, fused=fused and not sharded)
         case "lars":
             optimizer: Optimizer = Lars(groups, lr=0.0, momentum=momentum)
@@ -71,10 +72,10 @@ def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, f
 
 
 def create_missing_momenta(optimizer: Optimizer) -> None:
-    """Gives every parameter with a gradient a momentum of zero where SGD or LARS has none yet.
+    """Creates a zero momentum for every parameter with a gradient that has none yet, for SGD and LARS.
 
-    The first update is the same by it. Left to itself, a fused SGD that skips its first step keeps unwritten memory as
-    momentum, and one whose parameters get their first gradients at different steps fails.
+    The first update stays the same. Without this, a fused SGD that skips its first step uses uninitialised memory as
+    momentum, and fails if parameters get their first gradients at different steps.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("momentum") else ():
@@ -84,14 +85,14 @@ def create_missing_momenta(optimizer: Optimizer) -> None:
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rate and the weight decay at every step.
+    """Learning rate and weight decay at every step.
 
     Args:
-        peak: learning rate already scaled to the batch.
+        peak: learning rate, already scaled to the batch.
         end: learning rate after the last step.
-        steps, warmup: in steps.
+        steps, warmup: number of steps.
         decay: weight decay at the first step.
-        decay_end: weight decay after the last step, reached by half a cosine; None: it does not change.
+        decay_end: weight decay after the last step, reached along a half cosine; None for a constant one.
     """
 
     peak: float
@@ -102,7 +103,7 @@ class Rates:
     decay_end: float | None = None
 
     def scaled(self, factor: float) -> Self:
-        """Lower or higher learning rates throughout."""
+        """The same schedule with all learning rates multiplied by a factor."""
         return replace(self, peak=factor * self.peak, end=factor * self.end)
 
     def at(self, step: int, constant: bool = False) -> float:
@@ -114,7 +115,7 @@ class Rates:
         return warmup_cosine(step, self.steps, self.decay, self.decay_end)
 
     def set(self, optimizer: Optimizer, step: int) -> None:
-        """Gives every group of the optimizer its rate for this step, and its weight decay where that changes."""
+        """Sets every group's learning rate for this step, and its weight decay if that changes."""
         for group in optimizer.param_groups:
             group["lr"] = self.at(step, group["constant"])
             if self.decay_end is not None and group["decayed"]:
@@ -122,7 +123,7 @@ class Rates:
 
 
 def create_rates(options: PretrainOptions, steps_per_epoch: int) -> Rates:
-    """Settled rates, the peak of which is per 256 images, scaled to the batch."""
+    """Rates from complete options; scales the peak, given per 256 images, to the batch."""
     peak = (options.lr or 0.0) * options.images_per_step / 256
     warmup = round((options.warmup_epochs or 0.0) * steps_per_epoch)
     steps = options.epochs * steps_per_epoch
@@ -133,9 +134,9 @@ def clip(gradients: list[Tensor], limit: float, by: ClipMode) -> None:
     """Scales gradients down to a norm, in place.
 
     Args:
-        gradients: whole, or shared out among processes.
-        limit: of the norm.
-        by: ``"parameter"`` clips each by its own norm, as DINO's code does, ``"all"`` by the norm of all.
+        gradients: unsharded or sharded.
+        limit: maximum norm.
+        by: ``"parameter"`` clips each gradient by its own norm, as in DINO's code; ``"all"`` by their joint norm.
     """
     parts = [local(gradient) for gradient in gradients]
     norms = torch.stack(torch._foreach_norm(parts))

@@ -1,4 +1,4 @@
-"""Many tensors in one buffer, so that the number of kernels and of messages does not grow with theirs."""
+"""Packs many tensors into one buffer, so that the numbers of kernels and messages do not grow with theirs."""
 
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 
-def alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Tensors by device and dtype, which one buffer can hold."""
+def by_device_and_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Groups tensors by device and dtype, so that each group fits one buffer."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for x in tensors:
         groups.setdefault((x.device, x.dtype), []).append(x)
@@ -17,15 +17,15 @@ def alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 @torch.no_grad()
 def packed(tensors: list[Tensor]) -> Tensor:
-    """The numbers of tensors of one device and dtype, one after the other, each in its order in memory."""
+    """Concatenates the numbers of tensors of one device and dtype, each in its order in memory."""
     buffer = tensors[0].new_empty(sum(x.numel() for x in tensors))
     torch._foreach_copy_(parts(buffer, tensors), tensors)
     return buffer
 
 
 @torch.no_grad()
-def put_back(buffer: Tensor, tensors: list[Tensor]) -> None:
-    """Gives tensors the numbers that ``packed`` made of them, or of tensors laid out alike."""
+def unpack(buffer: Tensor, tensors: list[Tensor]) -> None:
+    """Copies a buffer from ``packed`` back into tensors with the same layout."""
     torch._foreach_copy_(tensors, parts(buffer, tensors))
 
 
@@ -33,16 +33,16 @@ def put_back(buffer: Tensor, tensors: list[Tensor]) -> None:
 def exchange(tensors: Iterable[Tensor], send: Callable[[Tensor], object]) -> None:
     """Sends tensors through a collective that changes a buffer in place.
 
-    Every process gives tensors of the same shapes and strides. Gradients have those of their parameters.
+    Every process passes tensors of the same shapes and strides. Gradients have those of their parameters.
     """
-    for group in alike(tensors):
+    for group in by_device_and_dtype(tensors):
         buffer = packed(group)
         send(buffer)
-        put_back(buffer, group)
+        unpack(buffer, group)
 
 
 def parts(buffer: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """Views of a packed buffer, laid out as the tensors are; those of tensors with gaps are contiguous."""
+    """Views of a packed buffer with the tensors' layouts; contiguous for tensors with gaps."""
     ends = list(accumulate(x.numel() for x in tensors))
     return [
         buffer.as_strided(x.shape, x.stride(), end - x.numel())
@@ -53,5 +53,5 @@ def parts(buffer: Tensor, tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether the numbers of a tensor fill its stretch of memory, each once."""
+    """Whether a tensor's elements fill a contiguous range of memory, each once."""
     return 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) == x.numel()

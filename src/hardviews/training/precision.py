@@ -1,4 +1,4 @@
-"""Which device there is, which number format it is fast at, and which of its kernels are taken."""
+"""Chooses the device, its fast number format, and kernels."""
 
 import os
 
@@ -11,10 +11,10 @@ ACCELERATORS = ("auto", "cpu", "cuda")
 
 
 def device_type(accelerator: str) -> str:
-    """``"cpu"`` or ``"cuda"``; auto takes CUDA where it is available.
+    """``"cpu"`` or ``"cuda"``; auto uses CUDA if it is available.
 
     Raises:
-        InputError: there is no such device, here or at all.
+        InputError: the device does not exist or is unavailable.
     """
     accelerator = "cuda" if accelerator == "gpu" else accelerator
     if accelerator == "mps":
@@ -31,8 +31,8 @@ def device_type(accelerator: str) -> str:
 def fast_precision(device: torch.device) -> Precision:
     """bf16 where the device has instructions for it, else fp16 with a scaler on CUDA, else fp32.
 
-    On CPUs that is AMX (Intel since Sapphire Rapids) or AVX512-BF16 (AMD since Zen 4): a ResNet-18 training step on
-    two such cores was 1.6 to 2.7 times as fast as in fp32. Elsewhere bf16 is emulated and slower than fp32.
+    On CPUs this needs AMX (Intel since Sapphire Rapids) or AVX512-BF16 (AMD since Zen 4): on two such cores, a training
+    step of a ResNet-18 was 1.6 to 2.7 times as fast as in fp32. Other CPUs emulate bf16, slower than fp32.
     """
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "16-mixed"
@@ -44,13 +44,13 @@ def fast_precision(device: torch.device) -> Precision:
 
 
 def choose_kernels(deterministic: bool) -> None:
-    """Which of several kernels torch takes from now on, in this process.
+    """Sets which of several kernels torch uses in this process.
 
-    Deterministic ones give the same bits in every run on the same machine and versions. An operation that has none
-    raises RuntimeError, which names it. Otherwise cuDNN times its kernels at the first batch of every shape, and takes
-    the fastest: training sees few shapes, again and again.
+    Deterministic kernels give identical bits in every run on the same machine with the same versions; an operation
+    without one raises RuntimeError with its name. Otherwise cuDNN times its kernels at the first batch of every shape
+    and uses the fastest, which suits training, since it repeats few shapes.
     """
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at startup
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic

@@ -1,4 +1,4 @@
-"""What a run says in the terminal: a bar where there is a terminal or a notebook, a line an epoch elsewhere."""
+"""A run's progress: a bar in a terminal or a notebook, otherwise a line per epoch."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,10 +14,10 @@ class ProgressReport:
     """Shows steps, images/s, time left, loss, and the IoU of kept and random views.
 
     Args:
-        console: where to.
-        steps: of the whole run; ``done`` of them are taken already.
+        console: to write to.
+        steps: of the entire run; ``done`` of them are already done.
         steps_per_epoch: steps in a pass over the data.
-        enabled: False for all processes but the first.
+        enabled: False in all processes but the first.
     """
 
     def __init__(self, console: Console, steps: int, steps_per_epoch: int, done: int, enabled: bool) -> None:
@@ -48,7 +48,7 @@ class ProgressReport:
         return f"{min(self._steps, done + self._per_epoch) // self._per_epoch}/{self._steps // self._per_epoch}"
 
     def update(self, done: int, row: Mapping[str, float]) -> None:
-        """``done`` steps are taken; ``row`` is the newest of the metrics."""
+        """Shows that ``done`` steps are done; ``row`` has the latest metrics."""
         figures = f"{row['images_per_second']:.0f} img/s  loss {row['loss']:.3f}"
         if row["iou_kept"] != row["iou_random"]:
             figures += f"  IoU kept {row['iou_kept']:.2f} random {row['iou_random']:.2f}"

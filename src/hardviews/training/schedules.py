@@ -1,4 +1,4 @@
-"""What changes from step to step, as pure functions of the step."""
+"""Schedules as pure functions of the step."""
 
 import math
 

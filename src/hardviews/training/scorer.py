@@ -1,4 +1,4 @@
-"""Renders and scores the candidates of a batch, as cheaply as it is told to."""
+"""Renders and scores the candidates of a batch, with the savings that ``Scoring`` asks for."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,34 +20,34 @@ from hardviews.views.render import render
 
 
 class Scorer:
-    """What the candidates cost, by a method as it stands.
+    """Computes the candidates' costs with a method's current weights.
 
-    It is to be called as ``HardViews`` calls a score function: without gradient and under ``untouched``.
+    Call it as ``HardViews`` calls a score function: without gradient and under ``untouched``.
 
     Args:
-        fabric: for its precision.
-        method: scored unwrapped.
-        scoring: how.
+        fabric: sets the precision.
+        method: called unwrapped.
+        scoring: the savings.
 
     Raises:
-        InputError: this method can't be scored so.
+        InputError: the method does not support this way of scoring.
     """
 
     def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring) -> None:
         self.fabric, self.method, self.scoring = fabric, method, scoring
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
-            raise InputError("score-chunk: this network has BN, whose statistics would be those of a chunk; give 0")
+            raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
         if scoring.network != "student" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(f"score-network: {type(method).__name__} has no teacher; give student")
         if scoring.token_keep < 1:
             if any(slot.mask for slot in method.plan.slots):
-                raise InputError(f"score-token-keep: {type(method).__name__} compares patches, and needs all; give 1")
+                raise InputError(f"score-token-keep: {type(method).__name__} compares all patches; give 1")
             if not list(_vits(method)):
-                raise InputError("score-token-keep: this backbone has no patches that could be left out; give 1")
+                raise InputError("score-token-keep: this backbone has no patches to leave out; give 1")
 
     def candidates(self, images: ImageBatch, views: Views) -> list[Tensor]:
-        """The V candidates, those that are not scored without pixels: ``[B, 0]``."""
+        """The V candidates; unscored ones have no pixels: ``[B, 0]``."""
         plan, rest = self.method.plan, 0
         if self.scoring.network == "teacher_targets":
             scored = torch.arange(plan.targets, device=views.device)[:, None].expand(-1, len(images))
@@ -56,16 +56,16 @@ class Scorer:
         return rendered + [rendered[0].new_empty(len(images), 0)] * rest
 
     def __call__(self, candidates: list[Tensor], masks: Tensor | None, seed: int) -> Costs | tuple[Costs, Any]:
-        """Costs, and what training may use again.
+        """Costs, and encodings that training may reuse.
 
         Args:
-            candidates: as ``candidates`` made them.
-            masks: of the target views, as numbers.
-            seed: of what is drawn here: which patches are left out.
+            candidates: from ``candidates``.
+            masks: of the target views, as drawn.
+            seed: of the patches that are left out at random.
         """
         size = self.scoring.chunk or candidates[0].shape[0]
         chunks = [list(chunk) for chunk in zip(*(torch.split(view, size) for view in candidates), strict=True)]
-        # Of smaller pictures, or of parts of them, targets are encoded otherwise than of those that are trained on.
+        # Smaller pictures or fewer patches give other encodings of the targets than training needs.
         reuse = self.scoring.reuse and self.scoring.resolution == 1 and self.scoring.token_keep == 1
         hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
         with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed):
@@ -76,11 +76,11 @@ class Scorer:
                 parts = [
                     self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden), reuse) for chunk in chunks
                 ]
-                costs, targets = self._together(parts)
+                costs, targets = self._join_chunks(parts)
         return costs if targets is None or not reuse else (costs, targets)
 
-    def _together(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
-        """The costs of all images of those of chunks, nothing for views that were not scored."""
+    def _join_chunks(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
+        """Joins the chunks' costs; unscored views get no terms."""
         cross = torch.cat([costs.cross for costs, _ in parts], dim=2)
         unscored = cross.new_zeros(cross.shape[0], self.method.plan.draw - cross.shape[1], cross.shape[2])
         known = [targets.fields for _, targets in parts if targets is not None]
@@ -89,7 +89,7 @@ class Scorer:
 
 
 def joined(encodings: list[E]) -> E:
-    """The encoding of all images, of those of its parts."""
+    """Joins encodings of parts of a batch."""
     if len(encodings) == 1:
         return encodings[0]
     fields = zip(encodings[0]._fields, zip(*encodings, strict=True), strict=True)
@@ -98,9 +98,9 @@ def joined(encodings: list[E]) -> E:
 
 @contextmanager
 def patches_left_out(method: nn.Module, part: float, seed: int) -> Iterator[None]:
-    """Within it every ViT of a method leaves out a random part of the patches of each image, by timm's own layer.
+    """Context in which every ViT of a method drops a random part of each image's patches, by timm's own layer.
 
-    Seeds the global generators, which ``untouched`` puts back.
+    Seeds the global generators, which ``untouched`` restores.
     """
     vits = list(_vits(method)) if part else []
     before = [vit.patch_drop for vit in vits]
@@ -116,5 +116,5 @@ def patches_left_out(method: nn.Module, part: float, seed: int) -> Iterator[None
 
 
 def _vits(method: nn.Module) -> Iterator[nn.Module]:
-    """Those of timm's that leave out patches by this layer; others, such as Eva, want the indices too."""
+    """The timm ViTs that support this layer; others, such as Eva, also need the indices."""
     return (m for m in method.modules() if isinstance(getattr(m, "patch_drop", None), nn.Identity | PatchDropout))

@@ -30,16 +30,16 @@ from hardviews.views.streams import stream
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one step says of itself; tensors are scalars on the device, so that nothing waits for them."""
+class StepReport:
+    """A step's figures; tensors are scalars on the device, so that nothing waits for them."""
 
     loss: Tensor
-    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, what NonFiniteSteps says, the method's own
+    values: dict[str, Tensor]  # cost_kept, cost_mean, iou_kept, iou_random, from NonFiniteSteps, from the method
     marks: list[tuple[str, Any]]  # for Stopwatch.seconds
 
 
-# Is shown every part of every step: its number, images, candidates (on the CPU) and choice, whose tensors are on the
-# device. It must wait for no device.
+# Called for every micro-batch with the step's number, images, candidates (on the CPU) and choice (on the device). It
+# must not wait for the device.
 Observe = Callable[[int, ImageBatch, Views, Choice], None]
 
 
@@ -52,21 +52,21 @@ class Step:
 
     Args:
         fabric: device, precision, processes.
-        method: as built; it is scored unwrapped and trained through fabric's wrapper, which synchronises gradients.
+        method: scored unwrapped and trained through fabric's wrapper, which synchronises gradients.
         optimizer: of the method's parameters.
-        rates: the learning rate at every step.
-        policy: how the kept views are chosen.
-        seed: of everything drawn.
-        steps: of the whole run.
+        rates: learning rates and weight decay for every step.
+        policy: selects the kept views.
+        seed: of all randomness.
+        steps: of the entire run.
         steps_per_epoch: for schedules in epochs.
-        clip: norm that gradients are clipped to, 0 for none.
-        clip_mode: the norm of every parameter by itself, or of all together.
-        parts: micro-batches a process's images are taken in.
+        clip: maximum gradient norm, 0 for no clipping.
+        clip_mode: clip every parameter by its own norm, or all by their joint norm.
+        parts: micro-batches per process and step (gradient accumulation).
         scoring: how candidates are scored.
-        observe: is shown what was drawn and chosen.
+        observe: called with what was drawn and chosen.
 
     Raises:
-        InputError: parts would change the method, or it can't be scored so.
+        InputError: gradient accumulation would change the method, or it does not support this way of scoring.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Step:
         self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer)
         self.watch = Stopwatch(fabric.device)
 
-    def __call__(self, images: ImageBatch, step: int) -> Report:
+    def __call__(self, images: ImageBatch, step: int) -> StepReport:
         fabric, plan, method, lap = self.fabric, self.plan, self.method, self.watch.lap
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
@@ -144,17 +144,17 @@ class Step:
         self.nonfinite.end(verdict["skipped"])
         lap("train")
         means = {key: _mean([v[key] for v in values]) for key in values[0]}
-        return Report(_mean(losses), means | statistics | verdict, self.watch.marks())
+        return StepReport(_mean(losses), means | statistics | verdict, self.watch.marks())
 
     def _slice(self, count: int, part: int) -> slice:
         return slice(part * count // self.parts, (part + 1) * count // self.parts)
 
     def _choose(self, images: ImageBatch, views: Views, step: int, part: int) -> tuple[Choice, list[Tensor]]:
-        """Renders the candidates, small, and scores them, when (and only if) the policy asks what they cost; in steps
-        that do not choose, takes the first of every kind.
+        """Renders and scores the candidates if this step selects and the policy needs costs; in steps that do not
+        select, keeps the first views of every slot.
 
         Returns:
-            The choice, and the candidates if they are rendered as training needs them: at full size, all of them.
+            The choice, and the candidates if training can use them as rendered: all of them, at full size.
         """
         scoring, rendered = self.scorer.scoring, list[Tensor]()
         if step % scoring.every:
@@ -169,7 +169,7 @@ class Step:
         score = partial(self.scorer, masks=views.mask, seed=seed)
         choice = self.hard_views.choose(candidates, views, stream(self.seed, "policy", step, part), score=score)
         if scoring.network == "teacher_targets":
-            # Of views that were not scored, nothing is known, nor of the combinations they are part of.
+            # Unscored views have unknown costs, as have the combinations that contain them.
             return replace(choice, costs=None), []
         return choice, rendered if scoring.resolution == 1 else []
 

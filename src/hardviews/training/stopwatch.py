@@ -1,4 +1,4 @@
-"""Seconds spent in the parts of a step, without making the device wait."""
+"""Measures the parts of a step without making the device wait."""
 
 import time
 from itertools import pairwise
@@ -8,9 +8,9 @@ import torch
 
 
 class Stopwatch:
-    """Splits time into named parts. On CUDA the marks are events, read only when the seconds are asked for.
+    """Splits time into named parts. On CUDA it records events, which are read only in ``seconds``.
 
-    Call ``lap(part)`` at the end of each part; ``start()`` before the first.
+    Call ``start()`` before the first part and ``lap(part)`` at the end of each.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,12 +31,12 @@ class Stopwatch:
         self._marks.append((part, self._now()))
 
     def marks(self) -> list[tuple[str, Any]]:
-        """The laps so far, to be read by ``seconds`` later."""
+        """The laps so far, for ``seconds`` to read later."""
         return self._marks
 
     @staticmethod
     def seconds(marks: list[tuple[str, Any]]) -> dict[str, float]:
-        """Seconds by part. On CUDA this waits for the last mark."""
+        """Seconds by part; on CUDA, waits for the last mark."""
         total: dict[str, float] = {}
         for (_, before), (part, after) in pairwise(marks):
             if isinstance(after, float):

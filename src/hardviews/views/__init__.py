@@ -1,1 +1,1 @@
-"""What a view is, and how it becomes pixels."""
+"""Draws views as numbers and renders them to pixels."""

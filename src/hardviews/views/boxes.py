@@ -1,7 +1,6 @@
-"""How crop boxes lie to each other. Boxes are x0, y0, x1, y1 with positive area, in any unit, even one per axis.
+"""Geometry of crop boxes: overlap and distance. Boxes are x0, y0, x1, y1 with positive area, in any unit per axis.
 
-Everything here stays the same when an axis is stretched, so boxes in 0..1 of an image that is not square give exactly
-the numbers of its pixels.
+Stretching an axis changes no result, so boxes in 0..1 of a non-square image give the same numbers as boxes in pixels.
 """
 
 import torch
@@ -20,10 +19,10 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
 
 def relative_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Distance of the centres of boxes ``[..., 4]``, 0 and up.
+    """Distance between the centres of boxes ``[..., 4]``, 0 and up.
 
-    Along each axis in units of the two boxes' mean side, then the root mean square of the two axes. For squares of one
-    size that is distance over diagonal; 1 is where boxes of one shape touch at a corner.
+    Each axis is measured in units of the two boxes' mean side; the result is the root mean square of the two axes. For
+    squares of one size this is distance over diagonal. At 1, two boxes of the same shape touch at a corner.
     """
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     sides = (a[..., 2:] - a[..., :2] + b[..., 2:] - b[..., :2]) / 2

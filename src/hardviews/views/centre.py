@@ -1,4 +1,4 @@
-"""What evaluation sees of a picture: the central square of the resized picture, as timm and torchvision make it."""
+"""The evaluation crop: the central square of the resized picture, computed as timm and torchvision do."""
 
 from math import floor
 from typing import Literal, get_args
@@ -11,27 +11,27 @@ from torch import Tensor
 CropMode = Literal["center", "squash"]  # timm's words
 CROP_MODES = get_args(CropMode)
 
-# A longer picture, in multiples of its shorter side, loses its ends before it is resized: resized whole, a strip of one
-# by a million pixels would fill the memory.
+# Ends of a picture longer than this many times its shorter side are cut off before the resize: resizing a whole strip
+# of 1 by a million pixels would exhaust the memory.
 LONGEST = 64
 
 
 def central_square(
     picture: Tensor, side: int, crop: float = 1.0, interpolation: str = "bicubic", mode: CropMode = "center"
 ) -> Tensor:
-    """Resizes a picture by Pillow, then cuts out the central square.
+    """Resizes a picture with Pillow, then cuts out the central square.
 
-    The pixels equal those of timm's transform for evaluation (``timm.data.create_transform``), and of torchvision's
-    ``Resize`` and ``CenterCrop`` on Pillow images. Sizes are rounded as theirs are: at 64 pixels and a crop of 0.875
-    the shorter side becomes 73 pixels, and the square starts at pixel 4. To cut out the square first and then resize it
+    The pixels equal those of timm's evaluation transform (``timm.data.create_transform``) and of torchvision's
+    ``Resize`` and ``CenterCrop`` on Pillow images, and sizes are rounded the same way: for 64 pixels and a crop of
+    0.875 the shorter side becomes 73 pixels, and the square starts at pixel 4. Cutting first and resizing afterwards
     would shift the picture by half a pixel.
 
     Args:
         picture: uint8 ``[h, w, 3]`` on the CPU.
-        side: of the square in pixels.
-        crop: ``side`` as a part of the resized picture's shorter side, above 0 and at most 1.
+        side: side of the square in pixels.
+        crop: ``side`` as a fraction of the resized picture's shorter side, above 0 and at most 1.
         interpolation: Pillow's name of a filter in lower case, as timm writes it.
-        mode: ``center`` keeps the aspect; ``squash`` resizes height and width to the same.
+        mode: ``center`` keeps the aspect ratio; ``squash`` resizes height and width to the same length.
 
     Returns:
         uint8 ``[side, side, 3]``.
@@ -51,7 +51,7 @@ def central_square(
 
 
 def _without_ends(picture: Tensor) -> Tensor:
-    """The middle of a picture that is longer than ``LONGEST`` times its shorter side; any other as it is."""
+    """Cuts a picture longer than ``LONGEST`` times its shorter side down to its middle; returns others unchanged."""
     height, width = picture.shape[:2]
     shorter, longer = sorted((height, width))
     kept = LONGEST * shorter

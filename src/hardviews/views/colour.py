@@ -1,12 +1,11 @@
 """Brightness, contrast, saturation, hue and grey of a view as one affine map of its colours.
 
-torchvision applies the steps one by one, clamps to 0..1 after each and turns the hue in HSV. No affine map does that;
-the one used here is the plain composition of the steps (``colour_matrix``) plus what fits torchvision's result best at
-a few points of the crop (``correction``). How far a view then is from torchvision's, after one clamp at the end (mean
-absolute difference, 0..1; mean / 99th percentile / largest of 400 views, the worst of three samples of Imagenette):
-0.005 / 0.033 / 0.043 for jitter (0.4, 0.4, 0.2, 0.1) with probability 0.8, and 0.008 / 0.049 / 0.072 for
-(0.8, 0.8, 0.8, 0.2). The composition alone: 0.011 / 0.058 / 0.086 and 0.015 / 0.100 / 0.186. Measured by
-``benchmarks/colour.py``.
+torchvision applies the steps one by one, clamps to 0..1 after each and rotates the hue in HSV. No affine map does that.
+The map used here composes the steps (``colour_matrix``) and adds a correction fitted to torchvision's result at a few
+points of the crop (``fitted``). Its difference from torchvision after one final clamp (mean absolute difference, 0..1;
+mean / 99th percentile / maximum of 400 views, the worst of three samples of Imagenette) is 0.005 / 0.033 / 0.043 for
+jitter (0.4, 0.4, 0.2, 0.1) with probability 0.8, and 0.008 / 0.049 / 0.072 for (0.8, 0.8, 0.8, 0.2). Without the
+correction it is 0.011 / 0.058 / 0.086 and 0.015 / 0.100 / 0.186. ``benchmarks/colour.py`` measures this.
 """
 
 from functools import lru_cache
@@ -16,33 +15,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Luma as torchvision weighs it.
+# torchvision's weights of luma.
 GREY = (0.2989, 0.587, 0.114)
 
-# Keeps the fit of `correction` from inventing what few or similar colours say nothing about. Beside the variance of a
-# picture's colours, about 0.05, it is small.
+# Ridge penalty of the fit, against overfitting where a crop has few or similar colours. It is small beside the variance
+# of a picture's colours, about 0.05.
 RIDGE = 1e-3
 
 
 class Steps(NamedTuple):
     """The jitter of N views as maps, in the order drawn.
 
-    A step acts on the colour of a pixel and on the mean colour of the view alike, and contrast adds a part of the
-    mean's grey to both. Stacked, (colour, mean) are six numbers, of which every step is a linear map. Hue is a rotation
-    about the grey axis.
+    Each step acts the same way on a pixel's colour and on the view's mean colour; contrast adds a part of the mean's
+    grey to both. So every step is a linear map of the six numbers (colour, mean). Hue is a rotation about the grey
+    axis.
     """
 
     maps: Tensor  # [N, 4, 6, 6]
     is_hue: Tensor  # bool [N, 4]
-    turns: Tensor  # [N, 1], of the hue
+    turns: Tensor  # hue shift in turns
 
 
 def steps_of(jitter: Tensor, order: Tensor) -> Steps:
     """The steps of a jitter.
 
     Args:
-        jitter: ``[N, 4]``, brightness, contrast and saturation factors and hue shift in turns.
-        order: int64 ``[N, 4]``, the order in which they are applied.
+        jitter: ``[N, 4]``: brightness, contrast and saturation factors, and the hue shift in turns.
+        order: int64 ``[N, 4]``, the order in which the steps are applied.
     """
     constant, linear, _, _ = _basis(jitter.device)
     turns = jitter[:, 3:]
@@ -53,29 +52,30 @@ def steps_of(jitter: Tensor, order: Tensor) -> Steps:
 
 
 def colour_matrix(steps: Steps, grey: Tensor, *means: Tensor) -> Tensor:
-    """Composes the jitter's steps, then grey, into affine maps of RGB in 0..1, which clamp nothing.
+    """Composes the jitter's steps, then grey, into affine maps of RGB in 0..1, without any clamp.
 
     Args:
-        steps: of ``steps_of``.
+        steps: from ``steps_of``.
         grey: bool ``[N]``.
-        means: ``[N, 3]`` each, the mean colour of the crop, which contrast blends with.
+        means: ``[N, 3]`` each, the crop's mean colour, which contrast blends with.
 
     Returns:
         ``[means, N, 3, 4]``.
     """
     _, _, to_grey, _ = _basis(grey.device)
     first, second = (steps.maps[:, 1::2] @ steps.maps[:, ::2]).unbind(1)
-    whole = (second @ first)[:, :3]
-    whole = torch.where(grey[:, None, None], to_grey @ whole, whole)
-    added = whole[:, :, 3:] @ torch.stack(means, 2)  # [N, 3, means]
-    return torch.stack([torch.cat([whole[:, :, :3], part], 2) for part in torch.split(added, 1, 2)])
+    linear = (second @ first)[:, :3]
+    linear = torch.where(grey[:, None, None], to_grey @ linear, linear)
+    added = linear[:, :, 3:] @ torch.stack(means, 2)  # [N, 3, means]
+    return torch.stack([torch.cat([linear[:, :, :3], part], 2) for part in torch.split(added, 1, 2)])
 
 
 def fitted(colours: Tensor, steps: Steps, grey: Tensor, mean: Tensor) -> Tensor:
-    """Affine maps that, clamped, come near torchvision's steps, ``[N, 3, 4]``: ``colour_matrix``, and a correction.
+    """Affine maps ``[N, 3, 4]`` that approximate torchvision's steps after a clamp: ``colour_matrix`` plus a
+    correction.
 
-    The correction is one ridge regression, for each view, of what composition and clamp leave of the difference on some
-    of its colours.
+    For each view, one ridge regression on some of its colours fits the difference between torchvision's result and the
+    clamped composition.
 
     Args:
         colours: ``[N, 3, P]``, RGB in 0..1 at P points of the crop.
@@ -86,22 +86,22 @@ def fitted(colours: Tensor, steps: Steps, grey: Tensor, mean: Tensor) -> Tensor:
     missing = step_by_step(colours, steps, grey) - composed
     homogeneous = torch.cat([colours, torch.ones_like(colours[:, :1])], 1)  # [N, 4, P]
     moments = torch.baddbmm(_ridge(colours.shape[2], colours.device), homogeneous, homogeneous.mT)
-    # _ex: an error check would wait for a GPU, and with the ridge there is nothing to find.
+    # solve_ex, because solve's error check would make a GPU wait; with the ridge the matrix is never singular.
     found: Tensor = torch.linalg.solve_ex(moments, homogeneous @ missing.mT).result  # [N, 4, 3]
     corrected: Tensor = of_view + found.mT
     return corrected
 
 
 def step_by_step(colours: Tensor, steps: Steps, grey: Tensor) -> Tensor:
-    """torchvision's ``adjust_…`` functions and ``rgb_to_grayscale``, each image of a batch with numbers of its own.
+    """torchvision's ``adjust_…`` functions and ``rgb_to_grayscale``, batched with separate parameters for each image.
 
     Args:
-        colours: ``[N, 3, P]``, RGB in 0..1; all pixels of an image, or some to stand for it.
-        steps: of ``steps_of``.
+        colours: ``[N, 3, P]``, RGB in 0..1: all pixels of an image, or a sample of them.
+        steps: from ``steps_of``.
         grey: bool ``[N]``.
     """
     _, _, to_grey, nothing = _basis(colours.device)
-    # The turn of the hue takes many operations, so it is made once, for all: after the blends that come before it.
+    # Rotating the hue takes many operations, so all images do it once together, after the blends that precede it.
     turned = steps.is_hue.cumsum(1)[:, :3, None, None] > 0
     blends = steps.maps[:, :, :3]  # [N, 4, 3, 6]
     before = torch.where(turned, nothing, blends[:, :3])
@@ -115,22 +115,22 @@ def step_by_step(colours: Tensor, steps: Steps, grey: Tensor) -> Tensor:
 
 
 def blended(colours: Tensor, blend: Tensor) -> Tensor:
-    """One step of brightness, contrast or saturation, ``[N, 3, 6]``, and torchvision's clamp."""
+    """Applies one brightness, contrast or saturation step ``[N, 3, 6]``, then torchvision's clamp."""
     added = blend[:, :, 3:] @ colours.mean(2, keepdim=True)
     return torch.baddbmm(added, blend[:, :, :3], colours).clamp_(0, 1)
 
 
 def turn_hue(colours: Tensor, turns: Tensor) -> Tensor:
-    """Adds to the hue in HSV.
+    """Shifts the hue in HSV.
 
     Args:
         colours: ``[N, 3, P]``, RGB.
-        turns: ``[N, 1]``.
+        turns: ``[N, 1]``, the shift in turns.
     """
     differences, of_channel = _hue_basis(colours.device)
     high, which = colours.max(1, keepdim=True)  # [N, 1, P]
     chroma = high - colours.amin(1, keepdim=True)
-    # Of a grey, which has no hue, anything may come: its chroma of 0 hides it.
+    # Grey has no hue: any value will do, since its chroma of 0 cancels it.
     leaning = (differences @ colours).gather(1, which) / chroma.clamp(min=1e-12)
     hue = leaning.add_(which, alpha=2)  # in sixths of a turn
     sixths = hue.add(torch.add(of_channel, turns, alpha=6)[:, :, None]).remainder_(6)  # [N, 3, P]
@@ -139,12 +139,12 @@ def turn_hue(colours: Tensor, turns: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What steps are made of; kept on the device, since a copy would wait for it.
+    """Constants that the steps are built from; cached on the device, since copying them would make it wait.
 
     Returns:
-        The four maps' constant part, ``[4 · 36]``, and what brightness, contrast and saturation factors and the cosine
-        and sine of the hue's angle add to it, ``[5, 4 · 36]``; the map of a colour to its grey, ``[3, 3]``; and the map
-        of (colour, mean) to the colour as it is, ``[3, 6]``.
+        The constant part of the four maps, ``[4 · 36]``; the linear part in the brightness, contrast and saturation
+        factors and the cosine and sine of the hue angle, ``[5, 4 · 36]``; the map from a colour to its grey,
+        ``[3, 3]``; and the map from (colour, mean) to the unchanged colour, ``[3, 6]``.
     """
     same, none = torch.eye(3), torch.zeros(3, 3)
     grey, ones = torch.tensor([GREY] * 3), torch.ones(3, 3) / 3
@@ -173,7 +173,7 @@ def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _hue_basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Differences of the other two channels, ``[3, 3]``, and where a channel's hue begins, in sixths, ``[3]``."""
+    """Differences of the other two channels, ``[3, 3]``, and each channel's hue offset in sixths of a turn, ``[3]``."""
     with torch.inference_mode(False):
         differences = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]], device=device)
         return differences, torch.tensor([5.0, 3.0, 1.0], device=device)
@@ -181,6 +181,6 @@ def _hue_basis(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _ridge(points: int, device: torch.device) -> Tensor:
-    """``RIDGE`` for sums over so many points."""
+    """``RIDGE`` scaled for sums over ``points`` points."""
     with torch.inference_mode(False):
         return RIDGE * points * torch.eye(4, device=device)

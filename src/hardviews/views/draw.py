@@ -13,31 +13,33 @@ from hardviews.views.masks import draw_masks
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.views.transfer import to_device
 
-# Crops tried before the central one is taken, as torchvision's RandomResizedCrop.
+# Attempts before falling back to the central crop, as in torchvision's RandomResizedCrop.
 ATTEMPTS = 10
 
-# How many uniform numbers a view takes, used or not, so that no number depends on another view or image: area and ratio
-# of every attempt, position, flip, jitter or not, its factors, its order, grey, blur or not, sigma, solarize, ticket.
+# Uniform numbers per view, drawn whether used or not, so that no number depends on another view or image: area and
+# ratio of every attempt, position, flip, whether to jitter, factors, order, grey, whether to blur, sigma, solarize,
+# ticket.
 COUNTS = (ATTEMPTS, ATTEMPTS, 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """V views of each of B images, as numbers. Drawn on the CPU; ``to`` the training device before rendering there.
+    """V views of each of B images, as numbers. Drawn on the CPU; call ``to`` before rendering on another device.
 
     Args:
-        slot: int64 ``[V]``, always on the CPU: the plan's slot of every view, which is the same for all images.
-        box: float64 ``[V, B, 4]``: x0, y0, x1, y1 of the original, 0..1; float64, so that rounding recovers the pixels.
-        flip: bool ``[V, B]``, horizontally.
-        jitter: float32 ``[V, B, 4]``: brightness, contrast and saturation factors and hue shift in turns; 1, 1, 1, 0
-            where not applied.
+        slot: int64 ``[V]``, always on the CPU: the slot of every view, the same for all images.
+        box: float64 ``[V, B, 4]``: x0, y0, x1, y1 in 0..1 of the original; float64 so that rounding recovers the
+            pixels.
+        flip: bool ``[V, B]``, horizontal.
+        jitter: float32 ``[V, B, 4]``: brightness, contrast and saturation factors, and hue shift in turns; 1, 1, 1, 0
+            for no jitter.
         order: int64 ``[V, B, 4]``: the order in which the four are applied (0 brightness … 3 hue).
         grey: bool ``[V, B]``.
-        blur: float32 ``[V, B]``: standard deviation in pixels of the full-size view; 0 where not applied.
+        blur: float32 ``[V, B]``: standard deviation in pixels of the full-size view; 0 for no blur.
         solarize: bool ``[V, B]``.
-        ticket: float32 ``[V, B]``: uniform in 0..1; the ``random`` policy keeps the largest, so that its choice, like
-            everything drawn here, does not depend on the number of processes.
-        mask: bool ``[V, B, rows, columns]``, the patches that the student does not see; None where no slot masks.
+        ticket: float32 ``[V, B]``, uniform in 0..1. The ``random`` policy keeps the largest tickets, so its choice does
+            not depend on the number of processes.
+        mask: bool ``[V, B, rows, columns]``, patches hidden from the student; None if no slot masks.
     """
 
     slot: Tensor
@@ -60,12 +62,12 @@ class Views:
         return self.box.device
 
     def take(self, ids: Tensor, slot: Sequence[int] | None = None) -> Self:
-        """The views of a choice, gathered on the device where these numbers are.
+        """Gathers the chosen views, on the device where these numbers are.
 
         Args:
-            ids: int64 ``[K, B]``. Every row holds views of one slot, as the rows of a choice do.
-            slot: the slots of the K rows, if known (``plan.slot_of_kept()``). Else they are read from ``ids``, which
-                waits for a GPU; in a plan of one slot nothing needs reading.
+            ids: int64 ``[K, B]``. Every row holds views of one slot, as in a ``Choice``.
+            slot: the slots of the K rows, if known (``plan.slot_of_kept()``). Otherwise they are read from ``ids``,
+                which makes a GPU wait, unless the plan has one slot only.
         """
         if slot is not None:
             kept = torch.tensor(slot, dtype=torch.int64)
@@ -82,11 +84,11 @@ class Views:
         return self._map(gather, kept)
 
     def __getitem__(self, part: slice | Tensor) -> Self:
-        """All views of a part of the images: of a slice without a copy, as ``ImageBatch[part]``, or of rows."""
+        """All views of some images: a slice, without a copy (as ``ImageBatch[part]``), or rows."""
         return self._map(lambda numbers: numbers[:, part], self.slot)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Moves everything but ``slot``; ``non_blocking`` without waiting for a GPU."""
+        """Moves everything but ``slot``; with ``non_blocking``, without waiting for a GPU."""
         if not non_blocking:
             return self._map(lambda numbers: numbers.to(device), self.slot)
         given = {name: x for name, x in vars(self).items() if name != "slot" and x is not None}
@@ -100,8 +102,8 @@ class Views:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch works on more than 32,768 numbers in several threads. To wake 16 of them took 4 to 18 ms a batch beside an
-    H200, where one thread draws in 1 ms."""
+    """Torch uses several threads for more than 32,768 numbers. Waking 16 of them took 4 to 18 ms per batch beside an
+    H200; one thread draws in 1 ms."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -116,15 +118,15 @@ def draw(
 ) -> Views:
     """Draws the plan's V candidates for every image.
 
-    Numbers are drawn for the whole global batch and this process's part is taken, so what an image gets does not depend
-    on the number of processes, nor on the sizes of the other images.
+    Draws for the whole global batch and takes this process's part, so an image's views depend neither on the number of
+    processes nor on the sizes of other images.
 
     Args:
         plan: what to draw.
         size: int64 ``[B, 2]`` on the CPU, height and width of this process's images (``ImageBatch.size``).
-        generator: on the CPU, fresh for every step: ``stream(seed, "views", step)``.
-        start: place of the first of these images in the global batch.
-        total: images in the global batch; None: these are all.
+        generator: on the CPU, a new one for every step: ``stream(seed, "views", step)``.
+        start: position of the first of these images in the global batch.
+        total: images in the global batch; None if these are all.
     """
     batch = size.shape[0]
     total = start + batch if total is None else total
@@ -164,7 +166,7 @@ def draw(
 
 def _boxes(plan: ViewPlan, size: Tensor, area: Tensor, ratio: Tensor, position: Tensor) -> Tensor:
     """Crops as torchvision's RandomResizedCrop draws them, ``[V, B, 4]``, from uniform numbers ``[V, attempts, B]``."""
-    # Whole pixels throughout, but in float64, which holds them exactly and divides without a cast.
+    # Whole pixels, held in float64, which is exact and divides without a cast.
     height, width = size.double().unbind(1)  # [B] each
     smallest = _per_view(plan, lambda slot: slot.scale[0], torch.float64)
     largest = _per_view(plan, lambda slot: slot.scale[1], torch.float64)
@@ -180,7 +182,7 @@ def _boxes(plan: ViewPlan, size: Tensor, area: Tensor, ratio: Tensor, position: 
     x = (position[:, 0] * (width - w + 1)).floor_()
     y = (position[:, 1] * (height - h + 1)).floor_()
 
-    # No attempt fitted, as in very long images: the largest central crop within the range of ratios.
+    # No attempt fitted, as happens in very long images: take the largest central crop within the range of ratios.
     found, narrow, wide = fits.any(1), narrow[:, 0], wide[:, 0]
     central_w = torch.where(width / height > wide, (height * wide).round().clamp_min(1), width)
     central_h = torch.where(width / height < narrow, (width / narrow).round().clamp_min(1), height)
@@ -197,6 +199,6 @@ def _factors(slot: Slot) -> tuple[float, float, float]:
 def _per_view(
     plan: ViewPlan, number: Callable[[Slot], float | list[float]], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """One number of every view's slot, or several, as ``[V, numbers, 1]``, to stand against ``[V, numbers, B]``."""
+    """Numbers of every view's slot as ``[V, numbers, 1]``, to broadcast against ``[V, numbers, B]``."""
     values: list[Any] = [number(plan.slots[slot]) for slot in plan.slot_of()]
     return torch.tensor(values, dtype=dtype).view(plan.draw, -1, 1)

@@ -1,4 +1,4 @@
-"""The exact colour mode: every view by torchvision's own functions, image by image, to the letter and slowly."""
+"""The exact colour mode: applies torchvision's own functions to one view at a time. Exact, but slow."""
 
 import torchvision.transforms.v2.functional as V
 from torch import Tensor
@@ -17,9 +17,9 @@ def exact_view(image: Tensor, views: Views, v: int, b: int, slot: Slot, side: in
 
     Args:
         image: uint8 ``[3, H, W]``.
-        views: on the CPU, so that reading a number waits for nothing.
-        slot: the view's.
-        side: pixels of the view; blur scales along where it is not ``slot.size``.
+        views: on the CPU, so that reading a number never waits.
+        slot: the view's slot.
+        side: side of the view in pixels; the blur scales with it if it differs from ``slot.size``.
 
     Returns:
         float32 ``[3, side, side]`` in 0..1.
@@ -37,7 +37,7 @@ def exact_view(image: Tensor, views: Views, v: int, b: int, slot: Slot, side: in
         INTERPOLATION[slot.interpolation],
         True,
     )
-    pixels = pixels.clamp_(0, 1)  # the cubic overshoots, and whoever works on 8-bit pixels clamps here
+    pixels = pixels.clamp_(0, 1)  # bicubic overshoots; code for 8-bit pixels clamps here too
     if views.flip[v, b]:
         pixels = V.horizontal_flip(pixels)
     jitter = views.jitter[v, b].tolist()

@@ -1,8 +1,8 @@
-"""Rendering on a GPU by the kernels of ``kernels.py``: in a few launches, the views that ``geometry.py`` and
-``colour.py`` give.
+"""Renders views on a GPU with the kernels of ``kernels.py``: the same views as ``geometry.py`` and ``colour.py``, in a
+few launches.
 
-Images are read as they lie in the buffer: nothing is padded, and no matrix is made. Every kernel is an operation of
-torch's, so that torch's modes see it: it writes into its last argument.
+Kernels read images in place from the buffer, without padding or matrices. Each kernel is a custom torch operation that
+writes into its last argument, so torch's dispatch modes see it.
 
 Shapes: B images, V views of each, S the side of a view, P pixels in the buffer.
 """
@@ -21,18 +21,18 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Photometric, Slot
 from hardviews.views.resampling import REACH, kernel_at
 
-TILE = 32  # pixels a side of a part of a view that one program resizes
-ROWS = 16  # of the image, which it shrinks at once: the fewest that tl.dot takes
-BLOCK = 1024  # numbers, or pixels, that one program of another kernel takes
+TILE = 32  # side in pixels of the tile that one program resizes
+ROWS = 16  # rows of the image per iteration: the minimum that tl.dot takes
+BLOCK = 1024  # numbers or pixels per program in the other kernels
 
 
 def resampled(
     images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor, *, placed: Tensor
 ) -> Tensor:
-    """As ``geometry.by_matrices``.
+    """Same as ``geometry.by_matrices``.
 
     Args:
-        placed: float64 ``[B, 5]``, width, height, width, height of the images, and the place of their first pixel in
+        placed: float64 ``[B, 5]``: width, height, width, height of each image, and the position of its first pixel in
             the buffer.
     """
     views, batch, _, _, side = out.shape
@@ -49,7 +49,7 @@ def resampled(
 def fitted(
     images: ImageBatch, placed: Tensor, boxes: Tensor, steps: Steps, grey: Tensor, mean: Tensor, points: int
 ) -> Tensor:
-    """As ``colour.fitted``: affine maps ``[V, B, 3, 4]``.
+    """Same as ``colour.fitted``: affine maps ``[V, B, 3, 4]``.
 
     Args:
         placed: as for ``resampled``.
@@ -57,7 +57,7 @@ def fitted(
         steps: of V · B views.
         grey: bool ``[V · B]``.
         mean: ``[V · B, 3]``, 0..1.
-        points: a side of the grid of colours of each crop that the maps are fitted to; a power of 2.
+        points: side of the grid of sampled colours in each crop; a power of 2.
     """
     affine = mean.new_empty(*boxes.shape[:2], 3, 4)
     fit(images.pixels, placed, boxes, steps.maps, steps.is_hue, steps.turns, grey, mean, points, affine)
@@ -65,10 +65,10 @@ def fitted(
 
 
 def compile_for(device: torch.device, points: int) -> None:
-    """Makes one small view, so that Triton shows whether it can. Usual views then need no other kernels.
+    """Renders one small view to check that Triton can compile. This compiles the kernels of usual views ahead of time.
 
     Raises:
-        Exception: it can't: of any kind that Triton and the compiler it calls may raise.
+        Exception: Triton or the compiler it calls failed; the type varies.
     """
     images = ImageBatch.pack([torch.zeros(32, 32, 3, dtype=torch.uint8)]).to(device)
     placed, box = (
@@ -84,7 +84,8 @@ def compile_for(device: torch.device, points: int) -> None:
 
 
 def _on(device: torch.device) -> Any:
-    """Triton launches on the current device, wherever the tensors are. On a CPU its interpreter runs, in tests."""
+    """Makes the device current: Triton launches on the current device, wherever the tensors are. Tests interpret the
+    kernels on a CPU."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
@@ -92,7 +93,7 @@ def _on(device: torch.device) -> Any:
 def resize(
     pixels: Tensor, placed: Tensor, boxes: Tensor, flip: Tensor, bicubic: bool, out: Tensor, sums: Tensor
 ) -> None:
-    """Crops, resizes and flips into ``out``, ``[V, B, 3, S, S]``, and sums the colours of every tile of the views,
+    """Crops, resizes and flips into ``out``, ``[V, B, 3, S, S]``, and sums the colours of every tile of the views into
     ``[V, B, tiles, 3]``."""
     side, reach = out.shape[-1], REACH["bicubic" if bicubic else "bilinear"]
     tiles = triton.cdiv(side, TILE)
@@ -104,8 +105,8 @@ def resize(
 
 @custom_op("hardviews::blur", mutates_args=("out",))
 def blur(views: Tensor, sigma: Tensor, step: int, half: int, out: Tensor) -> None:
-    """Blurs along columns (step S) or rows (step 1), with a kernel that reaches ``half`` pixels; writes only the views
-    whose sigma is above 0."""
+    """Blurs along columns (step S) or rows (step 1), ``half`` pixels to each side; writes only the views whose sigma is
+    above 0."""
     side = out.shape[-1]
     with _on(out.device):
         kernels.blur[(sigma.numel(), triton.cdiv(3 * side**2, BLOCK))](views, sigma, out, side, step, half, BLOCK)
@@ -127,7 +128,7 @@ def fit(
 def finish(
     affine: Tensor, solarize: Tensor, threshold: float, mean: list[float], std: list[float], out: Tensor
 ) -> None:
-    """Colours ``[V, B, 3, 4]``, clamp, solarize and normalisation of ``[V, B, 3, S, S]``, in place."""
+    """Applies colours ``[V, B, 3, 4]``, clamp, solarize and normalisation to ``[V, B, 3, S, S]``, in place."""
     plane = out.shape[-1] ** 2
     with _on(out.device):
         kernels.finish[(solarize.numel(), triton.cdiv(plane, BLOCK))](

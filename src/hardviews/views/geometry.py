@@ -1,4 +1,4 @@
-"""Crop, resize, flip and blur of views: by matrices, or on a CPU by taps, which are a matrix without its zeros."""
+"""Crop, resize, flip and blur of views: by matrices, or on a CPU by taps (the non-zero entries of the matrices)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,35 +8,35 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot
 from hardviews.views.resampling import as_matrix, blur_taps, kernel_at, resize_taps, taps_of
 
-# By matrices, images are taken in chunks that need about this many numbers, of 4 bytes. On a CPU that is 12 MB, so that
-# a chunk stays near the cache. Elsewhere 2 GB: all of a usual batch at once, and little beside a step's activations.
+# Matrices process images in chunks of about this many 4-byte numbers: 12 MB on a CPU, so that a chunk stays in the
+# cache; 2 GB elsewhere, which holds a usual batch and is small beside a step's activations.
 CHUNK = {"cpu": 3 << 20}
 CHUNK_ELSEWHERE = 1 << 29
-TAP = 8  # numbers of 4 bytes that a tap takes while it is made, in float64
+TAP = 8  # 4-byte numbers per tap while it is computed in float64
 
 
 def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
-    """A view is ``R_y · image · R_xᵀ``, where R_y and R_x crop, resize, flip and blur. The longer axis of the images is
-    shortened first. All views of a slot are made at once, and nothing waits for a GPU.
+    """A view is ``R_y · image · R_xᵀ``, where R_y and R_x crop, resize, flip and blur. The longer axis is resized
+    first. All views of a slot are computed at once, and nothing waits for a GPU.
 
     Args:
         images: B images.
-        boxes: float64 ``[V, B, 4]``, x0, y0, x1, y1 in whole pixels, like all numbers on the images' device.
+        boxes: float64 ``[V, B, 4]``: x0, y0, x1, y1 in whole pixels; on the images' device, like all other tensors.
         flip: bool ``[V, B]``.
-        sigma: float32 ``[V, B]``, of the blur, in pixels of the view.
-        slot: of all views: interpolation and blur kernel.
-        out: ``[V, B, 3, side, side]``, which takes the views, 0..255.
+        sigma: float32 ``[V, B]``, standard deviation of the blur in pixels of the view.
+        slot: gives interpolation and blur kernel.
+        out: ``[V, B, 3, side, side]``, receives the views, 0..255.
 
     Returns:
         The mean colour of every view before its blur, 0..255, ``[V, B, 3]``.
     """
     views, batch, _, _, side = out.shape
     height, width = images.size.amax(0).tolist()
-    ends = boxes.view(views, batch, 2, 2).permute(3, 1, 0, 2)  # of x and y, from and to, [2, B, V, 2]
+    ends = boxes.view(views, batch, 2, 2).permute(3, 1, 0, 2)  # start and end along x and y, [2, B, V, 2]
     mirrored = torch.stack([flip, torch.zeros_like(flip)]).transpose(1, 2)  # [2, B, V]
-    # The widest filter any crop can need: known from shapes, so that a GPU need not be asked for its boxes.
+    # The widest filter that any crop can need, from shapes alone: reading the boxes would make a GPU wait.
     shrinking = max(height, width) / side
-    # One by one on a CPU, where products of other sizes round otherwise: no bit of a view depends on their number.
+    # One image at a time on a CPU: products of other sizes round differently, and a view must not depend on the batch.
     at_once = 1 if out.device.type == "cpu" else views
     far, near = (1, 0) if height >= width else (0, 1)
     means = torch.empty(batch, views, 3, device=out.device)
@@ -45,7 +45,7 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
     step = max(CHUNK.get(out.device.type, CHUNK_ELSEWHERE) // numbers, 1)
     for begin in range(0, batch, step):
         part = slice(begin, begin + step)
-        # [b, rows, 3, columns], of which the rows are the longer axis.
+        # [b, rows, 3, columns]; rows are the longer axis
         pictures = images[part].padded().permute((0, 2, 1, 3) if far else (0, 3, 1, 2))
         count, rows, _, columns = pictures.shape
         lines = pictures.to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
@@ -73,8 +73,8 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
 
 
 def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
-    """As ``by_matrices``, image by image: a row of a view is a weighted sum of a few rows of the crop, which is what
-    torch's kernel of embedding bags does, at the speed of memory. For columns the picture is turned."""
+    """Same as ``by_matrices``, image by image. A row of a view is a weighted sum of a few rows of the crop, which
+    torch's embedding-bag kernel computes at memory speed. For columns the picture is transposed."""
     views, _, _, _, side = out.shape
     means = torch.empty(*flip.shape, 3)
     pictures = [images.image(b).movedim(0, 2) for b in range(len(images))]  # [h, w, 3]
@@ -106,6 +106,6 @@ def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot
 
 
 def _weighted(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Sums of weighted lines, ``[n, pixels]`` to ``[side, pixels]``: index ``[side, taps]``, weight the same or
-    ``[taps]``."""
+    """Weighted sums of lines: ``[n, pixels]`` to ``[side, pixels]``. Index is ``[side, taps]``; weight has the same
+    shape or ``[taps]``."""
     return F.embedding_bag(index, lines, per_sample_weights=weight.expand(index.shape), mode="sum")

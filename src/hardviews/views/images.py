@@ -12,12 +12,12 @@ from hardviews.views.transfer import to_device
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """B RGB images of any sizes in one uint8 buffer, so that pinning and moving a batch is one copy.
+    """B RGB images of any sizes in one uint8 buffer, so that a batch is pinned and moved in one copy.
 
     Args:
-        pixels: uint8 ``[sum of h·w·3]``; every image is ``[h, w, 3]``, one after the other.
+        pixels: uint8 ``[sum of h·w·3]``: the images ``[h, w, 3]`` one after another.
         size: int64 ``[B, 2]``, height and width; always on the CPU, like ``index``.
-        index: int64 ``[B]``, which image of the data set each one is.
+        index: int64 ``[B]``, each image's index in the data set.
     """
 
     pixels: Tensor
@@ -41,7 +41,7 @@ class ImageBatch:
 
     @property
     def offset(self) -> list[int]:
-        """Where every image starts in ``pixels``, and the end: B + 1 numbers."""
+        """Start of every image in ``pixels``, then the end: B + 1 numbers."""
         return [0, *(self.size.prod(1) * 3).cumsum(0).tolist()]
 
     @property
@@ -55,13 +55,13 @@ class ImageBatch:
         return self.pixels[offset[b] : offset[b + 1]].view(height, width, 3).permute(2, 0, 1)
 
     def padded(self) -> Tensor:
-        """All images as uint8 ``[B, 3, H, W]``, at the top left; no copy if sizes are equal. Smaller ones repeat their
-        last row and column."""
+        """All images as uint8 ``[B, 3, H, W]``, aligned at the top left; smaller ones repeat their last row and column.
+        No copy if sizes are equal."""
         if self.uniform:
             height, width = self.size[0].tolist()
             return self.pixels.view(len(self), height, width, 3).permute(0, 3, 1, 2)
         height, width = self.size.amax(0).tolist()
-        first = torch.tensor(self.offset[:-1])[:, None] // 3  # of the pixels, counted through the buffer
+        first = torch.tensor(self.offset[:-1])[:, None] // 3  # in pixels of the buffer
         sizes, first = to_device([self.size, first], self.device)
         last = sizes[:, :, None] - 1
         rows, columns = (torch.arange(n, device=self.device) for n in (height, width))

@@ -1,8 +1,8 @@
 """Triton kernels that make views: resize, blur, the fit of the colours, and colours with normalisation.
 
-``fused.py`` calls them and documents what they take. Every program makes a part of one view; the first number of its
-place is the view, counted through V · B. No program adds what another made, so the same views have the same bits.
-Triton compiles a kernel anew for a number that is 1 or a multiple of 16, unless told not to.
+``fused.py`` calls them and documents their arguments. Each program computes a part of one view; its first grid index
+is the view, counted through V · B. No program adds to another's result, so the same views always have the same bits.
+Triton recompiles a kernel for an integer argument that is 1 or a multiple of 16, unless told not to specialise.
 """
 
 import triton
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _filter(distance, bicubic: tl.constexpr):
-    """The triangle, or Keys' cubic with a = -0.5."""
+    """The triangle filter, or Keys' cubic with a = -0.5."""
     x = tl.abs(distance)
     if bicubic:
         near = (1.5 * x - 2.5) * x * x + 1
@@ -22,8 +22,8 @@ def _filter(distance, bicubic: tl.constexpr):
 
 @triton.jit
 def _places(pixel, length, side, reach):
-    """Of pixels of the view along an axis: the first pixel of the crop that counts, how far it is from the centre in
-    units of the filter, that unit's inverse, and how many pixels count. In float64, as far as pixels are subtracted."""
+    """For pixels of the view along an axis: the first contributing pixel of the crop, its distance from the centre in
+    filter units, the inverse of that unit, and how many pixels contribute. Subtracts pixels in float64."""
     scale = length / side
     widening = tl.maximum(scale, 1.0)
     centre = (pixel.to(tl.float64) + 0.5) * scale
@@ -44,7 +44,7 @@ def resize(
     image_width, start = tl.load(image).to(tl.int64), tl.load(image + 4).to(tl.int64)
     left, top = tl.load(boxes + view * 4), tl.load(boxes + view * 4 + 1)
     width, height = tl.load(boxes + view * 4 + 2) - left, tl.load(boxes + view * 4 + 3) - top
-    start += top.to(tl.int64) * image_width + left.to(tl.int64)  # of the crop, in pixels
+    start += top.to(tl.int64) * image_width + left.to(tl.int64)  # start of the crop, in pixels
     last_x, last_y = width.to(tl.int32) - 1, height.to(tl.int32) - 1
 
     rows = (tile // tiles) * size + tl.arange(0, size)
@@ -96,7 +96,8 @@ def resize(
 
 @triton.jit(do_not_specialize=["half"])
 def blur(source, sigma, target, side, step, half, block: tl.constexpr):
-    """Blurs along one axis, whose neighbours are ``step`` numbers apart, the views that are blurred; no others."""
+    """Blurs the views with a sigma above 0 along one axis, whose neighbours are ``step`` numbers apart; skips the
+    rest."""
     view = tl.program_id(0)
     width = tl.load(sigma + view)
     if width > 0:
@@ -118,7 +119,7 @@ def blur(source, sigma, target, side, step, half, block: tl.constexpr):
 
 @triton.jit
 def _step(red, green, blue, mean_r, mean_g, mean_b, blend):
-    """One linear step of colours and their mean: rows of ``[3, 6]``."""
+    """One linear step on colours and their mean: rows of ``[3, 6]``."""
     r = tl.load(blend) * red + tl.load(blend + 1) * green + tl.load(blend + 2) * blue
     r += tl.load(blend + 3) * mean_r + tl.load(blend + 4) * mean_g + tl.load(blend + 5) * mean_b
     g = tl.load(blend + 6) * red + tl.load(blend + 7) * green + tl.load(blend + 8) * blue
@@ -142,7 +143,7 @@ def _of_channel(place, turned, high, chroma):
 
 @triton.jit
 def _turn(red, green, blue, turns):
-    """As ``colour.turn_hue``."""
+    """Same as ``colour.turn_hue``."""
     high = tl.maximum(tl.maximum(red, green), blue)
     chroma = high - tl.minimum(tl.minimum(red, green), blue)
     leaning = tl.where(red == high, green - blue, tl.where(green == high, blue - red, red - green))
@@ -162,11 +163,11 @@ def _grey(red, green, blue):
 
 @triton.jit
 def _linear(red, green, blue, mean_r, mean_g, mean_b, maps, grey):
-    """All steps of a jitter and grey, clamping nothing: as ``colour.colour_matrix``, of colours."""
+    """All jitter steps and grey, without clamps: ``colour.colour_matrix`` applied to colours."""
     for k in tl.static_range(4):
         blend = maps + k * 36
         r, g, b = _step(red, green, blue, mean_r, mean_g, mean_b, blend)
-        # A mean moves as a colour that is its own mean: the lower half of a step's map.
+        # A mean transforms like a colour that is its own mean (the lower half of a step's map).
         mean_r, mean_g, mean_b = _step(mean_r, mean_g, mean_b, mean_r, mean_g, mean_b, blend)
         red, green, blue = r, g, b
     if grey:
@@ -179,7 +180,7 @@ def _linear(red, green, blue, mean_r, mean_g, mean_b, maps, grey):
 def fit(
     pixels, placed, boxes, maps, is_hue, turns, turns_step, grey, means, affine, batch, ridge, points: tl.constexpr
 ):
-    """The colours of one view: as ``colour.fitted``, of a grid of ``points`` a side of its crop."""
+    """Fits the colours of one view: ``colour.fitted`` on a grid of ``points`` by ``points`` of its crop."""
     view = tl.program_id(0)
     image = placed + (view % batch) * 5
     image_width, start = tl.load(image).to(tl.int64), tl.load(image + 4).to(tl.int64)
@@ -194,7 +195,7 @@ def fit(
     count: tl.constexpr = points * points
     maps, is_grey = maps + view * 144, tl.load(grey + view) != 0
 
-    # Step by step, with every clamp, as torchvision.
+    # Step by step with every clamp, as torchvision.
     r, g, b = red, green, blue
     for k in tl.static_range(4):
         if tl.load(is_hue + view * 4 + k) != 0:
@@ -206,14 +207,14 @@ def fit(
         r = _grey(r, g, b)
         g, b = r, r
 
-    # What composition and one clamp leave of it, and the ridge regression of that on the colours.
+    # The residual after composition and one clamp, and its ridge regression on the colours.
     sum_r, sum_g, sum_b = tl.sum(red), tl.sum(green), tl.sum(blue)
     cr, cg, cb = _linear(red, green, blue, sum_r / count, sum_g / count, sum_b / count, maps, is_grey)
     r, g, b = r - _clamped(cr), g - _clamped(cg), b - _clamped(cb)
     f2, f3, f4, a22, a23, a24, a33, a34, a44 = _factors(red, green, blue, sum_r, sum_g, sum_b, count, ridge)
     a11 = tl.sum(red * red) + ridge
 
-    # The affine map, from where it takes red, green, blue and black.
+    # Read the affine map off its values at red, green, blue and black.
     corner = tl.arange(0, 4)
     mean_r, mean_g, mean_b = tl.load(means + view * 3), tl.load(means + view * 3 + 1), tl.load(means + view * 3 + 2)
     cr, cg, cb = _linear((corner == 0).to(tl.float32), (corner == 1).to(tl.float32), (corner == 2).to(tl.float32),
@@ -226,8 +227,8 @@ def fit(
 
 @triton.jit
 def _factors(red, green, blue, sum_r, sum_g, sum_b, count, ridge):
-    """Gauss' elimination of the symmetric matrix of moments of (red, green, blue, 1); with the ridge it needs no
-    pivots."""
+    """Gaussian elimination of the symmetric moment matrix of (red, green, blue, 1); the ridge makes pivoting
+    unnecessary."""
     a11, a12, a13 = tl.sum(red * red) + ridge, tl.sum(red * green), tl.sum(red * blue)
     f2, f3, f4 = a12 / a11, a13 / a11, sum_r / a11
     a22 = tl.sum(green * green) + ridge - f2 * a12
@@ -240,7 +241,7 @@ def _factors(red, green, blue, sum_r, sum_g, sum_b, count, ridge):
 
 @triton.jit
 def _row(corners, missing, red, green, blue, a11, f2, f3, f4, a22, a23, a24, a33, a34, a44):
-    """A row of the affine map, ``[4]``: of a channel, from its values at the corners and what is missing of it."""
+    """One channel's row of the affine map, ``[4]``, from its values at the corners and its residual."""
     v1 = tl.sum(missing * red)
     v2 = tl.sum(missing * green) - f2 * v1
     v3 = tl.sum(missing * blue) - f3 * v1 - a23 / a22 * v2
@@ -257,7 +258,7 @@ def _row(corners, missing, red, green, blue, a11, f2, f3, f4, a22, a23, a24, a33
 
 @triton.jit
 def finish(out, affine, solarize, plane, threshold, mean_r, mean_g, mean_b, std_r, std_g, std_b, block: tl.constexpr):
-    """Colours, clamp, solarize and normalisation of some pixels of one view, in place."""
+    """Applies colours, clamp, solarize and normalisation to some pixels of one view, in place."""
     view = tl.program_id(0)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < plane

@@ -1,5 +1,5 @@
-"""Masks of patches, block by block: Bao et al., "BEiT" (ICLR 2022, algorithm 1), as iBOT draws them (Zhou et al., ICLR
-2022, section 3.1 and its code)."""
+"""Block-wise patch masks: Bao et al., "BEiT" (ICLR 2022, algorithm 1), as iBOT draws them (Zhou et al., ICLR 2022,
+section 3.1 and its code)."""
 
 from math import log
 
@@ -9,23 +9,23 @@ from torch import Tensor
 from hardviews.errors import InputError
 from hardviews.views.plan import ViewPlan, size_at
 
-PROPOSALS = 40  # blocks proposed for a mask; of 4,000 masks on grids of 6 to 16 none took more
-PATIENCE = 10  # proposals refused in a row after which a mask stays as it is
-NARROWEST = 0.3  # block's height / width, and its inverse the widest
+PROPOSALS = 40  # proposed blocks per mask; none of 4,000 masks on grids of 6 to 16 took more
+PATIENCE = 10  # consecutive refusals after which a mask stays as it is
+NARROWEST = 0.3  # smallest height / width of a block; its inverse is the largest
 
 
 def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: int, total: int) -> Tensor | None:
-    """Which patches of every view are hidden, bool ``[V, B, rows, columns]``; None where no slot masks.
+    """Draws the hidden patches of every view, bool ``[V, B, rows, columns]``; None if no slot masks.
 
-    Numbers are drawn for the global batch, blocks are placed for this process's images alone.
+    Draws numbers for the global batch but places blocks for this process's images only.
 
     Args:
-        plan: slots with ``mask`` are masked, all on one grid; the patch is ``plan.multiple``.
+        plan: all masked slots must have the same grid; the patch size is ``plan.multiple``.
         generator: on the CPU.
-        start, batch, total: this process's images within the global batch.
+        start, batch, total: position of this process's images, their number, and the size of the global batch.
 
     Raises:
-        InputError: masked slots of different grids.
+        InputError: masked slots have different grids.
     """
     slot_of = plan.slot_of()
     slots = [plan.slots[slot] for slot in slot_of]
@@ -41,7 +41,7 @@ def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: in
     for row, v in enumerate(masked):
         mask, first = slots[v].mask, masked.index(slot_of.index(slot_of[v]))  # the first view of the same slot
         assert mask is not None
-        # One ratio for all candidates of a slot, unless every view is to have its own.
+        # All candidates of a slot share one ratio, unless per_view asks for one each.
         hidden, ratio = uniform[row if mask.per_view else first, :2]
         low, high = mask.ratio - mask.spread, mask.ratio + mask.spread
         ratios.append(torch.where(hidden < mask.p, low + (high - low) * ratio, 0.0))
@@ -52,21 +52,21 @@ def draw_masks(plan: ViewPlan, generator: torch.Generator, start: int, batch: in
 
 
 def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
-    """Masks of about a ratio each, never above it, bool ``[N, grid, grid]``.
+    """Builds masks of about the given ratio and never more, bool ``[N, grid, grid]``.
 
-    Each proposal is a block of an area between a ninth of the grid and what is left to hide, of any aspect, anywhere;
-    it is taken if it hides something new and not more than is left.
+    Each proposal is a block anywhere, of any aspect ratio, with an area between a ninth of the grid and what is left to
+    hide. It is accepted if it hides something new and no more than is left.
 
     Args:
-        ratio: ``[N]``, the part of the patches to hide.
-        uniform: ``[proposals, 4, N]`` numbers in 0..1: area, aspect, row, column of every proposal.
+        ratio: ``[N]``, the fraction of patches to hide.
+        uniform: ``[proposals, 4, N]`` numbers in 0..1: area, aspect, row and column of every proposal.
     """
-    whole = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
+    masks = torch.zeros(len(ratio), grid, grid, dtype=torch.bool)
     wanted, least = ratio * grid**2, (grid // 3) ** 2
     place = torch.arange(grid)
-    # Masks that are done are left alone: most are after a few proposals, and half have nothing to hide.
+    # Finished masks are skipped: most are finished after a few proposals, and half have nothing to hide.
     rows = (wanted >= 1).nonzero()[:, 0]
-    mask, refused = whole[rows], torch.zeros(len(rows), dtype=torch.int64)
+    mask, refused = masks[rows], torch.zeros(len(rows), dtype=torch.int64)
     for proposal in uniform:
         left = wanted[rows] - mask.sum((1, 2))
         area, aspect, row, column = proposal[:, rows]
@@ -82,8 +82,8 @@ def place_blocks(ratio: Tensor, uniform: Tensor, grid: int) -> Tensor:
         mask |= block & fits[:, None, None]
         refused = torch.where(fits, 0, refused + 1)
         going = (left - new * fits >= 1) & (refused < PATIENCE)
-        whole[rows] = mask
+        masks[rows] = mask
         rows, mask, refused = rows[going], mask[going], refused[going]
         if not len(rows):
             break
-    return whole
+    return masks

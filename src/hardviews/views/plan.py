@@ -1,4 +1,4 @@
-"""What is drawn for an image, and how many of it are kept: slots and plans. Numbers only, no tensors."""
+"""Slots and plans: which views to draw of an image, and how many to keep. Numbers only, no tensors."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,16 +15,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Photometric:
-    """The distribution of everything about a view that is not its crop.
+    """The distribution of a view's colours, blur and solarization.
 
     Args:
         brightness, contrast, saturation: factors are uniform in ``[max(0, 1 - x), 1 + x]``, as in torchvision.
-        hue: shift uniform in ``[-hue, hue]``, in turns of the colour circle, at most 0.5.
+        hue: the shift is uniform in ``[-hue, hue]``, in turns of the colour circle, at most 0.5.
         jitter_p: probability that the four above are applied, in a random order.
-        grey_p: probability of dropping colour, after the jitter.
+        grey_p: probability of converting to grey, after the jitter.
         blur_p: probability of a Gaussian blur.
         blur_sigma: range of the blur's standard deviation, uniform, in pixels of the slot's full-size view.
-        blur_kernel: width of the blur's kernel in pixels, odd; None takes the odd number nearest a tenth of the view.
+        blur_kernel: width of the blur's kernel in pixels, odd; None for the odd number nearest a tenth of the view.
         solarize_p: probability of inverting values at or above ``solarize_threshold`` (0..1).
     """
 
@@ -48,22 +48,22 @@ class Photometric:
             if getattr(self, name) < 0:
                 raise InputError(f"{name} can't be negative, got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
-            raise InputError(f"hue is a part of a turn, 0 to 0.5, not {self.hue}")
+            raise InputError(f"hue is a fraction of a turn, 0 to 0.5, not {self.hue}")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise InputError(f"blur_sigma is a rising range of positive widths, not {self.blur_sigma}")
+            raise InputError(f"blur_sigma is an increasing range of positive widths, not {self.blur_sigma}")
         if self.blur_kernel is not None and (self.blur_kernel < 1 or self.blur_kernel % 2 == 0):
             raise InputError(f"blur_kernel is an odd number of pixels, not {self.blur_kernel}")
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Patches of a view that the student does not see, in blocks; see ``masks.py``.
+    """Blocks of patches hidden from the student; see ``masks.py``.
 
     Args:
-        p: probability that a view is masked at all.
-        ratio, spread: of a masked view, the part of its patches that is hidden is uniform in ``ratio`` ± ``spread``.
-        per_view: draw masked or not and the ratio for every view by itself, as published. Selection would then mostly
-            choose masked views, whose cost is higher; false draws them once for all candidates of a slot.
+        p: probability that a view is masked.
+        ratio, spread: a masked view hides a fraction of its patches that is uniform in ``ratio`` ± ``spread``.
+        per_view: draw masking and ratio separately for every view, as published. Selection then mostly chooses masked
+            views, since they cost more; false draws both once for all candidates of a slot.
     """
 
     p: float = 0.5
@@ -80,20 +80,20 @@ class Masking:
 
 @dataclass(frozen=True)
 class Slot:
-    """A kind of view: how it is cropped and coloured, how many candidates are drawn, how many of them are kept.
+    """A kind of view: crop, colours, number of candidates drawn, and number kept.
 
     Args:
         name: for messages and telemetry, such as ``"global A"``.
-        size: side of the rendered square, in pixels.
-        scale: range of the crop's area as a part of the image's.
+        size: side of the rendered square in pixels.
+        scale: range of the crop's area as a fraction of the image's.
         ratio: range of the crop's width / height, drawn log-uniformly.
         interpolation: ``"bilinear"`` (SimSiam, SimCLR) or ``"bicubic"`` (DINO, iBOT), antialiased.
         draw: candidates per image.
-        keep: of these, how many are trained on.
-        target: whether a view of this slot is predicted from others; a view that is not only predicts.
+        keep: candidates to train on.
+        target: whether other views predict a view of this slot; views of other slots only predict.
         flip_p: probability of a horizontal flip.
         photometric: colours, blur, solarization.
-        mask: how its patches are hidden from the student; None: not at all.
+        mask: hides patches from the student; None for no mask.
     """
 
     name: str = "view"
@@ -117,24 +117,24 @@ class Slot:
         if self.size < 1:
             raise InputError(f"slot {self.name!r}: size is a number of pixels, not {self.size}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"slot {self.name!r}: scale is a rising range within 0 to 1, not {self.scale}")
+            raise InputError(f"slot {self.name!r}: scale is an increasing range within 0 to 1, not {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"slot {self.name!r}: ratio is a rising range of positive numbers, not {self.ratio}")
+            raise InputError(f"slot {self.name!r}: ratio is an increasing range of positive numbers, not {self.ratio}")
         if not 0 <= self.flip_p <= 1:
             raise InputError(f"slot {self.name!r}: flip_p is a probability, 0 to 1, not {self.flip_p}")
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """The slots of a method, target slots first, and what all of them share.
+    """The slots of a method, target slots first, and the settings they share.
 
-    Candidate ids run slot by slot, so the T target views are candidates 0..T-1.
+    Candidate ids are numbered slot by slot, so the T target views are candidates 0..T-1.
 
     Args:
-        slots: at least one, those with ``target`` first.
+        slots: at least one; those with ``target`` first.
         mean, std: per channel, of pixels in 0..1; rendered views are ``(pixel - mean) / std``.
-        colour: ``"matrix"`` (one 3x4 matrix and one clamp) or ``"exact"`` (torchvision's steps to the letter, slower).
-        multiple: rendered sizes are rounded to a multiple of this, a ViT's patch.
+        colour: ``"matrix"`` (one 3x4 matrix and one clamp) or ``"exact"`` (torchvision's own steps, slower).
+        multiple: rendered sizes are rounded to a multiple of this: a ViT's patch size.
     """
 
     slots: tuple[Slot, ...]
@@ -148,7 +148,7 @@ class ViewPlan:
             raise InputError("a plan needs at least one slot, and its first slot must be a target")
         targets = [slot.target for slot in self.slots]
         if targets != sorted(targets, reverse=True):
-            raise InputError("a plan names its target slots first")
+            raise InputError("a plan lists its target slots first")
 
     @property
     def draw(self) -> int:
@@ -171,10 +171,10 @@ class ViewPlan:
         return sum(slot.keep for slot in self.slots if slot.target)
 
     def targets_of(self, views: int) -> int:
-        """How many of so many views are targets: of the candidates T, of the kept K_T.
+        """The number of targets among ``views`` views: T of the candidates, K_T of the kept.
 
         Raises:
-            InputError: it is neither the number of candidates nor of kept views.
+            InputError: ``views`` is neither the number of candidates nor of kept views.
         """
         if views not in (self.draw, self.keep):
             raise InputError(
@@ -184,7 +184,7 @@ class ViewPlan:
 
     @property
     def selects(self) -> bool:
-        """Whether there is anything to choose."""
+        """Whether any slot draws more than it keeps."""
         return self.draw > self.keep
 
     def slot_of(self) -> list[int]:
@@ -196,14 +196,14 @@ class ViewPlan:
         return [index for index, slot in enumerate(self.slots) for _ in range(slot.keep)]
 
     def without_selection(self) -> "ViewPlan":
-        """The plain method: draw only what is kept."""
+        """The plan of the plain method: draws only what it keeps."""
         return replace(self, slots=tuple(replace(slot, draw=slot.keep) for slot in self.slots))
 
     def with_draws(self, draws: int | tuple[int, ...]) -> "ViewPlan":
-        """The same plan drawing other numbers of candidates: one number per slot, or one for a plan of one slot.
+        """This plan with other numbers of candidates: one number per slot, or a single number if the plan has one slot.
 
         Raises:
-            InputError: the count of numbers does not fit the slots, or one is below what its slot keeps.
+            InputError: there are not as many numbers as slots, or one is below what its slot keeps.
         """
         draws = (draws,) if isinstance(draws, int) else tuple(draws)
         if len(draws) != len(self.slots):
@@ -220,10 +220,10 @@ class ViewPlan:
 
 
 def size_at(plan: ViewPlan, slot: Slot, resolution: float = 1.0) -> int:
-    """Side in pixels of a slot's views at a resolution: a whole number of ``plan.multiple``, at least one."""
+    """Side in pixels of a slot's views at a relative resolution: a multiple of ``plan.multiple``, at least one."""
     return whole_patches(slot.size * resolution, plan.multiple)
 
 
 def whole_patches(size: float, patch: int) -> int:
-    """The multiple of a patch nearest to a size, at least one."""
+    """The multiple of the patch size nearest to a size, at least one."""
     return max(int(size / patch + 0.5), 1) * patch

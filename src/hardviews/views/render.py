@@ -1,5 +1,5 @@
-"""Turns views into pixels, on the device where the images are: resampled (``geometry.py``), then one colour matrix per
-view, one clamp, and the normalisation."""
+"""Renders views to pixels on the images' device: resampling (``geometry.py``), one colour matrix per view, one clamp,
+normalisation."""
 
 import warnings
 from functools import lru_cache, partial
@@ -18,15 +18,15 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan, size_at
 from hardviews.views.transfer import to_device
 
-Group = tuple[Slot, int]  # a slot, and how many views in a row are of it
+Group = tuple[Slot, int]  # a slot, and the number of consecutive views that belong to it
 
-# On a CPU, pictures of more pixels than this are resampled by taps.
+# On a CPU, larger pictures (in pixels) are resampled by taps.
 TAPS_PIXELS = 2**12
 
-# On a CPU, as many numbers of a view are coloured at once as stay near: 1 MB.
+# On a CPU, colours are applied to this many numbers at a time, 1 MB, which stay in the cache.
 NEAR_FLOATS = 2**18
 
-# Colours are fitted to torchvision's at a grid of this many points a side of every crop; 16 fit no better.
+# Colours are fitted to torchvision's on a grid of this many points per side of every crop; 16 fit no better.
 POINTS = 8
 
 
@@ -34,16 +34,16 @@ POINTS = 8
 def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float = 1.0) -> list[Tensor]:
     """Renders views.
 
-    With ``plan.colour == "matrix"`` crop, resize, flip and blur agree with torchvision's to rounding, colours about as
-    ``colour.py`` states for photographs, and nothing waits for a GPU. What no slot of the plan gives a chance (a jitter
-    of 0, a blur with ``blur_p`` 0) is not looked for in ``views``. With ``"exact"`` torchvision's own functions are
-    called, step by step and image by image.
+    With ``plan.colour == "matrix"``, crop, resize, flip and blur match torchvision to rounding, colours match about as
+    ``colour.py`` states for photographs, and nothing waits for a GPU. A transform that no slot of the plan allows
+    (jitter of 0, ``blur_p`` of 0) is not read from ``views``. With ``"exact"``, torchvision's own functions are called
+    step by step and image by image.
 
     Args:
         images: B images of any sizes; the result is on their device.
-        views: K views of each, drawn from ``plan``; moved to the images' device if they are elsewhere.
+        views: K views of each image, drawn from ``plan``; moved to the images' device if necessary.
         plan: sizes, interpolation, blur kernels, normalisation.
-        resolution: renders the same views at this part of their size (see ``size_at``), blur widths scaled along.
+        resolution: renders the same views at this fraction of their size (see ``size_at``); blur widths scale along.
 
     Returns:
         K tensors, float32 ``[B, 3, h, w]``, contiguous, normalised with the plan's mean and std.
@@ -56,7 +56,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     ]
     if len(images) == 0:
         return [view for group in out for view in group]
-    # Autocast, where the caller's loop has it on, would round the resampling to 16 bits.
+    # An active autocast of the caller would round the resampling to 16 bits.
     with torch.autocast(images.device.type, enabled=False):
         if plan.colour == "exact":
             _render_exact(images, views.to("cpu"), plan, groups, out)
@@ -104,17 +104,17 @@ def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: lis
 def _finish(
     affine: Tensor, solarize: Tensor, threshold: float, mean: list[float], std: list[float], pixels: Tensor
 ) -> None:
-    """Colours, clamp, solarize and normalisation, in place.
+    """Applies colours, clamp, solarize and normalisation, in place.
 
     Args:
-        affine: ``[V, B, 3, 4]``, of colours of 0..1.
+        affine: ``[V, B, 3, 4]``, for colours in 0..1.
         solarize: bool ``[V, B]``.
-        threshold: above which solarize inverts; infinite where no view is solarized.
+        threshold: solarize inverts values at or above this; infinite if no view is solarized.
         mean, std: of the normalisation.
         pixels: ``[V, B, 3, side, side]``, 0..255.
     """
     m, s, black, white, limit = _normalisation(tuple(mean), tuple(std), threshold, pixels.device)
-    # Colours and normalisation in one product. The normalisation's images of 0 and 1 are what is clamped to.
+    # One product applies colours and normalisation, so the clamp limits are the normalised 0 and 1.
     affines = torch.cat([affine[..., :3] / (255 * s), (affine[..., 3:] - m) / s], -1).flatten(0, 1)
     flat = pixels.view(-1, 3, pixels.shape[-1] ** 2)
     step = max(NEAR_FLOATS // flat[0].numel(), 1) if pixels.device.type == "cpu" else len(flat)
@@ -130,16 +130,16 @@ def _finish(
 
 @lru_cache(maxsize=8)
 def kernels_on(device: torch.device) -> Any:
-    """The module of kernels that renders on a device, ``fused``; None on a CPU and where Triton can't compile."""
+    """The module of kernels for a device, ``fused``; None on a CPU and where Triton can't compile."""
     if device.type != "cuda" or find_spec("triton") is None:
         return None
     from hardviews.views import fused
 
     try:
         fused.compile_for(device, POINTS)
-    except Exception as error:  # of Triton, of the compiler it calls, of the driver
+    except Exception as error:  # from Triton, the compiler it calls, or the driver
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        warnings.warn(f"Triton can't compile for {device}, so that views take longer to render ({why})", stacklevel=2)
+        warnings.warn(f"Triton can't compile for {device}, so rendering views is slower ({why})", stacklevel=2)
         return None
     return fused
 
@@ -152,13 +152,13 @@ def _jitters(slot: Slot) -> bool:
 def _colours(
     images: ImageBatch, boxes: Tensor, placed: Tensor, views: Views, means: Tensor, slots: list[Slot], fused: Any
 ) -> Tensor:
-    """The affine maps of the colours, ``[V, B, 3, 4]``, for all views at once: they are many small operations.
+    """The affine colour maps ``[V, B, 3, 4]`` of all views at once, since they take many small operations.
 
     Args:
         boxes: ``[V, B, 4]``, in pixels.
-        placed: ``[B, 5]``, width first, and last the place of an image's first pixel in the buffer.
+        placed: ``[B, 5]``: width, height, width, height, and the position of an image's first pixel in the buffer.
         means: ``[V, B, 3]``, mean colours of the views, 0..255.
-        fused: the module of kernels, if they run here.
+        fused: the module of kernels if they run on this device.
     """
     jitters = any(map(_jitters, slots))
     if not jitters and not any(slot.photometric.grey_p for slot in slots):
@@ -167,7 +167,7 @@ def _colours(
     grey, means = views.grey.flatten(0, 1), means.flatten(0, 1) / 255
     if not jitters:
         return colour_matrix(steps, grey, means)[0].view(*boxes.shape[:2], 3, 4)
-    # What a view is like, from a grid of points of its crop.
+    # Sample the colours of each view on a grid of its crop.
     if fused:
         affine: Tensor = fused.fitted(images, placed, boxes, steps, grey, means, POINTS)
         return affine
@@ -181,7 +181,7 @@ def _colours(
 
 @lru_cache(maxsize=8)
 def _grid(device: torch.device) -> Tensor:
-    """Centres of POINTS parts of a side, as a part of it, in float64."""
+    """Centres of POINTS equal parts of a side, as fractions of it, in float64."""
     with torch.inference_mode(False):
         return (torch.arange(POINTS, dtype=torch.float64, device=device) + 0.5) / POINTS
 
@@ -190,6 +190,6 @@ def _grid(device: torch.device) -> Tensor:
 def _normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], threshold: float, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Mean, std, and what 0, 1 and a threshold become, ``[3, 1]`` each. Kept: copying them would wait for a GPU."""
+    """Mean, std, and the normalised 0, 1 and threshold, ``[3, 1]`` each. Cached: copying them would make a GPU wait."""
     m, s = torch.tensor(mean, device=device)[:, None], torch.tensor(std, device=device)[:, None]
     return m, s, -m / s, (1 - m) / s, (threshold - m) / s

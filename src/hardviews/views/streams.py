@@ -1,4 +1,4 @@
-"""Random streams keyed by what they are for, so that nothing depends on what was drawn before."""
+"""Random streams keyed by purpose, so that no draw depends on earlier ones."""
 
 from hashlib import blake2b
 
@@ -6,10 +6,10 @@ import torch
 
 
 def stream(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """A CPU generator of its own for every (seed, purpose, counters), such as ``stream(seed, "views", step)``.
+    """A separate CPU generator for every (seed, purpose, counters), such as ``stream(seed, "views", step)``.
 
-    Keyed by a hash, never by a sum: with seed + step, the second step of one run would repeat the first of the next.
-    Torch's CPU generator keeps 32 bits of the key, so of a million streams about a hundred pairs coincide, by chance.
+    The key is hashed, never summed: with seed + step, the second step of one run would repeat the first of the next.
+    Torch's CPU generator keeps 32 bits of the key, so about a hundred pairs among a million streams coincide by chance.
 
     Args:
         seed: the run's seed.

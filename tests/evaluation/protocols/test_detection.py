@@ -121,7 +121,7 @@ def test_what_lies_in_a_crowd_counts_neither_way(tmp_path: Path) -> None:
         found = list(results(7, output, scenes.category_ids))
         assert average_precision(scenes.truth(), found, "bbox")[0] == pytest.approx(expected, abs=0.01)
     scenes = CocoScenes(write(tmp_path, "val2017", [crowd(2, 7)]), "test")
-    with pytest.raises(InputError, match="no object to find"):
+    with pytest.raises(InputError, match="has no objects"):
         average_precision(scenes.truth(), found, "bbox")
 
 
@@ -345,7 +345,7 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         list(detection(bench_on("cifar10")))
     bare = [{k: v for k, v in annotation(1, 7, 3, [1, 1, 9, 9]).items() if k != "segmentation"}]
     write(write(tmp_path, "train2017", bare), "val2017", bare)
-    with pytest.raises(InputError, match="not all objects have masks"):
+    with pytest.raises(InputError, match="some objects have no mask"):
         list(detection(bench_on(tmp_path), masks=True))
     write(tmp_path, "val2017", bare, categories=[{"id": 3, "name": "cart"}])
     with pytest.raises(InputError, match="category 3, 'cart', is not one of"):

@@ -1,7 +1,7 @@
-"""What a backbone is asked: one file per protocol, with a function of the file's name.
+"""Evaluation protocols: one file each, with a function of the file's name.
 
-It takes a ``Bench`` and settings of its own, which are options of the command line (``--knn.k``), and yields (name,
-value). A value is a part of one, shown as a percentage, unless its name ends as one of ``PLAIN``.
+A protocol takes a ``Bench`` and its own settings, which become command-line options (``--knn.k``), and yields (name,
+value). A value is a fraction, shown as a percentage, unless its name ends with one of ``PLAIN``.
 """
 
 import pkgutil
@@ -12,7 +12,7 @@ from hardviews.errors import unknown
 
 Protocol = Callable[..., Iterator[tuple[str, float]]]
 
-CHOSEN = ("_rate", "_c")  # what protocols have chosen on the way
+CHOSEN = ("_rate", "_c")  # settings that protocols have chosen
 PLAIN = (*CHOSEN, "rank", "uniformity", "alignment")
 
 
@@ -21,10 +21,10 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Protocol:
-    """The protocol of that name.
+    """The protocol with that name.
 
     Raises:
-        InputError: there is none; nearest names are suggested.
+        InputError: there is none; the message suggests similar names.
     """
     if name not in names():
         raise unknown("protocol", name, names())
@@ -33,5 +33,5 @@ def find(name: str) -> Protocol:
 
 
 def as_text(name: str, value: float) -> str:
-    """A value as it is shown."""
+    """Formats a value for display."""
     return f"{value:.4g}" if name.endswith(PLAIN) else f"{value:.2%}"

@@ -1,8 +1,8 @@
-"""Object detection: average precision of a Faster or Mask R-CNN trained for a short time on the backbone.
+"""Object detection: average precision of a Faster or Mask R-CNN trained briefly on the backbone.
 
-As He et al., "Momentum Contrast" (CVPR 2020, arXiv 1911.05722, section 4.2) and ViTDet (arXiv 2203.16527) measure
-pretrained backbones: the published 1x schedule is 12 epochs of COCO in batches of 16, the rate divided by ten after two
-thirds and eight ninths of it.
+Follows He et al., "Momentum Contrast" (CVPR 2020, arXiv 1911.05722, section 4.2) and ViTDet (arXiv 2203.16527). The
+published 1x schedule is 12 epochs of COCO in batches of 16; the rate is divided by ten after two thirds and after eight
+ninths of it.
 """
 
 import itertools
@@ -27,15 +27,15 @@ from hardviews.evaluation.pyramid import Pyramid
 from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.short_training import decay_rate, shuffled
 
-MIN_SIZE = 800  # pixels of the shorter side of photographs
-BATCH = 16  # what default rates are for
-RATES = {"sgd": 0.02, "adamw": 1e-4}  # of a batch of 16
+MIN_SIZE = 800  # default shorter side of photographs in pixels
+BATCH = 16  # batch size of the default rates
+RATES = {"sgd": 0.02, "adamw": 1e-4}  # for a batch of 16
 DECAYS = {"sgd": 1e-4, "adamw": 0.1}
 
 
 @dataclass(frozen=True)
 class DetectorTraining:
-    """How a detector is trained: settings of ``detection``, all of them settled."""
+    """The settings of ``detection`` with all defaults filled in."""
 
     steps: int
     batch_size: int
@@ -59,30 +59,30 @@ def detection(
     frozen: bool = False,
     masks: bool | None = None,
 ) -> Iterator[tuple[str, float]]:
-    """Average precision of COCO after a detector was trained on the backbone for a short time.
+    """Trains a detector on the backbone briefly and measures COCO's average precision.
 
-    --data is a folder laid out as COCO (annotations/instances_train2017.json with train2017, and val2017 likewise), or
-    shapes. On a CPU the same seed gives the same figures bit for bit; on a GPU nearly.
+    --data is a folder in COCO's layout (annotations/instances_train2017.json with train2017, and val2017 likewise), or
+    shapes. On a CPU the same seed gives identical figures; on a GPU nearly so.
 
     Args:
         epochs: of training; 12 is the published 1x schedule on COCO.
-        steps: of training, in place of epochs; 0 measures the untrained detector.
-        batch_size: pictures of a step.
-        optimizer: auto is sgd for networks of several stages and adamw for plain Vision Transformers, as published.
-        lr: peak rate; by default 0.02 (sgd) or 1e-4 (adamw) for 16 pictures, in proportion for others.
-        weight_decay: of all but norms and biases; by default 1e-4 (sgd) or 0.1 (adamw).
-        min_size: what the shorter side of pictures becomes; by default 800, and shapes are drawn at 128. Anchors are 8
-            strides wide, so 32 to 512 pixels, but 8 to 128 with a ResNet's CIFAR stem, which wants smaller pictures.
-        max_size: what the longer side becomes at most.
-        width: channels of the feature pyramid, and of the heads in proportion.
-        frozen: train the detector alone, not the backbone. Batch norms of the backbone are never trained.
-        masks: also train and measure masks, by Mask R-CNN; by default where the data has them.
+        steps: of training, instead of epochs; 0 measures the untrained detector.
+        batch_size: pictures per step.
+        optimizer: auto is sgd for networks with several stages and adamw for plain Vision Transformers, as published.
+        lr: peak rate; by default 0.02 (sgd) or 1e-4 (adamw) for 16 pictures, in proportion for other batch sizes.
+        weight_decay: of all parameters except norms and biases; by default 1e-4 (sgd) or 0.1 (adamw).
+        min_size: shorter side of pictures after resizing; by default 800, or 128 for shapes. Anchors are 8 strides
+            wide: 32 to 512 pixels, or 8 to 128 with a ResNet's CIFAR stem, which suits smaller pictures.
+        max_size: maximum longer side after resizing.
+        width: channels of the feature pyramid; the heads' width is in proportion.
+        frozen: train only the detector, not the backbone. The backbone's batch norms are never trained.
+        masks: also train and measure masks, by Mask R-CNN; by default if the data has them.
 
     Yields:
         ``("box_ap", value)``, ``box_ap50``, ``box_ap75``, and with masks ``mask_ap``, ``mask_ap50``, ``mask_ap75``.
 
     Raises:
-        InputError: of a setting or the data.
+        InputError: a setting or the data is invalid.
         RunError: training diverged.
     """
     at_least = {"epochs": 1, "steps": 0, "batch_size": 1, "min_size": 32, "max_size": 32, "width": 8}
@@ -122,7 +122,7 @@ def detection(
 
 
 def check(train: Scenes, test: Scenes, masks: bool | None) -> None:
-    """Raises InputError where training and test scenes don't go together, or masks are asked for that aren't there."""
+    """Raises InputError if training and test scenes don't match, or if masks are requested but missing."""
     known = dict(zip(train.category_ids, train.categories, strict=True))
     for number, name in zip(test.category_ids, test.categories, strict=True):
         if known.get(number) != name:
@@ -130,11 +130,11 @@ def check(train: Scenes, test: Scenes, masks: bool | None) -> None:
     for scenes in (train, test):
         wanted = masks if masks is not None else train.has_masks
         if wanted and not scenes.has_masks:
-            raise InputError(f"{scenes.name}: not all objects have masks; give --detection.masks false")
+            raise InputError(f"{scenes.name}: some objects have no mask; give --detection.masks false")
 
 
 def fit(network: nn.Module, scenes: Scenes, training: DetectorTraining, bench: Bench) -> None:
-    """Trains a detector, with random mirroring, and nothing else that is random about the pictures.
+    """Trains a detector; mirroring is the only random augmentation.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -163,7 +163,7 @@ def fit(network: nn.Module, scenes: Scenes, training: DetectorTraining, bench: B
 
 
 def optimizer_of(network: nn.Module, training: DetectorTraining) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW; what has one axis, scales and biases, does not decay."""
+    """SGD with momentum, or AdamW; parameters with one axis (scales and biases) get no weight decay."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [one for one in trained if one.ndim > 1], "weight_decay": training.weight_decay},
@@ -177,7 +177,7 @@ def optimizer_of(network: nn.Module, training: DetectorTraining) -> torch.optim.
 def detections(
     network: nn.Module, scenes: Scenes, category_ids: Sequence[int], training: DetectorTraining, bench: Bench
 ) -> list[dict[str, Any]]:
-    """What a detector finds on every scene, as COCO's result files have it."""
+    """A detector's detections on every scene, in COCO's result format."""
     found: list[dict[str, Any]] = []
     advance = bench.progress("detection test", len(scenes))
     with evaluating(network), torch.no_grad():
@@ -191,11 +191,11 @@ def detections(
 
 
 def results(image: int, output: dict[str, Tensor], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The detections on one picture, as COCO's result files have them.
+    """The detections on one picture, in COCO's result format.
 
     Args:
-        image: its id.
-        output: ``boxes [n, 4]``, ``labels [n]`` from 1, ``scores [n]`` and perhaps ``masks [n, 1, h, w]`` in 0..1.
+        image: the picture's id.
+        output: ``boxes [n, 4]``, ``labels [n]`` from 1, ``scores [n]`` and optionally ``masks [n, 1, h, w]`` in 0..1.
         category_ids: of labels 1..C.
     """
     from pycocotools import mask
@@ -211,28 +211,28 @@ def results(image: int, output: dict[str, Tensor], category_ids: Sequence[int]) 
 
 
 def average_precision(truth: Any, found: Sequence[dict[str, Any]], part: str) -> tuple[float, float, float]:
-    """COCO's AP over IoUs of 0.5 to 0.95, at 0.5 and at 0.75, all 0..1.
+    """COCO's AP averaged over IoUs of 0.5 to 0.95, at 0.5 and at 0.75, each 0..1.
 
     Args:
         truth: a ``pycocotools.coco.COCO``.
-        found: as of ``results``.
-        part: ``bbox`` or ``segmentation``, what is compared.
+        found: from ``results``.
+        part: what to compare: ``bbox`` or ``segmentation``.
 
-    Raises:
-        InputError: there is nothing to be found.
+        Raises:
+        InputError: the test data has no objects.
     """
     from pycocotools.cocoeval import COCOeval
 
     if not any(not annotation.get("iscrowd") for annotation in truth.anns.values()):
-        raise InputError("detection: the test data has no object to find")
-    if not found:  # which pycocotools can't load
+        raise InputError("detection: the test data has no objects")
+    if not found:  # pycocotools can't load an empty list
         return 0.0, 0.0, 0.0
-    names = ("image_id", "category_id", "score", part)  # with a box too, a mask's area would be the box's
+    names = ("image_id", "category_id", "score", part)  # with a box, it would give the mask's area
     with quiet():
         loaded = truth.loadRes([{name: result[name] for name in names} for result in found])
         evaluation = COCOeval(truth, loaded, "bbox" if part == "bbox" else "segm")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    whole, half, three_quarters = map(float, evaluation.stats[:3])
-    return whole, half, three_quarters
+    average, half, three_quarters = map(float, evaluation.stats[:3])
+    return average, half, three_quarters

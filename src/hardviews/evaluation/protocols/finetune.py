@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole network, with all labels or with few."""
+"""Fine-tuning of the entire network, with all labels or a fraction of them."""
 
 import copy
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
 
-# That of BEiT and MAE, but of at most magnitude 9: at 10 it would leave a picture no bits, which Pillow 13 refuses.
+# The setting of BEiT and MAE, except for the magnitude: 10 would leave no bits of a picture, which Pillow 13 refuses.
 RAND_AUGMENT = "rand-m9-mmax9-mstd0.5-inc1"
 
 
@@ -39,25 +39,26 @@ def finetune(
     smoothing: float = 0.1,
     rand_augment: str = RAND_AUGMENT,
 ) -> Iterator[tuple[str, float]]:
-    """Test accuracy of a copy of the whole network and a new linear layer, trained by AdamW, as BEiT and MAE are
-    (Bao et al., ICLR 2022, arXiv 2106.08254; He et al., CVPR 2022, arXiv 2111.06377, table 9). Nothing is chosen: it is
-    the network after the last epoch.
+    """Test accuracy of a copy of the entire network with a new linear layer, trained by AdamW as BEiT and MAE are (Bao
+    et al., ICLR 2022, arXiv 2106.08254; He et al., CVPR 2022, arXiv 2111.06377, table 9). No epoch is selected: the
+    network after the last epoch counts.
 
     Args:
-        fractions: parts of the training labels that are used, one number or several (0.01,0.1,1), of every class alike;
-            a smaller part lies within a larger one.
-        epochs: of training on each part, with half a cosine.
-        lr: peak learning rate per 256 images, of the last layer.
-        batch_size: images a step.
-        layer_decay: factor of the learning rate from a layer to the one before it (timm's).
+        fractions: fractions of each class's training labels to use, one number or several (0.01,0.1,1); smaller
+            fractions are subsets of larger ones.
+        epochs: of training on each fraction, with a half-cosine schedule.
+        lr: peak learning rate of the last layer per 256 images.
+        batch_size: images per step.
+        layer_decay: factor between the learning rates of a layer and the one before it (timm's).
         weight_decay: of weights with two or more dimensions.
         warmup_epochs: of the learning rate; at most half the epochs.
         mixup, cutmix: their alphas (timm's); 0 for neither.
         smoothing: of labels.
-        rand_augment: timm's description of RandAugment; empty for none. A quarter of the pictures have a part erased.
+        rand_augment: timm's specification of RandAugment; empty for none. A random part is erased in a quarter of the
+            pictures.
 
     Yields:
-        ``finetune_top1``, of a fraction ``finetune_top1_10%``.
+        ``finetune_top1``, or ``finetune_top1_10%`` for a fraction.
     """
     parts = fractions if isinstance(fractions, list) else [fractions]
     if not parts or not all(0 < part <= 1 for part in parts):
@@ -70,7 +71,7 @@ def finetune(
 
     def tuned(rows: Tensor) -> nn.Module:
         """A copy of the network, trained on these training images."""
-        size = min(batch_size, len(rows)) // 2 * 2  # mixup pairs images up
+        size = min(batch_size, len(rows)) // 2 * 2  # mixup pairs images
         if not size:
             raise InputError(f"finetune: {bench.sources[0].name}: one training image is too few")
         pictures = Augmented(bench, rows, rand_augment)
@@ -104,7 +105,7 @@ def finetune(
             scaler.update()
             advance(1)
         if not loss.isfinite():
-            raise RunError(f"finetune: the loss ends at {loss.item()}; give a --finetune.lr below {lr:g}")
+            raise RunError(f"finetune: the final loss is {loss.item()}; give a --finetune.lr below {lr:g}")
         return model  # type: ignore[no-any-return]
 
     for part in parts:
@@ -116,13 +117,13 @@ def finetune(
 
 
 def predictions(bench: Bench, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """The likeliest class of every readable test image, and its label."""
+    """The predicted class and the label of every readable test image."""
     logits = bench.encode(model, bench.sources[1], "test features")
     return logits.vectors.argmax(1), bench.labels[1][logits.rows]
 
 
 class Order(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, place), each epoch in another order; what is left of an epoch is dropped."""
+    """Batches of (epoch, position), reshuffled every epoch; an incomplete last batch is dropped."""
 
     def __init__(self, count: int, size: int, epochs: int, seed: int) -> None:
         self.count, self.size, self.epochs, self.seed = count, size, epochs, seed
@@ -138,10 +139,10 @@ class Order(Sampler[list[tuple[int, int]]]):
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Training pictures by (epoch, place among ``rows``), as timm augments them: the same for the same arguments,
-    whoever asks.
+    """Training pictures by (epoch, position in ``rows``), augmented by timm. The same arguments give the same picture
+    in any process.
 
-    An unreadable one gives way to the next that can be read.
+    An unreadable picture is replaced by the next readable one.
     """
 
     def __init__(self, bench: Bench, rows: Tensor, rand_augment: str) -> None:

@@ -16,23 +16,23 @@ from hardviews.wording import several
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
-# Queries, and images of the bank, compared at once: neither set lies on the device whole, nor what is between them.
+# Maximum queries and bank images compared at once: neither set is ever on the device in full.
 ROWS = 1 << 12
 K = 20  # as in DINO
 
 
 def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iterator[tuple[str, float]]:
-    """Test accuracy by the nearest neighbours among all training images, none of which are left out.
+    """Test accuracy by the nearest neighbours among all training images.
 
     Args:
-        k: neighbours that vote, one number or several (10,20,200); of fewer training images, all of them vote.
+        k: number of neighbours that vote, one number or several (10,20,200); all vote if there are fewer.
         temperature: of the votes.
 
     Yields:
-        ``("knn_top1", accuracy)`` where 20 voted, ``("knn_top1_k200", ...)`` for other numbers, each once.
+        ``("knn_top1", accuracy)`` for 20 neighbours, ``("knn_top1_k200", ...)`` for other numbers, each once.
 
-    Raises:
-        InputError: k or temperature are not positive.
+        Raises:
+        InputError: k or temperature is not positive.
     """
     ks = k if isinstance(k, list) else [k]
     check(ks, temperature)
@@ -48,7 +48,7 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
 
 
 def voters(k: int, bank: Features) -> int:
-    """How many neighbours vote where k are asked for: a figure is named by these."""
+    """How many neighbours vote if k are requested; the figure is named by this number."""
     return min(k, len(bank.rows))
 
 
@@ -56,7 +56,7 @@ def knn_accuracy(
     bank: Features, queries: Features, k: int = K, temperature: float = 0.07, device: torch.device = CPU,
     on_part: Callable[[], None] | None = None,
 ) -> float:  # fmt: skip
-    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, compared on ``device``; ``on_part``
+    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, computed on ``device``; ``on_part``
     is called after every few thousand queries."""
     check([k], temperature)
     (predictions,) = knn_predictions(bank, queries, [k], temperature, device, on_part)
@@ -67,7 +67,7 @@ def knn_predictions(
     bank: Features, queries: Features, ks: Sequence[int], temperature: float, device: torch.device = CPU,
     on_part: Callable[[], None] | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """For every k, the label with most votes for every query, int64 ``[N]``; labels may be any numbers."""
+    """The label with most votes for every query, int64 ``[N]``, for every k; labels may be any numbers."""
     values, labels = bank.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), ks, temperature, device, on_part)
     return [values[some.argmax(1)] for some in votes]
@@ -83,21 +83,21 @@ def knn_votes(
     device: torch.device = CPU,
     on_part: Callable[[], None] | None = None,
 ) -> Tensor:
-    """The votes for every class, ``[len(ks), N, classes]``: exp(cosine / T) of the k nearest of the bank, summed by
+    """The votes for every class, ``[len(ks), N, classes]``: exp(cosine / T) of the k nearest bank images, summed by
     label.
 
     Args:
-        bank: ``[M, D]``, in any scale; ``bank_labels``: int64 ``[M]``.
-        queries: ``[N, D]``.
-        ks: neighbours; M where that is fewer.
+        bank: ``[M, D]``, of any length; ``bank_labels``: int64 ``[M]``.
+        queries: ``[N, D]``, of any length.
+        ks: numbers of neighbours, at most M each.
         temperature: T.
-        device: where they are compared, some thousand of each at a time.
+        device: compares them here, some thousand of each at a time.
         on_part: called after every few thousand queries.
     """
     votes = torch.zeros(len(ks), len(queries), classes)
     for start in range(0, len(queries), ROWS):
         nearest, ids = _nearest(bank, queries[start : start + ROWS].to(device), max(ks))
-        # Weights relative to the nearest one: the same votes up to a factor, without overflow at small temperatures.
+        # Weights relative to the nearest: the same votes up to a factor, and no overflow at small temperatures.
         weight = ((nearest - nearest[:, :1]) / temperature).exp().cpu()
         labels = bank_labels[ids.cpu()]
         for k, some in zip(ks, votes, strict=True):
@@ -108,7 +108,7 @@ def knn_votes(
 
 
 def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines and places in the bank of the k nearest, ``[N, min(k, M)]`` each, where the queries are."""
+    """Cosines and bank indices of the k nearest, ``[N, min(k, M)]`` each, on the queries' device."""
     queries = F.normalize(queries, dim=1)
     nearest = queries.new_empty(len(queries), 0)
     ids = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)

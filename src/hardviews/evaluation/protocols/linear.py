@@ -16,22 +16,22 @@ from hardviews.views.plan import Slot, ViewPlan
 from hardviews.views.render import render
 from hardviews.views.streams import stream
 
-# Peak learning rates per 256 images. Features are standardised, so one grid suits backbones of all kinds.
+# Peak learning rates per 256 images. Features are standardised, so one grid suits all kinds of backbones.
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 
 
 def linear(
     bench: Bench, rates: list[float] = RATES, epochs: int = 100, batch_size: int = 256, augment: bool = False
 ) -> Iterator[tuple[str, float]]:
-    """Test accuracy of a linear layer. One for every learning rate is trained, side by side, on nine tenths of the
-    training images; that which does best on the last tenth is chosen, and trained again on all of them.
+    """Test accuracy of a linear layer. Trains one per learning rate on nine tenths of the training images, chooses the
+    best on the last tenth, and trains it again on all of them.
 
     Args:
-        rates: peak learning rates per 256 images that are tried; one alone is taken as it is.
-        epochs: of training, with half a cosine.
-        batch_size: images a step.
-        augment: train on random crops and flips, encoded anew in every epoch, as published (DINO, SimSiam), in place of
-            features of central crops made once. That takes as many forwards as the images times epochs, twice.
+        rates: peak learning rates per 256 images to try; a single one is used as it is.
+        epochs: of training, with a half-cosine schedule.
+        batch_size: images per step.
+        augment: train on random crops and flips, encoded anew in every epoch, as published (DINO, SimSiam), instead of
+            features of central crops computed once. That takes two forwards per image and epoch.
 
     Yields:
         ``linear_top1``, and the chosen ``linear_rate``.
@@ -42,7 +42,7 @@ def linear(
     x, y = train.richest.to(bench.device), train.labels.to(bench.device)
 
     def trained(rows: Tensor, rates: list[float], what: str) -> Heads:
-        """Classifiers of these training images."""
+        """Trains classifiers on these training images."""
         size = min(batch_size, len(rows))
         if augment:
             loader = Loader(Subset(bench.sources[0], train.rows[rows]), size, bench.seed, workers=bench.workers)
@@ -69,7 +69,7 @@ def linear(
 
 
 def augmented(bench: Bench, loader: Loader, labels: Tensor) -> Callable[[int], Batches]:
-    """Batches of an epoch: features of random crops, and labels."""
+    """An epoch's batches: features of random crops, and labels."""
     ready = bench.ready(bench.sources[0])
     plan = ViewPlan((Slot("crop", ready.image_size, (0.08, 1.0), draw=1, keep=1),), ready.mean, ready.std)
     images = loader.batches()

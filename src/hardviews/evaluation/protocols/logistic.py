@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features by L-BFGS, its strength chosen on held-out training images.
+"""Logistic regression on frozen features by L-BFGS; held-out training images choose its strength.
 
 Kornblith et al., "Do Better ImageNet Models Transfer Better?", CVPR 2019, section 3.1; Radford et al., "CLIP", ICML
 2021, appendix A.3.
@@ -14,26 +14,25 @@ from torch import Tensor
 
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.extras import needs
+from hardviews.evaluation.extras import require_package
 from hardviews.evaluation.heads import tuning_rows
 
 STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
 
 
 def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int = 1000) -> Iterator[tuple[str, float]]:
-    """Test accuracy of scikit-learn's logistic regression, fitted again on all training images once its strength is
-    chosen.
+    """Test accuracy of scikit-learn's logistic regression, fitted on all training images after its strength is chosen.
 
     Args:
-        strengths: inverse strengths of the penalty, scikit-learn's C, that are tried.
-        iterations: of L-BFGS at most.
+        strengths: values to try for scikit-learn's C, the inverse strength of the penalty.
+        iterations: maximum iterations of L-BFGS.
 
     Yields:
         ``logistic_top1``, and the chosen ``logistic_c``.
     """
     if min(strengths, default=0.0) <= 0 or iterations < 1:
         raise InputError(f"logistic: strengths {strengths} and iterations {iterations} must be above 0")
-    needs("logistic", "sklearn", "scikit-learn")
+    require_package("logistic", "sklearn", "scikit-learn")
     train, test = bench.labelled
     x, y = train.richest, train.labels
     fit, choose = tuning_rows(y, bench.seed)
@@ -60,5 +59,5 @@ def regression(x: Tensor, y: Tensor, strength: float, iterations: int) -> Any:
         scaling.StandardScaler(), linear.LogisticRegression(C=strength, max_iter=iterations, tol=1e-4)
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="sklearn")  # that it had not converged: the held-out part decides
+        warnings.filterwarnings("ignore", module="sklearn")  # convergence warnings: the held-out part decides anyway
         return made.fit(x.numpy(), y.numpy())

@@ -1,4 +1,4 @@
-"""What embeddings tell without labels: their rank, and how they lie on the sphere."""
+"""Label-free measures of embeddings: their rank, and their spread on the sphere."""
 
 from collections.abc import Iterator
 
@@ -20,13 +20,13 @@ from hardviews.views.streams import stream
 
 
 def rankme(bench: Bench, images: int = 2048) -> Iterator[tuple[str, float]]:
-    """RankMe (Garrido et al., ICML 2023) of the test images, or where there are none of all, and uniformity and
-    alignment (Wang and Isola, ICML 2020, arXiv 2005.10242). No labels are needed.
+    """RankMe (Garrido et al., ICML 2023) of the test images (of all images if there are none), and uniformity and
+    alignment (Wang and Isola, ICML 2020, arXiv 2005.10242). Needs no labels.
 
-    Alignment is of two views of an image: SimSiam's crops, flips and colours, without blur.
+    Alignment compares two views of an image, with SimSiam's crops, flips and colours, without blur.
 
     Args:
-        images: so many, drawn at random, that uniformity and alignment are measured on.
+        images: number of random images on which uniformity and alignment are measured.
 
     Yields:
         ``rank`` (1 to D, higher is richer), ``uniformity`` and ``alignment`` (both lower is better).
@@ -45,13 +45,13 @@ def rankme(bench: Bench, images: int = 2048) -> Iterator[tuple[str, float]]:
 
 
 def uniformity(vectors: Tensor) -> float:
-    """log E exp(-2 |x - y|²) over pairs of different vectors, scaled to length 1 (equation 7, t = 2)."""
+    """log E exp(-2 |x - y|²) over pairs of different vectors scaled to length 1 (equation 7, t = 2)."""
     distances = torch.pdist(F.normalize(vectors.double(), dim=1))
     return (distances.square() * -2).exp().mean().log().item()
 
 
 def alignment(a: Tensor, b: Tensor) -> float:
-    """E |x - y|² over pairs, scaled to length 1 (equation 6, α = 2)."""
+    """E |x - y|² over pairs scaled to length 1 (equation 6, α = 2)."""
     return (F.normalize(a.double(), dim=1) - F.normalize(b.double(), dim=1)).square().sum(1).mean().item()
 
 

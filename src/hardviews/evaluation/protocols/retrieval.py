@@ -1,4 +1,4 @@
-"""Retrieval: how early images of a query's class come when all others are sorted by likeness."""
+"""Retrieval: how early images of a query's class appear when all others are ranked by similarity."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ SIMILARITIES_AT_ONCE = 1 << 24
 
 
 def retrieval(bench: Bench) -> Iterator[tuple[str, float]]:
-    """Mean average precision of the training images, sorted by cosine similarity, for every test image; a test image
-    whose class no training image has is left out.
+    """Mean average precision over test images of the training images ranked by cosine similarity. Test images whose
+    class has no training image are left out.
 
     Yields:
         ``retrieval_map``.
@@ -22,19 +22,19 @@ def retrieval(bench: Bench) -> Iterator[tuple[str, float]]:
     gallery, queries = bench.labelled
     precisions = average_precisions(gallery.vectors, gallery.labels, queries.vectors, queries.labels)
     if precisions.isnan().all():
-        raise InputError("retrieval: no training image is of the class of any test image")
+        raise InputError("retrieval: no test image shares its class with a training image")
     yield "retrieval_map", precisions.nanmean().item()
 
 
 def average_precisions(gallery: Tensor, gallery_labels: Tensor, queries: Tensor, labels: Tensor) -> Tensor:
-    """Of every query, the mean over the gallery's images of its label of the precision down to that image.
+    """Average precision of every query: the mean precision at each gallery image with its label.
 
     Args:
-        gallery: ``[M, D]``, in any scale; ``gallery_labels``: ``[M]``.
+        gallery: ``[M, D]``, of any length; ``gallery_labels``: ``[M]``.
         queries: ``[N, D]``; ``labels``: ``[N]``.
 
     Returns:
-        float64 ``[N]``, nan where no image of the gallery has the label.
+        float64 ``[N]``, nan if no gallery image has the label.
     """
     gallery = F.normalize(gallery, dim=1)
     places = torch.arange(1, len(gallery) + 1, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Semantic segmentation by a linear head on a frozen backbone.
 
-The head is that of Oquab et al., "DINOv2" (arXiv 2304.07193, section 7.4): one linear layer at every cell, after a
-batch norm, and its logits enlarged to the picture. Here test pictures are seen once, whole.
+The head follows Oquab et al., "DINOv2" (arXiv 2304.07193, section 7.4): batch norm and one linear layer at every cell,
+with logits upsampled to the picture. Unlike there, test pictures are processed once, at full size.
 """
 
 import math
@@ -22,8 +22,8 @@ from hardviews.evaluation.short_training import shuffled
 from hardviews.views.plan import whole_patches
 from hardviews.views.streams import stream
 
-IMAGE_SIZE = 512  # pixels of the shorter side of photographs, as is usual
-CLASSES_AT_ONCE = 16  # whose logits are enlarged at once: those of 150 classes of a large photograph are gigabytes
+IMAGE_SIZE = 512  # usual shorter side of photographs in pixels
+CLASSES_AT_ONCE = 16  # classes to upsample at once: 150 classes of a large photograph would take gigabytes
 
 
 def segmentation(
@@ -36,28 +36,28 @@ def segmentation(
     image_size: int | None = None,
     layers: int = 1,
 ) -> Iterator[tuple[str, float]]:
-    """Mean intersection over union, and the part of pixels that are right, by a linear layer on frozen features.
+    """Mean intersection over union and pixel accuracy of a linear layer on frozen features.
 
     --data is a folder with train/images, train/masks, val/images and val/masks (masks are PNGs of class numbers, 255 is
     ignored; classes.txt may name the classes), or shapes.
 
     Args:
         epochs: of training the head.
-        steps: of training, in place of epochs.
-        batch_size: pictures of a step.
-        lr: peak rate of AdamW, which falls to 0 by half a cosine.
+        steps: of training, instead of epochs.
+        batch_size: pictures per step.
+        lr: peak rate of AdamW, which falls to 0 along a half cosine.
         weight_decay: of AdamW.
-        image_size: what the shorter side of pictures becomes, in whole patches, and the side of random crops to train
-            on; by default 512, and shapes are drawn at 128.
-        layers: how many of the last maps the head is given: stages, coarser ones enlarged to the finest, or blocks of a
-            plain Vision Transformer.
+        image_size: shorter side of pictures after resizing, rounded to whole patches, and side of the random training
+            crops; by default 512, or 128 for shapes.
+        layers: number of last feature maps that the head gets: stages, upsampled to the finest, or blocks of a plain
+            Vision Transformer.
 
     Yields:
-        ``("segmentation_miou", value)`` over the classes that occur in the test pictures or are found in them, and
+        ``("segmentation_miou", value)`` over the classes that occur in the test pictures or predictions, and
         ``("segmentation_pixel_accuracy", value)``.
 
     Raises:
-        InputError: of a setting or the data.
+        InputError: a setting or the data is invalid.
         RunError: training diverged.
     """
     settings = {"epochs": epochs, "batch_size": batch_size, "image_size": image_size, "layers": layers}
@@ -68,7 +68,7 @@ def segmentation(
         raise InputError("segmentation: lr must be above 0, weight_decay and steps not below")
     train, test = open_segmented(bench.data, image_size or SIZE, bench.workers)
     if len(train.classes) < 2:
-        raise InputError(f"{train.name}: masks are of one class only; {IGNORED} is ignored")
+        raise InputError(f"{train.name}: masks have only one class; {IGNORED} is ignored")
     bench.scenes["segmentation"] = (test.name, len(train), len(test))
     head = Head(bench, len(train.classes), layers)
     wanted = math.ceil(epochs * len(train) / batch_size) if steps is None else steps
@@ -81,12 +81,12 @@ def segmentation(
 
 
 class Head(nn.Module):
-    """Pictures → logits of every cell ``[B, C, h, w]``; of its parameters, the backbone's are not.
+    """Maps pictures to logits of every cell ``[B, C, h, w]``; its parameters do not include the backbone's.
 
     Args:
-        bench: for backbone, mean and std, and precision.
+        bench: gives backbone, mean and std, and precision.
         classes: C.
-        layers: maps that are seen.
+        layers: number of feature maps used.
     """
 
     def __init__(self, bench: Bench, classes: int, layers: int) -> None:
@@ -96,7 +96,7 @@ class Head(nn.Module):
         mean, std = (torch.tensor(part).view(3, 1, 1) for part in (bench.preprocessing.mean, bench.preprocessing.std))
         self.mean, self.std = mean.to(bench.device), std.to(bench.device)
         self.norm = nn.BatchNorm2d(sum(self.stages.channels))
-        # Starts from zero, as linear classifiers may: nothing is drawn.
+        # Starts at zero, so nothing is random.
         self.linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             nn.Conv2d, sum(self.stages.channels), classes, 1
         )
@@ -105,7 +105,7 @@ class Head(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Of float pictures ``[B, 3, h, w]`` in 0..1, their sides multiples of the backbone's."""
+        """Takes float pictures ``[B, 3, h, w]`` in 0..1 whose sides are multiples of the backbone's ``multiple``."""
         with torch.no_grad(), self.bench.autocast():
             features = finest_map(self.stages((images.to(self.bench.device) - self.mean) / self.std))
         logits: Tensor = self.linear(self.norm(features.float()))
@@ -134,7 +134,7 @@ def fit(
         masks = masks.to(bench.device)
         logits = F.interpolate(head(images), masks.shape[-2:], mode="bilinear")
         loss = F.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="sum")
-        loss = loss / (masks != IGNORED).sum().clamp(min=1)  # a crop may have nothing but what is ignored
+        loss = loss / (masks != IGNORED).sum().clamp(min=1)  # a crop may contain ignored pixels only
         if not loss.isfinite():
             raise RunError(f"segmentation: the loss is not finite at step {step}; a smaller --segmentation.lr may help")
         optimizer.zero_grad()
@@ -145,13 +145,13 @@ def fit(
 
 
 def crop(scene: Segmented, side: int, flip: bool, place: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """A square of a picture whose shorter side has become ``side``, and its mask.
+    """A square crop of a picture, resized so that its shorter side is ``side``, and of its mask.
 
     Args:
         scene: a picture and its mask.
         side: in pixels.
         flip: mirrors both.
-        place: of the square, from 0, the upper left, to 1.
+        place: position of the square, from 0 (upper left) to 1.
     """
     scale = side / min(scene.mask.shape)
     size = [max(side, round(length * scale)) for length in scene.mask.shape]
@@ -163,7 +163,7 @@ def crop(scene: Segmented, side: int, flip: bool, place: tuple[float, float]) ->
 
 
 def resized(image: Tensor, size: list[int]) -> Tensor:
-    """uint8 ``[h, w, 3]`` → float ``[1, 3, *size]`` in 0..1."""
+    """Resizes uint8 ``[h, w, 3]`` to float ``[1, 3, *size]`` in 0..1."""
     pixels = image.permute(2, 0, 1)[None].float() / 255
     if list(pixels.shape[-2:]) == size:
         return pixels
@@ -172,16 +172,16 @@ def resized(image: Tensor, size: list[int]) -> Tensor:
 
 @torch.no_grad()
 def confusion(head: Head, scenes: SegmentedScenes, side: int) -> Tensor:
-    """How many pixels of each class were taken for each, int64 ``[C, C]`` (truth, found), ignored ones left out.
+    """Counts pixels by true and predicted class, int64 ``[C, C]``, without ignored ones.
 
     Raises:
-        InputError: there is no other.
+        InputError: all pixels are ignored.
     """
     count = len(scenes.classes)
     found = torch.zeros(count, count, dtype=torch.int64)
     advance = head.bench.progress("segmentation test", len(scenes))
     head.own.eval()
-    # Whole, one by one: each is of a size of its own.
+    # In full and one at a time, since sizes differ.
     for (scene,) in batches(scenes.read, range(len(scenes)), 1, head.bench.workers):
         scale = side / min(scene.mask.shape)
         size = [whole_patches(length * scale, head.stages.multiple) for length in scene.mask.shape]
@@ -189,12 +189,12 @@ def confusion(head: Head, scenes: SegmentedScenes, side: int) -> Tensor:
         found += confusions(scene.mask, predictions, count)
         advance(1)
     if not found.sum():
-        raise InputError(f"{scenes.name}: all pixels are {IGNORED}, which is ignored")
+        raise InputError(f"{scenes.name}: all pixels are {IGNORED}, which means ignored")
     return found
 
 
 def best_class(logits: Tensor, size: list[int]) -> Tensor:
-    """The class of the largest logit, int64 ``[B, *size]``, after enlarging; some classes at once."""
+    """The class of the largest logit after upsampling, int64 ``[B, *size]``; processes some classes at a time."""
     parts = torch.split(logits, CLASSES_AT_ONCE, 1)
     best = [F.interpolate(part, size, mode="bilinear").max(1) for part in parts]
     part = torch.stack([values for values, _ in best]).argmax(0, keepdim=True)
@@ -203,13 +203,13 @@ def best_class(logits: Tensor, size: list[int]) -> Tensor:
 
 
 def confusions(truth: Tensor, found: Tensor, classes: int) -> Tensor:
-    """Of class numbers of the same shape, int64 ``[C, C]``."""
+    """Counts pairs of true and predicted class numbers of the same shape, int64 ``[C, C]``."""
     counted = truth != IGNORED
     return (truth[counted] * classes + found[counted]).bincount(minlength=classes**2).view(classes, classes)
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """The mean of intersection over union; classes that are neither there nor found have none (Everingham et al., "The
+    """The mean intersection over union; classes neither present nor predicted are left out (Everingham et al., "The
     PASCAL Visual Object Classes Challenge", IJCV 2015)."""
     right = confusion.diagonal().double()
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()

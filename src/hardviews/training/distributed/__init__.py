@@ -1,1 +1,1 @@
-"""Several processes that train one network: where they agree, and what is sharded."""
+"""Training one network in several processes: agreement between them, and sharding."""

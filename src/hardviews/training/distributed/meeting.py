@@ -1,4 +1,4 @@
-"""Where the processes of a run agree, while each does work of its own that exchanges nothing."""
+"""Lets the processes of a run agree during work in which they exchange nothing else."""
 
 import time
 from collections.abc import Callable, Generator
@@ -13,8 +13,8 @@ from lightning_fabric import Fabric
 from hardviews.errors import InputError, PeerError, RunError
 from hardviews.training.memory import is_out_of_memory
 
-BEAT = 30.0  # seconds between two signs of life during slow work
-SLOW = 3600.0  # seconds of slow work after which a process gives no more signs, so that the others end
+BEAT = 30.0  # seconds between two heartbeats during slow work
+SLOW = 3600.0  # seconds of slow work after which the heartbeat stops, so that the other processes end
 
 
 class StopAskedError(Exception):
@@ -25,7 +25,7 @@ class FailedError(Exception):
     """A process could not do its part. All processes raise this in the same round.
 
     Args:
-        error: its error in the process that is to say why, the first that failed; ``PeerError`` in all others.
+        error: the error of the first process that failed, in that process; ``PeerError`` in all others.
         memory: whether it ran out of memory.
     """
 
@@ -36,21 +36,20 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Meeting:
-    """Rounds in which all processes tell each other whether they work, have failed, or were asked to stop.
+    """Rounds in which all processes exchange whether they are working, have failed, or were asked to stop.
 
-    A round is one collective of three numbers. Nobody leaves work alone, so no collective after it is skipped by one
-    process.
+    A round is one collective of three numbers. All processes leave together, so no process misses a later collective.
 
     Args:
         fabric: launched.
-        stop_asked: whether this process was asked to stop.
+        stop_asked: returns whether this process was asked to stop.
     """
 
     fabric: Fabric
     stop_asked: Callable[[], bool] = lambda: False
 
     def pause(self) -> None:
-        """One round in the middle of work; called after every piece of it.
+        """One round; call it after every piece of work.
 
         Raises:
             StopAskedError: a process was asked to stop.
@@ -60,11 +59,11 @@ class Meeting:
 
     @contextmanager
     def working(self) -> Generator[None, None, None]:
-        """Work that the processes share; one that has less of it, or none, waits here for the others.
+        """Context for shared work. A process with less work, or none, waits at its end for the others.
 
         Raises:
-            StopAskedError: a process was asked to stop; what was done is dropped.
-            FailedError: a process lacked data or memory. Other errors have to end the process that raises them.
+            StopAskedError: a process was asked to stop; drop the work's result.
+            FailedError: a process lacked data or memory. A process that raises another error must end.
         """
         try:
             yield
@@ -76,14 +75,14 @@ class Meeting:
             pass
 
     @contextmanager
-    def slowly(self, limit: float = SLOW) -> Generator[None, None, None]:
-        """Work that may take longer than a collective waits, such as writing to a slow disk. A thread gives signs of
-        life; all processes leave once all have done theirs.
+    def slow_work(self, limit: float = SLOW) -> Generator[None, None, None]:
+        """Context for work that may take longer than a collective's timeout, such as writing to a slow disk. A thread
+        sends heartbeats; the processes leave together once all are done.
 
-        An error leaves at once, and has to end the process: the others are not told.
+        An error leaves at once and must end the process, because the others do not hear of it.
 
         Raises:
-            RunError: it took longer than ``limit`` seconds.
+            RunError: the work took longer than ``limit`` seconds.
         """
         if self.fabric.world_size == 1:
             yield
@@ -119,7 +118,7 @@ class Meeting:
             raise errors[0]
 
     def _round(self, working: bool, error: Exception | None = None) -> bool:
-        """Whether any process works on."""
+        """One round; returns whether any process is still working."""
         count, number = self.fabric.world_size, self.fabric.global_rank
         failing = 0 if error is None else 2 * (count - number) + is_out_of_memory(error)
         said = [int(self.stop_asked()), int(working), failing]
@@ -130,7 +129,7 @@ class Meeting:
         if said[2]:
             first = count - said[2] // 2
             if error is None or first != number:
-                error = PeerError(f"process {first} could not go on, and says why")
+                error = PeerError(f"process {first} failed and prints the reason")
             raise FailedError(error, memory=bool(said[2] % 2))
         if said[0]:
             raise StopAskedError

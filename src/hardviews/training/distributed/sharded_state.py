@@ -1,8 +1,8 @@
 """The sharded part of a checkpoint: every process writes its own shard and reads it back.
 
-``torch.distributed.checkpoint.state_dict`` does not do this job: to read an optimizer before its first step it makes a
-step, which changes the next one; its states do not follow the memory layout of their parameters; and it takes a
-network put together, which needs the memory of all of it in every process, where here it is one tensor at a time.
+``torch.distributed.checkpoint.state_dict`` does not fit. To read an optimizer before its first step, it makes a step,
+which changes the next one. Its states do not follow the memory layout of their parameters. It takes an unsharded
+network, which every process would have to hold in full, whereas this module unshards one tensor at a time.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 from hardviews.training.distributed.sharding import is_sharded, local
 
-# A sharded tensor as loaded: its parts along the first dimension, in order of process.
+# A sharded tensor as loaded: its shards along the first dimension, in order of process.
 Parts = list[Tensor]
 
 
 def named_state(network: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """What an optimizer remembers of every parameter, by its name: numbers would depend on how they are grouped."""
+    """An optimizer's state by parameter name, since parameter numbers depend on the groups."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     return {names[parameter]: dict(kept) for parameter, kept in optimizer.state.items()}
 
@@ -37,17 +37,17 @@ def load_named_state(network: nn.Module, optimizer: Optimizer, state: Mapping[st
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Parameters and buffers of any number of processes into a network as it is shared out here."""
+    """Loads parameters and buffers, saved by any number of processes, into a network with any sharding."""
     now = network.state_dict()
     network.load_state_dict({name: placed(value, now[name]) if name in now else value for name, value in state.items()})
 
 
 def own_part(state: Mapping[str, Tensor], all_of_it: bool) -> dict[str, Any]:
-    """Of named tensors (or numbers) what this process has to write.
+    """The part of a state (named tensors or numbers) that this process writes.
 
     Args:
-        state: of a network or a parameter.
-        all_of_it: also what every process has alike.
+        state: of a network, or of a parameter in an optimizer.
+        all_of_it: include what all processes have in common.
     """
     return {
         name: local(value) if isinstance(value, Tensor) else value
@@ -57,13 +57,13 @@ def own_part(state: Mapping[str, Tensor], all_of_it: bool) -> dict[str, Any]:
 
 
 def unsharded(value: Any) -> Any:
-    """A tensor put together of its parts; anything else as it is."""
+    """Concatenates a tensor's shards; returns anything else unchanged."""
     return torch.cat(value) if isinstance(value, list) else value
 
 
 def placed(value: Any, like: Tensor) -> Any:
-    """A loaded value; where it is as large as ``like``, it is shared out as that is, and lies in memory as that does,
-    which fused optimizers take for granted."""
+    """A loaded value; if it has the shape of ``like``, it gets the same sharding and memory layout, which fused
+    optimizers rely on."""
     value = unsharded(value)
     if not isinstance(value, Tensor) or value.shape != like.shape:
         return value

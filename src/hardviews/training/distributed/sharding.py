@@ -1,4 +1,4 @@
-"""Backbones whose weights lie shared out among processes (FSDP2), for those too large to lie whole in each."""
+"""Shards the weights of large backbones among processes (FSDP2)."""
 
 from copy import deepcopy
 from typing import TYPE_CHECKING
@@ -14,36 +14,35 @@ from hardviews.training.packing import exchange
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-SMALLEST = 1 / 200  # of a backbone's parameters: what has fewer is not worth gathering by itself
+SMALLEST = 1 / 200  # of a backbone's parameters: smaller blocks are not worth a gather of their own
 
 
 def shard_backbones(method: nn.Module, mesh: "DeviceMesh") -> None:
-    """Shares the blocks of every backbone of a method out among processes, in place: student's and teacher's alike.
+    """Shards the blocks of every backbone of a method among processes, in place: the student's and the teacher's.
 
-    The rest stays whole in every process: heads and prototypes, which costs read between forwards, and what lies around
-    the blocks, which methods that read tokens call by other ways than ``forward``. Its gradients are
-    ``synchronise``'s matter.
+    Everything else stays unsharded: heads and prototypes, which costs read between forwards, and the layers around the
+    blocks, which methods that read tokens do not call through ``forward``. ``synchronise`` averages their gradients.
 
     Args:
-        method: on any device; its parameters are the same on all processes, and are others afterwards.
-        mesh: of one dimension, over all processes.
+        method: on any device, with the same parameters on all processes; its parameter objects are replaced.
+        mesh: one-dimensional, over all processes.
     """
     from torch.distributed.fsdp import fully_shard
 
     for backbone in _backbones(method):
-        backbone.to(memory_format=torch.contiguous_format)  # the only one that FSDP takes
+        backbone.to(memory_format=torch.contiguous_format)  # the only format that FSDP takes
         for container, blocks in _blocks(backbone):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
-            if isinstance(container, nn.Sequential):  # its forward gathers the next block beside this one
+            if isinstance(container, nn.Sequential):  # its forward gathers the next block while this one runs
                 fully_shard(container, mesh=mesh, reshard_after_forward=False)
 
 
 def check_blocks(method: nn.Module) -> None:
-    """Raises InputError where a backbone has no blocks to share out."""
+    """Raises InputError if a backbone has no blocks to shard."""
     for backbone in _backbones(method):
         if not _blocks(backbone):
-            raise InputError(f"strategy: fsdp finds no blocks to share out in {type(backbone).__name__}; give ddp")
+            raise InputError(f"strategy: fsdp finds no blocks to shard in {type(backbone).__name__}; give ddp")
 
 
 def _backbones(method: nn.Module) -> list[nn.Module]:
@@ -51,7 +50,7 @@ def _backbones(method: nn.Module) -> list[nn.Module]:
 
 
 def _blocks(backbone: nn.Module) -> list[tuple[nn.Module, list[nn.Module]]]:
-    """Containers with their blocks, the inner ones first, as fully_shard wants it."""
+    """Containers with their blocks, inner ones first, as fully_shard requires."""
     least = SMALLEST * _numel(backbone)
     containers = [m for m in backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)][::-1]
     found = [(c, [m for m in c if next(m.children(), None) is not None and _numel(m) > least]) for c in containers]
@@ -63,36 +62,37 @@ def _numel(module: nn.Module) -> int:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "to_local")  # DTensor's; its module is slow to import
+    return hasattr(tensor, "to_local")  # a DTensor, whose module is slow to import
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies in this process, without gradient; all of it where it is not shared out."""
+    """This process's shard of a tensor, without gradient; the entire tensor if it is not sharded."""
     part: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return part
 
 
 def synchronise(network: nn.Module) -> None:
-    """Of what every process has whole: averages the gradients, and takes the first process's buffers, as DDP does."""
+    """For unsharded parameters and buffers: averages gradients and takes the first process's buffers, as DDP does."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None and not is_sharded(p)]
     exchange(gradients, lambda flat: (dist.all_reduce(flat), flat.div_(dist.get_world_size())))
-    take_first_buffers(network)
+    broadcast_buffers(network)
 
 
-def take_first_buffers(network: nn.Module) -> None:
-    """Takes the first process's buffers, such as running means, which every process has moved by its own images."""
+def broadcast_buffers(network: nn.Module) -> None:
+    """Takes the first process's buffers, such as running means, since every process updates them with its own
+    images."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     exchange(buffers, lambda flat: dist.broadcast(flat, 0))
 
 
 class UnshardedCopy:
-    """Makes unsharded copies of a network that is about to be sharded, one in every process.
+    """Makes unsharded copies of a network that will be sharded, one in every process.
 
-    A measurement calls the copy. To call the network itself, all processes would have to do so equally often, and one
-    that lacks memory in the middle of it would leave the others waiting. Until it is asked for, a copy takes no memory.
+    Measurements call the copy. All processes would have to call a sharded network equally often, so one that ran out of
+    memory would leave the others waiting. A copy takes no memory until it is needed.
 
     Args:
-        network: not shared out yet.
+        network: not yet sharded.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -101,11 +101,10 @@ class UnshardedCopy:
         self._unsaved = {name: buffer.clone() for name, buffer in network.named_buffers() if name not in saved}
 
     def of(self, network: nn.Module, meeting: Meeting) -> nn.Module:
-        """A copy with the weights that the network has by now, on the device of the run. All processes have to ask for
-        it.
+        """A copy with the network's current weights, on the run's device. All processes must call this.
 
         Raises:
-            FailedError: a process lacks the memory; all learn of it before any weight is sent.
+            FailedError: a process lacks the memory; all processes learn this before any weight is sent.
         """
         with meeting.working():
             copy = deepcopy(self._empty).to_empty(device=meeting.fabric.device)

@@ -1,1 +1,1 @@
-"""What a run writes: its folder, checkpoints, metrics."""
+"""A run's output: its folder, checkpoints, metrics."""

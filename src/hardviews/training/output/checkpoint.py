@@ -1,4 +1,5 @@
-"""Checkpoints: written beside and renamed, so that the last one is always whole; checked and loaded without pickle."""
+"""Checkpoints: written to a temporary file and renamed, so that the last one is always complete; loaded without
+pickle."""
 
 import os
 import pickle
@@ -15,27 +16,28 @@ import torch
 from hardviews.errors import RunError
 
 FORMAT = 2
-# The weights, as many numbers of the optimizer (twice for AdamW): of the last two checkpoints and the next beside them.
+# Size in units of the weights: weights plus optimizer state (twice the weights for AdamW), for three checkpoints at
+# once.
 COPIES = 9
 
 
 class Checkpoints:
-    """The checkpoints of a run: ``last.pt``, the one before it, and those of epochs that are kept.
+    """A run's checkpoints: ``last.pt``, the one before it, and the permanent ones of epochs.
 
-    Of a network that is shared out among processes each holds the first one's part and names the files in ``parts/`` of
-    the others, which are there before it is.
+    For a sharded network, each holds the first process's shards and names the other processes' files in ``parts/``,
+    which are written first.
 
     Args:
-        folder: where they lie; it need not exist.
+        folder: need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.last, self.before = folder, folder / "last.pt", folder / "before.pt"
         self.parts = folder / "parts"
-        self._in_use: list[str] = []  # parts of the last one
+        self._in_use: list[str] = []  # parts of the last checkpoint
 
-    def going_on(self) -> str:
-        """How the run goes on, for those who read that it has ended."""
+    def how_to_resume(self) -> str:
+        """How to resume the run, for a message that it has ended."""
         command = f"the same command with --out {self.folder.parent}"
         if self.last.exists():
             return f"{command} goes on from its last checkpoint"
@@ -45,14 +47,14 @@ class Checkpoints:
         return self.folder / f"epoch-{epoch:04d}.pt"
 
     def save(self, state: dict[str, Any], epoch: int | None = None) -> None:
-        """Makes ``state`` the last and keeps the one before it.
+        """Makes ``state`` the last checkpoint and keeps the previous one.
 
         Args:
             state: plain values and tensors; ``"parts"``: the names of the other processes' files.
-            epoch: keep it under this number too, for good.
+            epoch: also keep it permanently under this number.
 
         Raises:
-            OSError: it can't be written; those that are there are as they were.
+            OSError: it can't be written; existing checkpoints are unchanged.
         """
         beside = _written(self.last, state)
         if self.last.exists():
@@ -62,40 +64,40 @@ class Checkpoints:
         before, self._in_use = self._in_use, parts
         if epoch is not None:
             _linked(self.last, self.of_epoch(epoch))
-        _settle(self.folder)
-        with suppress(OSError):  # the next save comes by again
+        _flush_folder(self.folder)
+        with suppress(OSError):  # the next save tries again
             for file in self.parts.glob("step-*"):
                 if file.name not in (*parts, *before):
                     file.unlink()
 
     def save_part(self, state: dict[str, Any], name: str) -> None:
-        """Writes what a process other than the first has of a checkpoint that is about to be saved.
+        """Writes another process's part of the checkpoint that is about to be saved.
 
         Args:
             state: plain values and tensors.
-            name: that the checkpoint will give; one that begins with ``step-`` goes with the checkpoint.
+            name: named in the checkpoint; a name that begins with ``step-`` is deleted with the checkpoint.
 
         Raises:
             OSError: it can't be written.
         """
         _written(self.parts / name, state).replace(self.parts / name)
-        _settle(self.parts)
+        _flush_folder(self.parts)
 
     def newest(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest that is whole, be it of an epoch that was kept, None where there is none, and a line for every one
-        that was passed over.
+        """The newest intact checkpoint, including those of epochs (None if there is none), and a line for every damaged
+        one that was passed over.
 
         Args:
-            at_most: later steps are not wanted.
+            at_most: ignore later steps.
 
         Raises:
-            RunError: there are some, and none of them is whole.
+            RunError: there are checkpoints, and all are damaged.
         """
         kept = sorted(self.folder.glob("epoch-*.pt"), key=lambda file: (len(file.name), file.name), reverse=True)
         damaged: list[str] = []
         seen = set[int]()
         for file in (self.last, self.before, *kept):
-            if not file.exists() or file.stat().st_ino in seen:  # one file has both names
+            if not file.exists() or file.stat().st_ino in seen:  # one file may have both names
                 continue
             seen.add(file.stat().st_ino)
             try:
@@ -107,25 +109,25 @@ class Checkpoints:
             except RunError as error:
                 damaged.append(str(error))
         if damaged:
-            raise RunError(f"{damaged[0]}; no other checkpoint is there to go on from")
+            raise RunError(f"{damaged[0]}; there is no other checkpoint to resume from")
         return None, []
 
     def set_aside(self) -> None:
-        """Puts a last one that was passed over where the next will not make it the one before."""
+        """Moves a damaged last checkpoint away, so that the next save does not keep it as the previous one."""
         with suppress(OSError):
             self.last.replace(self.folder / "damaged.pt")
 
 
 def _written(path: Path, state: dict[str, Any]) -> Path:
-    """The file beside ``path`` that is to become it, whole and on the disk."""
+    """Writes a complete temporary file beside ``path``, flushed to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not straight to the file: torch's writer turns a full disk, and Ctrl-C, into errors of its own.
-    whole = BytesIO()
-    torch.save({"format": FORMAT, **state}, whole)
+    # Via memory: torch's writer turns a full disk, and Ctrl-C, into errors of its own.
+    buffer = BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
     beside = path.with_name(f"{path.name}.part")
     try:
         with beside.open("wb") as file:
-            file.write(whole.getbuffer())
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -135,7 +137,7 @@ def _written(path: Path, state: dict[str, Any]) -> Path:
 
 
 def _linked(file: Path, name: Path) -> None:
-    """Gives a file another name, in place of what had it; at no moment is neither there."""
+    """Gives a file another name, atomically replacing the file of that name."""
     beside = name.with_name(f"{name.name}.part")
     beside.unlink(missing_ok=True)
     try:
@@ -145,8 +147,8 @@ def _linked(file: Path, name: Path) -> None:
     beside.replace(name)
 
 
-def _settle(folder: Path) -> None:
-    """Else a rename may be lost with the power."""
+def _flush_folder(folder: Path) -> None:
+    """Flushes a folder to disk, or a power failure might undo a rename."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -155,21 +157,21 @@ def _settle(folder: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU, tensors and plain values only, once every byte agrees with its checksum.
+    """Reads a checkpoint onto the CPU, after verifying all checksums; accepts only tensors and plain values.
 
-    A tensor that was shared out among processes is the list of its parts (``parts.whole`` puts them together).
+    A sharded tensor is a list of its shards (``sharded_state.unsharded`` concatenates them).
 
     Raises:
-        RunError: it is missing, damaged, or of another format; or one of its parts is.
+        RunError: the file or one of its parts is missing, damaged, or of another format.
     """
     state = _load(path)
     try:
-        return _whole(path, state)
+        return _assembled(path, state)
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: can't be loaded as a checkpoint: it lacks {error}") from error
 
 
-def _whole(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+def _assembled(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     others = [_load(path.parent / "parts" / Path(name).name, mmap=True) for name in state.get("parts", [])]
     if any(other["step"] != state["step"] for other in others):
         raise RunError(f"{path}: its parts are of another step")
@@ -187,10 +189,10 @@ def _gather(tensors: dict[str, Any], others: list[dict[str, Any]]) -> None:
 
 def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as whole:
-            wrong = whole.testzip()
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
         if wrong is not None:
-            raise ValueError(f"{wrong} does not agree with its checksum")
+            raise ValueError(f"{wrong} does not match its checksum")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (
         OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error,

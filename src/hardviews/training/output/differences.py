@@ -1,13 +1,13 @@
-"""How two configurations differ, in the words of the command line."""
+"""Differences between two configurations, in terms of command-line options."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-NAMED = 5  # differences that a message names; it counts the rest
+NAMED = 5  # maximum differences named in a message; it counts the rest
 
 
 class Difference(NamedTuple):
-    """A setting and its two values, as they are typed."""
+    """A setting and its two values, as typed."""
 
     option: str
     there: str
@@ -18,10 +18,10 @@ class Difference(NamedTuple):
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str] = ()) -> list[Difference]:
-    """Every setting whose values differ, in the order of ``here``; what is missing counts as not given.
+    """All settings with different values, in the order of ``here``; a missing setting counts as not given.
 
     Args:
-        there, here: nested dictionaries of plain values, as ``plain`` makes them.
+        there, here: nested dictionaries of plain values, as made by ``plain``.
         free: top-level settings that may differ.
     """
     first, second = (_flat({key: value for key, value in one.items() if key not in free}) for one in (there, here))
@@ -30,26 +30,26 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
         values = first.get(option), second.get(option)
         if values[0] != values[1]:
             typed = [_typed(value) for value in values]
-            if typed[0] == typed[1]:  # a number and a text of the same digits
+            if typed[0] == typed[1]:  # a number and a string of the same digits
                 typed = [repr(value) for value in values]
             found.append(Difference(option, *typed))
     return found
 
 
 def differences_text(found: list[Difference]) -> str:
-    """The first few in one line, and how many more there are."""
+    """The first few in one line, and the number of the rest."""
     more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(map(str, found[:NAMED])) + more
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their options: ``--image-size``, ``--backbone``, ``--backbone.channels``, ``--method.dim``."""
+    """Values by option: ``--image-size``, ``--backbone``, ``--backbone.channels``, ``--method.dim``."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if prefix in ("backbone.", "method.") and key == "name":
             name = prefix[:-1]
         elif prefix == "backbone." and key == "keywords":
-            name = "backbone"  # what goes to timm is typed without a name of its own, and spelt as timm spells it
+            name = "backbone"  # timm's keywords have no prefix of their own and keep timm's spelling
         else:
             name = prefix + (key if prefix == "backbone." else key.replace("_", "-"))
         if isinstance(value, Mapping):

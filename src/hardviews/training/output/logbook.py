@@ -1,4 +1,4 @@
-"""What a run says of itself, to its folder and to loggers, none of which can end it."""
+"""Writes a run's figures to its folder and to loggers; none of their errors can end the run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -9,69 +9,69 @@ from hardviews.wording import several
 
 
 class Logbook:
-    """Writes metrics, measurements and unreadable images. While the disk is full, rows are kept for the next time, and
-    that is said once; a logger that fails is told nothing more.
+    """Writes metrics, measurements and unreadable images. While the disk is full, it reports that once and keeps rows
+    for the next attempt. It stops using a logger that fails.
 
     Args:
         folder: of the run.
-        say: told what was measured, and what went wrong.
+        say: prints measurements and errors.
     """
 
     def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
-        self.loggers: list[Logger] = []  # TensorBoard and the like
-        self._metrics: list[Mapping[str, float]] = []  # not written yet
+        self.loggers: list[Logger] = []  # TensorBoard and others
+        self._metrics: list[Mapping[str, float]] = []  # not yet written
         self._measured: list[tuple[int, int, Mapping[str, float]]] = []
-        self._cut: int | None = None  # the step after which rows are to be dropped, and could not be yet
-        self._failing: set[str] = set()  # files that could not be written the last time
+        self._cut: int | None = None  # step after which rows must still be dropped
+        self._failing: set[str] = set()  # files whose last write failed
 
     def config(self) -> None:
-        """The settings that a run goes on with."""
-        with self._unharmed(self.folder.config_file.name):
+        """Writes the settings that a run resumes with."""
+        with self._reporting_once(self.folder.config_file.name):
             self.folder.update_config()
 
     def metrics(self, rows: Sequence[Mapping[str, float]], shown: Mapping[str, float]) -> None:
-        """Rows of steps, of which loggers are told one."""
+        """Writes rows of steps; loggers get only ``shown``."""
         self._metrics += rows
-        with self._unharmed(self.folder.metrics_file.name):
+        with self._reporting_once(self.folder.metrics_file.name):
             self._drop()
             self.folder.append_metrics(self._metrics)
             self._metrics = []
-        self.tell(lambda logger: logger.log(shown, shown["step"]))
+        self.to_loggers(lambda logger: logger.log(shown, shown["step"]))
 
     def measured(self, done: int, epochs: int, values: Mapping[str, float], text: str) -> None:
-        """After ``done`` steps; ``text`` has the values in words."""
+        """Logs a measurement after ``done`` steps; ``text`` has its values in words."""
         self._say(f"after {several(epochs, 'epoch')}: {text}" if done else f"untrained: {text}")
         self._measured.append((done, epochs, values))
-        with self._unharmed(self.folder.evaluation_file.name):
+        with self._reporting_once(self.folder.evaluation_file.name):
             self._drop()
             while self._measured:
                 self.folder.append_evaluation(*self._measured[0])
                 del self._measured[0]
-        self.tell(lambda logger: logger.log(values, done))
+        self.to_loggers(lambda logger: logger.log(values, done))
 
     def images(self, unreadable: Mapping[str, str], cut_short: Mapping[str, str], process: int) -> None:
-        """Path → what is said of an image, of those that this process came upon."""
-        with self._unharmed("unreadable.csv"):
+        """Lists images: path → message, for those that this process met."""
+        with self._reporting_once("unreadable.csv"):
             self.folder.list_images("unreadable", unreadable, process)
-        with self._unharmed("cut_short.csv"):
+        with self._reporting_once("cut_short.csv"):
             self.folder.list_images("cut_short", cut_short, process)
 
-    def forget_after(self, step: int) -> None:
-        """Drops what is of later steps, which come again."""
+    def drop_after(self, step: int) -> None:
+        """Drops rows of later steps, which the run will repeat."""
         self._cut = step
-        with self._unharmed(self.folder.metrics_file.name):
+        with self._reporting_once(self.folder.metrics_file.name):
             self._drop()
         self._metrics = [row for row in self._metrics if row["step"] < step]
         self._measured = [entry for entry in self._measured if entry[0] <= step]
 
     def _drop(self) -> None:
         if self._cut is not None:
-            self.folder.forget_after(self._cut)
+            self.folder.drop_after(self._cut)
             self._cut = None
 
-    def tell(self, do: Callable[[Logger], None]) -> None:
-        """Something that loggers are told."""
+    def to_loggers(self, do: Callable[[Logger], None]) -> None:
+        """Calls a function on every logger."""
         for logger in list(self.loggers):
             try:
                 do(logger)
@@ -82,11 +82,11 @@ class Logbook:
     def close(self) -> None:
         loggers, self.loggers = self.loggers, []
         for logger in loggers:
-            with suppress(Exception):  # of a full disk, which ends no run
+            with suppress(Exception):  # a full disk, for example, which must not end the run
                 logger.close()
 
     @contextmanager
-    def _unharmed(self, name: str) -> Iterator[None]:
+    def _reporting_once(self, name: str) -> Iterator[None]:
         try:
             yield
             self._failing.discard(name)

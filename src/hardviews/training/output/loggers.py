@@ -1,4 +1,4 @@
-"""Where metrics go besides the CSV: TensorBoard, Weights & Biases."""
+"""Loggers besides the CSV files: TensorBoard, Weights & Biases."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run folder; events of steps that are run again are hidden."""
+    """Event files in the run folder; hides events of steps that are repeated."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -38,7 +38,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in a project of the user's; its id is the run folder's name, so that a run that goes on stays one run."""
+    """A run in a user's project, whose id is the run folder's name, so that a resumed run stays one run."""
 
     def __init__(self, project: str, folder: Path, config: Mapping[str, Any]) -> None:
         try:
@@ -59,7 +59,7 @@ class WeightsAndBiases:
 
 
 def create_loggers(options: PretrainOptions, folder: Path, config: Mapping[str, Any], step: int) -> list[Logger]:
-    """Of a run that begins, or goes on, at a step."""
+    """The requested loggers, for a run that starts or resumes at a step."""
     loggers: list[Logger] = []
     if options.wandb is not None:
         loggers.append(WeightsAndBiases(options.wandb, folder, config))

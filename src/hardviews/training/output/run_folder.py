@@ -1,4 +1,4 @@
-"""What a run writes and where: configuration, metrics, checkpoints, summary."""
+"""A run's folder: configuration, metrics, checkpoints, summary."""
 
 import csv
 import json
@@ -24,13 +24,13 @@ METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
     "skipped", "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second",
 )  # fmt: skip
-# Settings that change how a run is carried out but not what it computes: a run may go on with others.
+# Settings of how a run is carried out, which do not change its result: a resumed run may change them.
 FREE = {
     "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
     "strategy", "checkpoint_steps", "keep_epochs", "max_nonfinite_steps", "crop", "knn_epochs", "knn_bank", "knn_k",
     "knn_temperature", "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
 }  # fmt: skip
-Listed = Literal["unreadable", "cut_short"]  # images that are listed in a file of this name
+Listed = Literal["unreadable", "cut_short"]  # kinds of listed images, each in a file of this name
 
 
 class RunFolder:
@@ -54,11 +54,11 @@ class RunFolder:
         self.telemetry = path / "telemetry"
 
     def check(self, config: Mapping[str, Any], bytes_needed: int) -> None:
-        """Whether a run of this configuration can live here.
+        """Checks whether a run of this configuration can use the folder.
 
         Raises:
-            InputError: the folder holds a run of another configuration or something else, can't be made, or its disk is
-                too full.
+            InputError: the folder holds a run of another configuration or something else, can't be created, or its disk
+                is too full.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"out: {self.path} is a file; give a folder")
@@ -66,19 +66,19 @@ class RunFolder:
             self._check_same(config)
         elif self.path.exists() and any(file != self._config_part for file in self.path.iterdir()):
             raise InputError(f"out: {self.path} holds other files and no run; give a new or empty folder")
-        elif self.free() < bytes_needed:  # but a run that is there goes on, whatever becomes of its next checkpoint
+        elif self.free() < bytes_needed:  # an existing run may resume even if its next checkpoint might not fit
             raise InputError(
                 f"out: {self.existing()} has {self.free() / 2**20:.0f} MiB free, and this run's "
                 f"checkpoints need {bytes_needed / 2**20:.0f} MiB; "
-                "free some or give another folder"
+                "free some space or give another folder"
             )
 
     def existing(self) -> Path:
-        """The folder, or the innermost one around it that is there."""
+        """The folder, or its innermost existing parent."""
         return next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
 
     def free(self) -> int:
-        """Bytes free on the disk where it is, or will be."""
+        """Free bytes on the folder's disk."""
         return shutil.disk_usage(self.existing()).free
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ class RunFolder:
             )
 
     def open(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder and, of a run that begins, writes the configuration that reproduces it."""
+        """Creates the folder and, for a new run, writes the configuration that reproduces it."""
         self._now = plain(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -101,25 +101,25 @@ class RunFolder:
             raise InputError(f"out: {self.path} can't be written: {error.strerror}") from error
 
     def update_config(self) -> None:
-        """Writes what the run goes on with, where that differs from what it has used so far: settings that are free."""
+        """Writes the configuration if free settings have changed since the last write."""
         if self.config() != self._now:
             self._write_config(self._now)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         header = "# hardviews pretrain --config THIS_FILE --out ANOTHER_FOLDER runs this again.\n"
-        # Half of it would be taken for a damaged run.
+        # Via a temporary file, since an incomplete one would look like a damaged run.
         self._config_part.write_text(header + yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         with self._config_part.open("rb") as file:
             os.fsync(file.fileno())
         self._config_part.replace(self.config_file)
 
-    def forget_after(self, step: int) -> None:
-        """Drops metrics of steps at or after ``step``: a run that goes on from there logs them again, each once."""
+    def drop_after(self, step: int) -> None:
+        """Drops metrics of steps from ``step`` on, since a run that resumes there logs them again."""
         for file in (self.metrics_file, self.evaluation_file):
             if file.exists():
                 with file.open(newline="", encoding="utf-8") as opened:
                     head, *rows = list(csv.reader(opened)) or [[]]
-                # A row cut off by a crash has no full set of columns.
+                # A row that a crash cut off lacks columns.
                 kept = [
                     row for row in rows if len(row) == len(head) and int(row[0]) < step + (file == self.evaluation_file)
                 ]
@@ -131,8 +131,8 @@ class RunFolder:
                 beside.replace(file)
 
     def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """One row a step; what the method logs beyond ``METRICS`` has columns after these. A file that is there, such
-        as that of an earlier version, keeps its columns."""
+        """Appends one row per step; the method's own metrics follow ``METRICS`` as further columns. An existing file,
+        such as one of an earlier version, keeps its columns."""
         columns = self._columns(self.metrics_file) or [*METRICS, *sorted(rows[0].keys() - set(METRICS))]
         self._append(self.metrics_file, columns, [[_cell(row.get(key)) for key in columns] for row in rows])
 
@@ -144,12 +144,12 @@ class RunFolder:
             return next(csv.reader(opened), [])
 
     def append_evaluation(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """``step`` is the number of steps taken before the measurement."""
+        """Appends a measurement; ``step`` is the number of steps done before it."""
         rows = [[str(step), str(epoch), name, _cell(value)] for name, value in values.items()]
         self._append(self.evaluation_file, ("step", "epoch", "name", "value"), rows)
 
     def evaluations(self) -> dict[str, list[tuple[int, float]]]:
-        """Every measurement so far: (step, value) by name."""
+        """All measurements so far: (step, value) by name."""
         found: dict[str, list[tuple[int, float]]] = {}
         if self.evaluation_file.exists():
             with self.evaluation_file.open(newline="", encoding="utf-8") as file:
@@ -158,15 +158,15 @@ class RunFolder:
         return found
 
     def summary(self) -> dict[str, float]:
-        """Every measurement before the first and after the last step (``knn_top1_untrained``, ``knn_top1``), steps,
-        seconds in them, and how many of them were skipped."""
+        """The measurements before the first and after the last step (``knn_top1_untrained``, ``knn_top1``), and the
+        number of steps, their seconds, and how many were skipped."""
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        done = int(rows[-1]["step"]) + 1 if rows else 0  # a full disk may have cost rows between
+        done = int(rows[-1]["step"]) + 1 if rows else 0  # a full disk may have cost earlier rows
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
             needs_none = name.endswith("_pixels")
-            if values[-1][0] == done or needs_none:  # else it failed at the end
+            if values[-1][0] == done or needs_none:  # otherwise the last one failed
                 summary[name] = values[-1][1]
             if values[0][0] == 0 and not needs_none:
                 summary[f"{name}_untrained"] = values[0][1]
@@ -175,8 +175,8 @@ class RunFolder:
         return summary | {"steps": len(rows), "skipped": sum(row["skipped"] == "1" for row in rows), "seconds": seconds}
 
     def list_images(self, kind: Listed, found: Mapping[str, str], process: int = 0) -> None:
-        """Lists the images that could not be read, or are cut short, with what is said of each, besides those listed
-        before; a file per process."""
+        """Appends images that were unreadable or cut short, with messages, unless listed before; one file per
+        process."""
         if not found:
             return
         path = self.path / (f"{kind}.csv" if process == 0 else f"{kind}-{process}.csv")
@@ -192,7 +192,7 @@ class RunFolder:
         beside.replace(path)
 
     def listed(self, kind: Listed) -> int:
-        """How many images ``list_images`` has listed so far."""
+        """Number of images listed by ``list_images`` so far."""
         listed: set[str] = set()
         for path in self.path.glob(f"{kind}*.csv"):
             with path.open(newline="", encoding="utf-8") as file:
@@ -203,12 +203,12 @@ class RunFolder:
         self._write(self.summary_file, summary)
 
     def append_result(self, result: Mapping[str, Any]) -> None:
-        """One line for what was measured of the run afterwards: figures, what they are of, and how they were made."""
+        """Appends one line per evaluation of the run: figures, data, and settings."""
         with self.results_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(result)) + "\n")
 
     def results(self) -> list[dict[str, Any]]:
-        """All that was measured afterwards, oldest first; lines that were cut off are passed over."""
+        """All evaluations, oldest first; skips lines that were cut off."""
         if not self.results_file.exists():
             return []
         found = []
@@ -218,7 +218,7 @@ class RunFolder:
         return found
 
     def write_init(self, match: Mapping[str, Any]) -> None:
-        """Every tensor of ``--init``: ``matched``, ``missing`` and ``left``."""
+        """Writes which tensors of ``--init`` were ``matched``, ``missing`` or ``left``."""
         self._write(self.path / "init.json", match)
 
     def _write(self, file: Path, values: Mapping[str, Any]) -> None:
@@ -227,7 +227,7 @@ class RunFolder:
         beside.replace(file)
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the run in this folder, under the names that settings have now.
+        """The configuration of the run in this folder, with the settings' current names.
 
         Raises:
             InputError: there is none, or it is damaged.
@@ -243,7 +243,7 @@ class RunFolder:
         return with_new_names(loaded)
 
     def _append(self, file: Path, head: Iterable[str], rows: list[list[str]]) -> None:
-        """All rows or, where the disk is full, none of them."""
+        """Appends all rows or, if the disk is full, none."""
         before = file.stat().st_size if file.exists() else 0
         try:
             with file.open("a", newline="", encoding="utf-8") as opened:
@@ -255,7 +255,7 @@ class RunFolder:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, keys as strings: what YAML and JSON give back as they were."""
+    """Tuples as lists and keys as strings, so that YAML and JSON return what was written."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -264,7 +264,7 @@ def plain(value: Any) -> Any:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, machine and commit, for the summary."""
+    """Versions, machine and commit for the summary."""
     packages = ("hardviews", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
@@ -274,7 +274,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree this runs from; None where it was installed from a wheel."""
+    """The commit of the running source tree; None if installed from a wheel."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]

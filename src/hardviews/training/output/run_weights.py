@@ -1,4 +1,4 @@
-"""Reads back what others need of a run: its configuration and the weights of its backbone."""
+"""Reads a run's configuration and the weights of its backbone."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from hardviews.training.output.run_folder import RunFolder
 
 
 def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], int]:
-    """A run's configuration, and what its last checkpoint holds of the backbone (of a method with a teacher, the
-    teacher's), and the step that it is of.
+    """A run's configuration, its backbone's weights in the last checkpoint (the teacher's, if there is a teacher), and
+    that checkpoint's step.
 
     Raises:
         InputError: there is no run, or no checkpoint yet.
@@ -25,7 +25,7 @@ def run_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], int]:
     if state is None:
         raise InputError(f"{folder}: no checkpoint yet ({run.checkpoints.last} is missing)")
     for line in damaged:
-        say(f"{line}; the one before it is taken")
+        say(f"{line}; using the one before it")
     prefix = f"{methods.find(config['method']['name']).evaluated}."
     weights = {
         key.removeprefix(prefix): unsharded(value) for key, value in state["method"].items() if key.startswith(prefix)

@@ -1,4 +1,4 @@
-"""What a run is between two steps, put into checkpoints and taken back."""
+"""Saves a run's state between two steps to checkpoints, and restores it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,69 +19,69 @@ from hardviews.wording import several
 
 
 class DivergedError(Exception):
-    """Training can't go on from the weights as they are."""
+    """Training can't continue from the current weights."""
 
 
 @dataclass
 class Saver:
-    """Saves and restores weights, buffers, optimizer, scaler and the part of the learning rate that is left.
+    """Saves and restores weights, buffers, optimizer, scaler and the learning rate's factor.
 
     Args:
-        fabric: launched; only the first process writes, of a network that is shared out each its part.
+        fabric: launched. Only the first process writes; for a sharded network, every process writes its shards.
         step: whose state.
-        checkpoints: where to.
-        data: what tells other images from these (``sources.fingerprint``).
+        checkpoints: where to save.
+        data: identifies the images (``sources.fingerprint``).
     """
 
     fabric: Fabric
     step: Step
     checkpoints: Checkpoints
     data: str
-    processes: int = field(default=0, init=False)  # that wrote what was restored; 0: nothing was, or it does not say
-    factor: float = field(default=1.0, init=False)  # of the learning rates that were asked for
-    failure: str = field(default="", init=False)  # why the newest state is in no checkpoint
+    processes: int = field(default=0, init=False)  # that wrote the restored state; 0 if none or unknown
+    factor: float = field(default=1.0, init=False)  # on the requested learning rates
+    failure: str = field(default="", init=False)  # why the latest save failed
 
     def restore(self) -> tuple[int, list[str]]:
-        """Takes up the newest checkpoint that is whole and that all processes can read.
+        """Restores the newest checkpoint that is intact and readable by all processes.
 
         Returns:
-            The step to go on with, 0 where there is no checkpoint, and a line for every one that was passed over.
+            The step to resume from (0 if there is no checkpoint), and a line for every checkpoint that was passed over.
 
         Raises:
-            InputError: it is of a run on other images, whose order and number a run hangs on.
-            RunError: there are some, and none is whole.
+            InputError: the run used other images; their order and number determine the run.
+            RunError: there are checkpoints, and all are damaged.
         """
         state, damaged = self._newest()
         if state is not None:
-            self._check_data(state.get("data", self.data))  # earlier ones don't say
+            self._check_data(state.get("data", self.data))  # earlier versions don't record it
             load_weights(self.step.method, state["method"])
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
             self.lower(state["rate_factor"])
             self.processes = state.get("processes", 0)
-        self.fabric.barrier()  # all have read what the first now puts aside
+        self.fabric.barrier()  # all have read what the first process now moves away
         if damaged and self.fabric.is_global_zero:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
 
     def _check_data(self, then: str) -> None:
-        """Nobody leaves alone: some processes may find other data than others."""
+        """Raises in all processes together, since some may find other data than others."""
         if self._any(then != self.data):
             before, now = (int(data.split()[0]) for data in (then, self.data))
             found = f"{now:,}" if now != before else "others of that number"
             raise InputError(
-                f"data: this run began with {several(before, 'image')} and finds {found}; give back those "
-                f"that it had, or begin another in another --out by --init {self.checkpoints.folder.parent}"
+                f"data: this run began with {several(before, 'image')} and finds {found}; restore the original images, "
+                f"or start a new run in another --out with --init {self.checkpoints.folder.parent}"
             )
 
     def _newest(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """As ``Checkpoints.newest``, the same in all processes: one that can't read what others can must not train from
-        another step."""
-        with Meeting(self.fabric).slowly():
+        """Same as ``Checkpoints.newest``, but equal in all processes: all use a checkpoint that every process can read,
+        or they would train from different steps."""
+        with Meeting(self.fabric).slow_work():
             state, damaged, failure = self._read()
         own = int(state["step"]) if state else 0
         least: Tensor = self.fabric.all_reduce(torch.tensor(own), reduce_op="min")  # type: ignore[assignment]
-        with Meeting(self.fabric).slowly():
+        with Meeting(self.fabric).slow_work():
             if not failure and own > least > 0:
                 damaged = [f"{self.checkpoints.last}: another process can't read it"]
                 state, _, failure = self._read(int(least))
@@ -89,29 +89,30 @@ class Saver:
         if self._any(bool(failure) or own != least):
             raise RunError(
                 failure
-                or f"{self.checkpoints.folder}: no checkpoint is there that all processes can read; do all machines "
+                or f"{self.checkpoints.folder}: no checkpoint is readable by all processes; do all machines "
                 "share this folder?"
             )
         return state, damaged
 
     def _read(self, at_most: int | None = None) -> tuple[dict[str, Any] | None, list[str], str]:
-        """What this process finds, and why it can't be read: nobody leaves before all have told each other."""
+        """The newest checkpoint for this process, and why it can't be read; raises only after all processes have
+        reported."""
         try:
             return *self.checkpoints.newest(at_most), ""
         except RunError as error:
             return None, [], str(error)
 
     def save(self, done: int, epoch: int | None) -> None:
-        """After ``done`` steps. Where it can't be written, ``failure`` says why, and what is there stays.
+        """Saves the state after ``done`` steps. If that fails, ``failure`` says why, and existing checkpoints stay.
 
         Args:
             done: steps.
-            epoch: keep it under this number for good.
+            epoch: also keep it permanently under this number.
 
         Raises:
             DivergedError: weights are not finite.
         """
-        # The losses so far are known to be finite; what the last of them did to the weights is not.
+        # The losses so far are finite, but the last update may have made weights non-finite.
         bad = not all(bool(local(parameter).isfinite().all()) for parameter in self.step.method.parameters())
         if self._any(bad):
             raise DivergedError(f"step {done - 1}: weights are not finite")
@@ -120,19 +121,19 @@ class Saver:
         names = [f"{label}-{process}-of-{processes}.pt" for process in range(1, processes)]
         self.failure, first = "", self.fabric.is_global_zero
         if names:
-            with Meeting(self.fabric).slowly():
+            with Meeting(self.fabric).slow_work():
                 if not first:
                     part = names[self.fabric.global_rank - 1]
                     self._try(partial(self.checkpoints.save_part, self._state(done), part))
         if names and self._any(bool(self.failure)):
             self.failure = self.failure or f"{self.checkpoints.parts}: another process could not write its part"
             return
-        with Meeting(self.fabric).slowly():  # which all leave together
+        with Meeting(self.fabric).slow_work():  # all processes leave it together
             if first:
                 self._try(partial(self.checkpoints.save, self._state(done) | {"parts": names}, epoch))
 
     def _state(self, done: int) -> dict[str, Any]:
-        """What this process has to write."""
+        """The state that this process writes."""
         method, first = self.step.method, self.fabric.is_global_zero
         optimizer = named_state(method, self.step.optimizer.optimizer)
         state = {
@@ -156,15 +157,15 @@ class Saver:
             self.failure = f"{self.checkpoints.last}: {error.strerror or error}"
 
     def _any(self, mine: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether this holds in any process."""
         several: Tensor = self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="sum")  # type: ignore[assignment]
         return bool(several > 0)
 
     def lower(self, factor: float) -> None:
-        """Learning rates at a part of what was asked for."""
+        """Multiplies learning rates by a factor."""
         self.step.rates, self.factor = self.step.rates.scaled(factor / self.factor), factor
 
     def last_good(self) -> str:
-        """For those who read that a run has ended."""
+        """The last good checkpoint, for a message that the run has ended."""
         file = self.checkpoints.last
         return f"the last good checkpoint is {file}" if file.exists() else "no checkpoint was written yet"
