@@ -14,7 +14,7 @@ from hardviews.errors import InputError, RunError, StoppedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMMAND_LINE_ONLY = ("json", "doctor", "help")
+COMMAND_LINE_ONLY = ("json", "doctor", "help", "dry_run")
 
 
 def argv_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -75,7 +75,8 @@ def pretrain(
     given |= {"data": name, "test_data": test_name, "backbone": network}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
     settings, _ = parse(argv)
-    objects = [key for key, value in (("data", source), ("test_data", test_source), ("backbone", module)) if value]
+    given_objects = {"data": source, "test_data": test_source, "backbone": module}
+    objects = [key for key, value in given_objects.items() if value is not None]
     if objects and settings.batch_size == "auto":
         raise InputError(f"batch_size: auto needs {objects[0]} by name; give a number")
     if settings.devices * settings.nodes > 1 and not is_started():
