@@ -59,6 +59,8 @@ def test_classes_modules_and_objects(tmp_path: Path) -> None:
     assert run.summary["method"] == "simsiam"
     assert run.summary["data"] == "object:list"
     assert run.summary["knn_test_images"] == 20
+    with pytest.raises(hardviews.InputError, match="object:list: was given as an object, from Python"):
+        hardviews.pretrain(config=run.folder / "config.yaml", out=tmp_path / "again")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     model = hardviews.load(run, module=network)
     assert not torch.equal(next(model.backbone.parameters()), before["0.weight"])
