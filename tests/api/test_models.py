@@ -65,7 +65,7 @@ def test_any_mixture_is_embedded_in_order(run: hardviews.PretrainedRun, tmp_path
         ("a.jpg", {}, "images: a str; give a list"),
         ([PIXELS[0], PIXELS[1], "none.jpg"], {"batch_size": 1}, "images: none.jpg: No such file"),
         ([3], {}, "images: image 0: came as int"),
-        ([PIXELS[0]], {"batch_size": 0}, "batch-size 0"),
+        ([PIXELS[0]], {"batch_size": 0}, "batch_size 0"),
         ([PIXELS[0]], {"device": "nowhere"}, "device: nowhere"),
     ],
 )

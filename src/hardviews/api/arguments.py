@@ -1,19 +1,20 @@
 """From keyword arguments to the command line that says the same, and from its errors to those of a call."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hardviews.errors import InputError, RunError, StoppedError, unknown
+from hardviews.errors import InputError, RunError, StoppedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMMAND_LINE_ONLY = ("json", "doctor", "help")
+COMMAND_LINE_ONLY = ("json", "doctor", "help", "dry_run")
 
 
 def argv_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -44,35 +45,29 @@ def _text(name: str, value: Any) -> str:
         raise InputError(f"{name}: a {type(value).__name__} is not a value it takes") from None
 
 
-@contextmanager
-def call_errors(function: str) -> Iterator[None]:
-    """Raises the command line's errors in the words of a call, and what asked a run to stop as Python has it.
+def with_call_errors(function: Function) -> Function:
+    """Raises the command line's errors in the words of a call, and what asked a run to stop as Python has it: Ctrl-C
+    as KeyboardInterrupt, which says how the run goes on; another signal is sent again, to whom it was meant for."""
 
-    Args:
-        function: its name, where help is found.
-
-    Raises:
-        KeyboardInterrupt: a run was interrupted, and says how it goes on.
-    """
-    try:
-        yield
-        return
-    except (InputError, RunError) as error:
-        told: Exception | KeyboardInterrupt = type(error)(_as_call(str(error), function))
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        raised: BaseException
         number = 0
-    except StoppedError as stopped:
-        number, line = stopped.signal, _as_call(str(stopped), function)
-        told = StoppedError(line, number)
-    except KeyboardInterrupt as interrupt:
-        number, told = 0, KeyboardInterrupt(_as_call(str(interrupt), function))
-    # Raised here, and not where it was caught, so that no traceback holds on to what the run had in memory.
-    if number:
-        import signal
+        try:
+            return function(*arguments, **keywords)
+        except (InputError, RunError) as error:
+            raised = type(error)(_as_call(str(error), function.__name__))
+        except KeyboardInterrupt as interrupt:
+            raised = KeyboardInterrupt(_as_call(str(interrupt), function.__name__))
+        except StoppedError as stopped:
+            number, line = stopped.signal, _as_call(str(stopped), function.__name__)
+            raised = KeyboardInterrupt(line) if number == signal.SIGINT else StoppedError(line, number)
+        # Not where it was caught: there it would hold on to the error before it, whose frames have the run's memory.
+        if isinstance(raised, StoppedError):
+            signal.raise_signal(number)
+        raise raised
 
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt(str(told))
-        signal.raise_signal(number)  # to whom it was meant for; if that goes on, so does the error
-    raise told
+    return call  # type: ignore[return-value]
 
 
 def _as_call(line: str, function: str) -> str:
@@ -128,11 +123,3 @@ def names_or_object(value: Any) -> tuple[str | None, Any]:
 
     source = value if isinstance(value, DatasetSource) else as_source(value)
     return f"object:{source.name}", source
-
-
-def check_names(given: Mapping[str, Any], known: type[Any], kind: str = "option") -> None:
-    """Raises InputError for a name that is no field of a dataclass, naming the nearest that is."""
-    fields = [field.name for field in dataclasses.fields(known)]
-    for name in given:
-        if name not in fields:
-            raise unknown(kind, name, fields)

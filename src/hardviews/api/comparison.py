@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardviews.api.arguments import argv_of, call_errors, with_options_of
+from hardviews.api.arguments import argv_of, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands.compare import parse
 from hardviews.errors import InputError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @with_options_of(CompareOptions, PretrainOptions, skip=("arm", "protocol", "policy", "seed"))
+@with_call_errors
 def compare(
     data: str | Path,
     *,
@@ -55,23 +56,23 @@ def compare(
         Traceback (most recent call last):
         hardviews.errors.InputError: policies: one arm (hardest) has nothing to be compared with; name another
     """
-    with call_errors("compare"):
-        from rich.console import Console
+    from rich.console import Console
 
-        from hardviews.comparison import compare as comparison
-        from hardviews.console import printer
+    from hardviews.comparison import compare as comparison
+    from hardviews.console import printer
 
-        if not isinstance(data, str | Path):
-            raise InputError(f"data: a {type(data).__name__}; every run opens its data, so give a path or a name")
-        own = {"data": data, "policies": _joined(policies), "protocol": _joined(protocols)}
-        argv = argv_of(own | options)
-        for name, settings in (arms or {}).items():
-            argv += ["--arm", f"{name}: {shlex.join(argv_of(settings))}"]
-        request, _, _ = parse(argv)
-        return comparison.compare(request, printer(Console(quiet=quiet)))
+    if not isinstance(data, str | Path):
+        raise InputError(f"data: a {type(data).__name__}; every run opens its data, so give a path or a name")
+    own = {"data": data, "policies": _joined(policies), "protocol": _joined(protocols)}
+    argv = argv_of(own | options)
+    for name, settings in (arms or {}).items():
+        argv += ["--arm", f"{name}: {shlex.join(argv_of(settings))}"]
+    request, _, _ = parse(argv)
+    return comparison.compare(request, printer(Console(quiet=quiet)))
 
 
 @with_options_of(ReportOptions)
+@with_call_errors
 def report(
     runs: "Sequence[str | Path | PretrainedRun] | str | Path | PretrainedRun", out: str | Path | None = None
 ) -> "Report":
@@ -93,11 +94,10 @@ def report(
         >>> made.page.name
         'report.html'
     """
-    with call_errors("report"):
-        from hardviews.runs.report import report as write
+    from hardviews.runs.report import report as write
 
-        several = [runs] if isinstance(runs, str | Path | PretrainedRun) else list(runs)
-        return write([Path(run) for run in several], ReportOptions(None if out is None else str(out)))
+    several = [runs] if isinstance(runs, str | Path | PretrainedRun) else list(runs)
+    return write([Path(run) for run in several], ReportOptions(None if out is None else str(out)))
 
 
 def _joined(names: str | Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardviews.api.arguments import argv_of, call_errors, names_or_object, with_options_of
+from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands import embed as embedding
 from hardviews.commands import evaluate as evaluation
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OF_LOADING = ("checkpoint", "pretrained")
 
 
+@with_call_errors
 def load(
     target: str | Path | PretrainedRun,
     *,
@@ -52,14 +53,14 @@ def load(
         >>> model.transform(np.zeros((40, 50, 3), np.uint8)).shape
         torch.Size([3, 32, 32])
     """
-    with call_errors("load"):
-        from hardviews.models.load import load_model
+    from hardviews.models.load import load_model
 
-        weights = None if checkpoint is None else str(checkpoint)
-        return load_model(_name(target), weights, pretrained, image_size, module)
+    weights = None if checkpoint is None else str(checkpoint)
+    return load_model(_name(target), weights, pretrained, image_size, module)
 
 
 @with_options_of(EvaluateOptions, skip=("data", "test_data", "protocol"))
+@with_call_errors
 def evaluate(
     model: "LoadedModel | PretrainedRun | str | Path",
     train: Any = None,
@@ -88,26 +89,26 @@ def evaluate(
         >>> 0 <= found["knn_top1"] <= 1, found["test_images"]
         (True, 8)
     """
-    with call_errors("evaluate"):
-        from hardviews.models.evaluate import evaluate as measure
-        from hardviews.models.evaluate import evaluate_model
-        from hardviews.setup.data import Given
+    from hardviews.models.evaluate import evaluate as measure
+    from hardviews.models.evaluate import evaluate_model
+    from hardviews.setup.data import Given
 
-        name, source = names_or_object(options.pop("data", train))
-        test_name, test_source = names_or_object(options.pop("test_data", test))
-        asked = options.pop("protocol", protocols)
-        given = {"protocol": asked if isinstance(asked, str) else ",".join(asked), "data": name, "test_data": test_name}
-        argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
-        _, parsed, settings, _ = evaluation.parse(["model", *argv])
-        if isinstance(model, str | Path | PretrainedRun) and source is None and test_source is None:
-            results = measure(_name(model), parsed, settings)
-        else:
-            subject = _loaded(model, options, parsed)
-            results = evaluate_model(subject, parsed, settings, given=Given(source, test_source))
-        return results[0] if parsed.on is None else results
+    name, source = names_or_object(options.pop("data", train))
+    test_name, test_source = names_or_object(options.pop("test_data", test))
+    asked = options.pop("protocol", protocols)
+    given = {"protocol": asked if isinstance(asked, str) else ",".join(asked), "data": name, "test_data": test_name}
+    argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
+    _, parsed, settings, _ = evaluation.parse(["model", *argv])
+    if isinstance(model, str | Path | PretrainedRun) and source is None and test_source is None:
+        results = measure(_name(model), parsed, settings)
+    else:
+        subject = _loaded(model, options, parsed)
+        results = evaluate_model(subject, parsed, settings, given=Given(source, test_source))
+    return results[0] if parsed.on is None else results
 
 
 @with_options_of(EmbedOptions)
+@with_call_errors
 def embed(
     model: "LoadedModel | PretrainedRun | str | Path", data: Any, out: str | Path, **options: Any
 ) -> dict[str, Any]:
@@ -133,15 +134,15 @@ def embed(
         >>> hardviews.embed("tests/fixtures/run-0.1", "shapes:40", file, workers=0)["rows"]
         40
     """
-    with call_errors("embed"):
-        from hardviews.models.embed import embed as write
+    from hardviews.models.embed import embed as write
 
-        name, source = names_or_object(data)
-        _, parsed, _ = embedding.parse(["model", *argv_of({"data": name, "out": out, **options})])
-        return write(_target(model, options), parsed, source)
+    name, source = names_or_object(data)
+    _, parsed, _ = embedding.parse(["model", *argv_of({"data": name, "out": out, **options})])
+    return write(_target(model, options), parsed, source)
 
 
 @with_options_of(ExportOptions)
+@with_call_errors
 def export(
     model: "LoadedModel | PretrainedRun | str | Path", out: str | Path, format: str, **options: Any
 ) -> dict[str, Any]:
@@ -165,11 +166,10 @@ def export(
         >>> sorted(hardviews.export("tests/fixtures/run-0.1", tempfile.mkdtemp(), "safetensors")["files"])
         ['README.md', 'config.json', 'model.safetensors']
     """
-    with call_errors("export"):
-        from hardviews.models.export import export as write
+    from hardviews.models.export import export as write
 
-        _, parsed, _ = exporting.parse(["model", *argv_of({"out": out, "format": format, **options})])
-        return write(_target(model, options), parsed)
+    _, parsed, _ = exporting.parse(["model", *argv_of({"out": out, "format": format, **options})])
+    return write(_target(model, options), parsed)
 
 
 def _name(model: Any) -> str:

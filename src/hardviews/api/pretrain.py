@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardviews import methods
-from hardviews.api.arguments import argv_of, call_errors, names_or_object, with_options_of
+from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands.pretrain import how_to_resume, parse
 from hardviews.errors import InputError, RunError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @with_options_of(PretrainOptions)
+@with_call_errors
 def pretrain(
     data: Any = None,
     *,
@@ -62,31 +63,31 @@ def pretrain(
         >>> run.summary["steps"], 0 <= run.summary["knn_top1"] <= 1
         (2, True)
     """
-    with call_errors("pretrain"):
-        from rich.console import Console
+    from rich.console import Console
 
-        from hardviews.runs import pretrain as runs
-        from hardviews.setup.data import Given
+    from hardviews.runs import pretrain as runs
+    from hardviews.setup.data import Given
 
-        given: dict[str, Any] = {"method": _method(method), "epochs": epochs, "out": out}
-        name, source = names_or_object(data)
-        test_name, test_source = names_or_object(options.pop("test_data", None))
-        network, module = _backbone(backbone)
-        given |= {"data": name, "test_data": test_name, "backbone": network}
-        argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
-        settings, _ = parse(argv)
-        objects = [key for key, value in (("data", source), ("test_data", test_source), ("backbone", module)) if value]
-        if objects and settings.batch_size == "auto":
-            raise InputError(f"batch_size: auto needs {objects[0]} by name; give a number")
-        if settings.devices * settings.nodes > 1 and not is_started():
-            if objects:
-                raise InputError(f"devices: several processes need {objects[0]} by name, as each opens its own")
-            return _in_processes(settings, argv)
-        if module is not None:
-            settings = replace(settings, backbone=replace(settings.backbone, module=module))
-        console = Console(quiet=quiet)
-        summary = runs.pretrain(settings, console, Given(source, test_source))
-        return PretrainedRun(Path(summary.get("run", settings.out or "")))  # only the first of several processes knows
+    given: dict[str, Any] = {"method": _method(method), "epochs": epochs, "out": out}
+    name, source = names_or_object(data)
+    test_name, test_source = names_or_object(options.pop("test_data", None))
+    network, module = _backbone(backbone)
+    given |= {"data": name, "test_data": test_name, "backbone": network}
+    argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
+    settings, _ = parse(argv)
+    given_objects = {"data": source, "test_data": test_source, "backbone": module}
+    objects = [key for key, value in given_objects.items() if value is not None]
+    if objects and settings.batch_size == "auto":
+        raise InputError(f"batch_size: auto needs {objects[0]} by name; give a number")
+    if settings.devices * settings.nodes > 1 and not is_started():
+        if objects:
+            raise InputError(f"devices: several processes need {objects[0]} by name, as each opens its own")
+        return _in_processes(settings, argv)
+    if module is not None:
+        settings = replace(settings, backbone=replace(settings.backbone, module=module))
+    console = Console(quiet=quiet)
+    summary = runs.pretrain(settings, console, Given(source, test_source))
+    return PretrainedRun(Path(summary.get("run", settings.out or "")))  # only the first of several processes knows
 
 
 def _method(method: Any) -> Any:

@@ -51,7 +51,7 @@ def vectors_of(backbone: nn.Module, preprocessing: Preprocessing, images: Any, b
         InputError: there are none, or one can't be read.
     """
     if batch_size < 1 or workers < 0:
-        raise InputError(f"batch-size {batch_size} and workers {workers} must be at least 1 and 0")
+        raise InputError(f"batch_size {batch_size} and workers {workers} must be at least 1 and 0")
     if isinstance(images, str | bytes | Image.Image) or not hasattr(images, "__iter__"):
         raise InputError(f"images: a {type(images).__name__}; give a list, of one image if there is but one")
     source = _Images(images if isinstance(images, list | tuple) else list(images))

@@ -15,6 +15,8 @@ from hardviews.data.sources.table import IMAGE_COLUMN, LABEL_COLUMN, Table, tabl
 from hardviews.data.sources.torchvision_sets import NAMES, TorchvisionSet
 from hardviews.errors import InputError, unknown
 
+OBJECT = "object:"  # with a name, what a run folder says of data that was given as an object
+
 
 def is_named(data: str) -> bool:
     """Whether ``data`` is no path but the name of a set with a test split."""
@@ -55,6 +57,8 @@ def open_source(
         raise InputError(f"{printable(data)}: a stream, whose images have no numbers; only pretrain reads it")
     if data.startswith(dataset.PREFIX):
         return dataset.from_dotted_path(data)
+    if data.startswith(OBJECT):
+        raise InputError(f"{data}: was given as an object, from Python; give it so again")
     if data.startswith(PREFIX):
         return Hub(data, split, image_column, label_column)
     path = Path(data).expanduser()
