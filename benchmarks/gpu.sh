@@ -8,7 +8,7 @@
 #   rendering  views, beside torchvision and kornia (needs a folder of pictures in $PICTURES)
 #   pipeline   files to weights, beside lightly (needs a Parquet table in $TABLE)
 #   vit        images per second of a two-view method with ViT-S/16, operations, share of the peak ($PEAK, per second)
-#   cifar      200 epochs of SimSiam with hard views, beside lightly's modules (needs tables in $CIFAR_TRAIN, $CIFAR_TEST)
+#   cifar      200 epochs of SimSiam with hard views, beside lightly's modules (tables in $CIFAR_TRAIN, $CIFAR_TEST)
 #
 # PYTHON is the interpreter, of an environment where hardviews and its test extra are installed. Figures go to OUT.
 set -eu

@@ -1,7 +1,8 @@
-"""The package is built as ARCHITECTURE.md says: no import circle, and three roads without a way back up."""
+"""The package is built as ARCHITECTURE.md says: no import circle, three roads without a way back up, short lines."""
 
 import re
 import runpy
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,3 +53,37 @@ def test_each_file_of_a_road_is_imported_by_the_one_above_it(road: str) -> None:
         above.append((depth, module(line)))
         for (_, upper), (_, lower) in pairwise(above):
             assert upper not in IMPORTS[lower], line
+
+
+WIDEST = 120  # columns
+TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".sbatch", ".j2", ".css"}
+# A command, a link or a pragma that can't be broken, and the rows of a table.
+UNBREAKABLE = re.compile(r"https?://|^\s*\|")
+PRAGMA = re.compile(r"\s+# (type|noqa|pyright|pragma)\b.*")
+
+
+def too_wide(text: str) -> list[int]:
+    """Numbers of the lines over ``WIDEST``, without table rows, addresses, Markdown's code blocks and pragmas."""
+    found, code = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        code ^= line.lstrip().startswith("```")
+        if len(PRAGMA.sub("", line)) > WIDEST and not code and not UNBREAKABLE.search(line):
+            found.append(number)
+    return found
+
+
+def test_a_wide_line_is_found() -> None:
+    wide = "word " * 25
+    assert too_wide(f"{wide}\nshort\n{wide}") == [1, 3]
+    assert too_wide(f"| {wide} |\n```\n{wide}\n```\nhttps://{wide}\nx = 1  # type: ignore {wide}") == []
+
+
+def test_no_line_is_over_120_columns() -> None:
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a clone")
+    files = [ROOT / name for name in listed.stdout.splitlines() if Path(name).suffix in TEXTS]
+    assert len(files) > 100
+    wide = {str(file.relative_to(ROOT)): too_wide(file.read_text(encoding="utf-8")) for file in files if file.exists()}
+    assert {name: numbers for name, numbers in wide.items() if numbers} == {}

@@ -122,7 +122,7 @@ def test_chance_is_no_preference() -> None:
 
 
 def test_runs_that_chose_nothing_are_left_out() -> None:
-    telemetry = synthetic(PLANS[0], 6, selecting_runs=np.zeros(6, bool))
+    telemetry = synthetic(PLANS[0], 6, chosen=np.zeros(6, bool))
     run = run_of(telemetry)
     assert selecting_runs([run]) == []
     assert overlaps([run], []) == preferences([run], []) == colours([run], []) == []
@@ -130,7 +130,7 @@ def test_runs_that_chose_nothing_are_left_out() -> None:
 
 def test_long_runs_are_thinned_and_means_weighted() -> None:
     epoch = np.repeat(np.arange(60, dtype=np.int32), 3)
-    telemetry = synthetic(PLANS[0], 180, epoch=epoch, selecting_runs=np.arange(180) % 3 > 0)
+    telemetry = synthetic(PLANS[0], 180, epoch=epoch, chosen=np.arange(180) % 3 > 0)
     (one,) = selecting_runs([run_of(telemetry)])
     assert len(one.table["epoch"]) == 24
     assert one.table["epoch"][[0, -1]].tolist() == [0, 59]

@@ -186,7 +186,7 @@ def test_a_run_that_diverged_is_told_of_all_the_same(strange_run: Path, reported
         ("hardest", "it finds such views hard."),
         ("sampled(64)", "it finds such views hard."),
         ("easiest", "it finds such views easy."),
-        ("random", "without asking the model, so all differences are chance."),
+        ("random", "the model was not asked, so all differences are chance."),
         ("lowest_iou", "other differences say nothing about it."),
     ],
 )
@@ -297,7 +297,7 @@ def test_pages_are_replaced_and_nothing_else_is(
         f"nearest of {sizes['knn_train_images']} training images"
     )
     assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; last measurement, on {on}"
-    assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}; mean of all steps"
+    assert said[2] == f"IoU of kept views: {page.values('iou_kept')[0]:.2f}; mean over all steps"
     assert said[3].startswith("Training time: ")
     assert not list(run.glob("*.part"))
     (run / "report.html").write_text(pages.MARK)

@@ -107,7 +107,7 @@ def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
     others[0] = others[1]
     for part in ({"combinations": others[1:]}, {"combinations": others}, {"blur": arrays["blur"][:, :1]}):
         file.write_bytes(files.compressed(arrays | part))
-        with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged, or of another version"):
+        with pytest.raises(InputError, match=r"epoch-0001\.npz is damaged, or from another version"):
             reading.load(tmp_path)
     about = tmp_path / "telemetry" / "about.json"
     whole = json.loads(about.read_text())

@@ -69,7 +69,7 @@ def test_parts_of_the_last_two_are_kept_whatever_fails(tmp_path: Path, monkeypat
         checkpoints.save_part(state, name)
         with monkeypatch.context() as patched:
             if not settle:
-                patched.setattr(checkpoint, "_settle", broken)
+                patched.setattr(checkpoint, "_flush_folder", broken)
             checkpoints.save(state | {"parts": [name]})
 
     def broken(_: Path) -> None:

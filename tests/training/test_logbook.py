@@ -26,7 +26,7 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(folder, "forget_after", full)
+        patched.setattr(folder, "drop_after", full)
         logbook.drop_after(3)
         logbook.metrics([row(3)], row(3))
     assert said == [

@@ -82,7 +82,7 @@ def importance(
     if len(known) > most:
         known = np.sort(random.choice(known, most, replace=False))
     if not len(known):
-        raise InputError("its candidates were not (all) scored, so the costs of combinations are unknown")
+        raise InputError("its candidates were not scored, or not all of them, so the costs of combinations are unknown")
     pictures = len(np.unique(telemetry["image"][known]))
     if len(known) < LEAST or pictures < FEWEST:
         raise InputError(

@@ -17,12 +17,12 @@ MARK = '<meta name="generator" content="hardviews report">'  # identifies a file
 
 # By policy: what a difference between kept and random views means.
 _HARD = "the model was asked which views it does worst on, so a difference means that it finds such views hard"
-_OVERLAP = "views were kept by their overlap, without asking the model, so other differences say nothing about it"
+_OVERLAP = "views were kept by their overlap and the model was not asked, so other differences say nothing about it"
 MEANING = {
     "hardest": _HARD,
     "sampled": _HARD,
     "easiest": "the model was asked which views it does best on, so a difference means that it finds such views easy",
-    "random": "views were kept at random, without asking the model, so all differences are chance",
+    "random": "views were kept at random and the model was not asked, so all differences are chance",
     "lowest_iou": _OVERLAP,
     "highest_iou": _OVERLAP,
 }
@@ -61,7 +61,7 @@ class Album:
 
 
 def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, list[comparison.KeyFigure]]:
-    """The whole page, and its key figures.
+    """The page, and its key figures.
 
     Args:
         runs: at least one; plots overlay several, and tables compare them with the first.

@@ -31,7 +31,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, how_to_resume: Callabl
         argv: the command line, verb first.
         devices: processes to start here.
         nodes: machines.
-        going_on: says how a run goes on that had no time to say so itself.
+        how_to_resume: says how to resume a run that had no time to say so itself.
 
     Returns:
         The exit code of the process that left first with another than 0, having said why; else 0.

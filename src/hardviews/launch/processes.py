@@ -61,7 +61,7 @@ def peer_errors(how_to_resume: Callable[[], str] = str) -> Generator[None, None,
     """Raises PeerError in place of what torch raises when another process is gone.
 
     Args:
-        going_on: says how to resume, which is added to the message; called when it is needed.
+        how_to_resume: says how to resume, which is added to the message; called when it is needed.
 
     Raises:
         PeerError: another process is gone, or does not answer.

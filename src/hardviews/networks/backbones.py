@@ -18,8 +18,8 @@ Stem = Literal["auto", "imagenet", "cifar"]
 # In images smaller than this (pixels), an ImageNet ResNet's strided 7x7 stem and max-pool discard most of the picture.
 CIFAR_STEM_BELOW = 64
 
-# Maximum graphs per piece of code: a ViT block needs one per view size, with and without gradient, and per drop-path
-# rate, of which there are as many as blocks.
+# Maximum graphs per piece of code: a ViT block needs one per view size, with and without gradient, and per
+# drop-path rate; each block has its own rate.
 GRAPHS = 256
 
 
@@ -49,8 +49,8 @@ def build_backbone(
     Args:
         name: a timm name such as ``resnet18``, ``vit_small_patch16_224.dino`` or ``local-dir:PATH``;
             ``torchvision:resnet50``; ``hf:USER/NAME`` or ``hf:FOLDER`` (transformers); ``package.module:function``,
-            which returns a module; or a module, which is copied. A module of your own may have ``patch_size``, of which
-            view sizes must be multiples, and ``pretrained_cfg`` with mean and std.
+            which returns a module; or a module, which is copied. A module of your own may set ``patch_size``
+            (view sizes must be multiples of it) and ``pretrained_cfg`` with mean and std.
         image_size: side of the images in pixels; position embeddings are built for it, rounded to whole patches.
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, of the same width, and no max-pool; ``"imagenet"``
             keeps the stem; ``"auto"`` chooses ``"cifar"`` for ResNets with a plain stem below 64 pixels that are not
@@ -222,7 +222,7 @@ def compile_backbones(method: nn.Module, backend: str = "inductor") -> None:
 
 
 def patch_size(backbone: nn.Module) -> int:
-    """Side of a ViT's patch in pixels, of which view sizes must be multiples; 1 for convolutional networks.
+    """Side of a ViT's patch in pixels; view sizes must be multiples of it. 1 for convolutional networks.
 
     timm stores it in ``patch_embed``, others in the network itself.
     """

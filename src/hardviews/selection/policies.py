@@ -91,7 +91,7 @@ def random(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: 
 def sampled(limit: int = 64) -> Policy:
     """The hardest of ``limit`` random combinations, as published for DINO and iBOT (limits of 64 and 128).
 
-    Each step draws one list, with replacement, for the whole batch. Processes that share a batch need generators in the
+    Each step draws one list, with replacement, for the batch. Processes that share a batch need generators in the
     same state.
 
     Raises:

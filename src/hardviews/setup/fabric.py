@@ -16,7 +16,7 @@ from hardviews.training.precision import choose_kernels, device_type
 from hardviews.wording import several
 
 # How long a collective waits for a process: longer than that process waits for a batch that does not come, so that it
-# can say why. What may take longer is ``Meeting.slowly``. A process that dies ends the others without it.
+# can say why. What may take longer is ``Meeting.slow_work``. A process that dies ends the others without it.
 PATIENCE = timedelta(seconds=workers.PATIENCE + 300)
 # How long processes wait for each other to start: some list a large folder, download a data set or start late.
 STARTING = timedelta(hours=2)

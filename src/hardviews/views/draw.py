@@ -118,7 +118,7 @@ def draw(
 ) -> Views:
     """Draws the plan's V candidates for every image.
 
-    Draws for the whole global batch and takes this process's part, so an image's views depend neither on the number of
+    Draws for the global batch and takes this process's part, so an image's views depend neither on the number of
     processes nor on the sizes of other images.
 
     Args:

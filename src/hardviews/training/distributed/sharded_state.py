@@ -14,9 +14,6 @@ from torch.optim import Optimizer
 
 from hardviews.training.distributed.sharding import is_sharded, local
 
-# A sharded tensor as loaded: its shards along the first dimension, in order of process.
-Parts = list[Tensor]
-
 
 def named_state(network: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
     """An optimizer's state by parameter name, since parameter numbers depend on the groups."""
