@@ -5,11 +5,11 @@
 demo        the demonstration from the command line, labelled: kNN before the first step, training, kNN at the end;
             every line with the seconds since it was started; then the median milliseconds by part of a step
 tests       the tests that have a variant on a GPU
-losses      30 steps of SimSiam and DINO in every precision, beside float32 on the CPU
-resume      300 steps, killed half-way and resumed, with --deterministic: the weights beside those of an unbroken run
+losses      20 steps of SimSiam and DINO in every precision, beside float32 on the CPU
+resume      200 steps, killed half-way and resumed, with --deterministic: the weights beside those of an unbroken run
 throughput  images per second with ViT-S/16 at 224 px, two views, with and without hard views, and the phases of a step
 
-A part that fails or takes longer than its share of eight minutes is reported, and the next one starts. ``--small``
+A part that fails or takes longer than its share of five minutes is reported, and the next one starts. ``--small``
 rehearses all of it in small numbers, on a CPU too.
 """
 
@@ -37,7 +37,7 @@ from hardviews.setup.step import create_step
 from hardviews.training.output.run_folder import RunFolder
 
 HERE = Path(__file__).parent
-LIMITS = {"demo": 110, "tests": 90, "losses": 60, "resume": 100, "throughput": 90}  # seconds
+LIMITS = {"demo": 80, "tests": 50, "losses": 50, "resume": 80, "throughput": 40}  # seconds
 NARROW = "--backbone.channels 8,16,32,64 --method.dim 64 --method.predictor_dim 32"
 
 
@@ -113,7 +113,7 @@ def steps(name: str, device: torch.device, precision: Precision, count: int) -> 
 
 
 def losses(args: argparse.Namespace) -> int:
-    count = 3 if args.small else 30
+    count = 3 if args.small else 20
     precisions: list[Precision] = ["32-true", "bf16-mixed", "16-mixed"]
     if args.device.type == "cpu":
         precisions.remove("16-mixed")
@@ -135,7 +135,7 @@ def shown(count: int) -> list[int]:
 
 
 def resume(args: argparse.Namespace) -> int:
-    images, epochs = (128, 2) if args.small else (1600, 12)  # 64 images a step: 4 steps, or 300
+    images, epochs = (128, 2) if args.small else (1600, 8)  # 64 images a step: 4 steps, or 200
     total = images // 64 * epochs
     line = (
         f"pretrain --data shapes:{images} --method simsiam {NARROW} --batch-size 64 --epochs {epochs} --knn-epochs 0 "

@@ -159,7 +159,7 @@ def test_a_wrong_item_in_the_middle_counts_as_unreadable(workers: int) -> None:
     assert seen == set(range(40)) - {7, 8}
     assert loader.unreadable["Numbered[8]"] == "raised OSError: disk"
     assert "of shape [5, 5]; wanted" in loader.unreadable["Numbered[7]"]
-    with pytest.raises(RunError, match=r"of 40 images are unreadable, more than the allowed fraction of 0.01"):
+    with pytest.raises(RunError, match=r"of 40 images can't be read, more than the allowed fraction of 0.01"):
         list(islice(Loader(source, 8, 0, workers=workers).batches(), 5))
 
 

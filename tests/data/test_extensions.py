@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hardviews.data.indexing import listing
 from hardviews.data.indexing.index import read, record_batch, write
-from hardviews.data.indexing.listing import listing
 from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_image, passed_over
 from hardviews.data.sources import open_source, shards
 from hardviews.data.sources.folder import Folder
