@@ -116,7 +116,9 @@ def test_the_written_configuration_reproduces_the_run(tmp_path: Path) -> None:
     assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("method", [SIMSIAM, SIMCLR], ids=["simsiam", "simclr"])
+@pytest.mark.parametrize(
+    "method", [SIMSIAM, SIMCLR, f"{SIMSIAM} --policy unexpected"], ids=["simsiam", "simclr", "unexpected"]
+)
 def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,13 +160,17 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_policies_do_not_matter_where_nothing_is_chosen(tmp_path: Path) -> None:
     plain, random = tmp_path / "plain", tmp_path / "hardest"
-    for policy, run in (("hardest", plain), ("random", random)):
+    unexpected = tmp_path / "unexpected"
+    for policy, run in (("hardest", plain), ("random", random), ("unexpected", unexpected)):
         assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --views 2 --policy {policy} --out {run}") == 0
     assert_equal(state(plain)["method"], state(random)["method"])  # nothing to choose
+    assert_equal(state(plain)["method"], state(unexpected)["method"])
     assert all(row["cost_kept"] == "" and row["iou_kept"] == row["iou_random"] for row in rows(plain))
 
 
-@pytest.mark.parametrize("policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou"])
+@pytest.mark.parametrize(
+    "policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou", "unexpected(0.5)"]
+)
 @pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
     run = tmp_path / "run"

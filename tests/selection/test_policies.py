@@ -86,16 +86,18 @@ def test_random_by_ticket_keeps_the_largest_tickets_and_no_generator_is_used() -
 
 
 def test_policies_are_found_by_name() -> None:
-    assert policies.names() == ["easiest", "hardest", "highest_iou", "lowest_iou", "random", "sampled"]
+    assert policies.names() == ["easiest", "hardest", "highest_iou", "lowest_iou", "random", "sampled", "unexpected"]
     assert named("hardest") is hardest
-    assert [needs_costs(named(name)) for name in policies.names()] == [True, True, False, False, False, True]
+    assert [needs_costs(named(name)) for name in policies.names()] == [True, True, False, False, False, True, True]
     costs = brute.random_costs(brute.DINO, 4, 0)
     for name, limit in (("sampled", 64), ("sampled(128)", 128)):
         expected = sampled(limit)(costs, brute.DINO, None, seeded())
         assert torch.equal(named(name)(costs, brute.DINO, None, seeded()), expected)
 
 
-@pytest.mark.parametrize("name", ["hardst", "hardest(3)", "sampled(many)", "sampled(3", ""])
+@pytest.mark.parametrize(
+    "name", ["hardst", "hardest(3)", "sampled(many)", "sampled(3", "sampled(2.5)", "unexpected(-1)", ""]
+)
 def test_unknown_names(name: str) -> None:
     with pytest.raises(InputError, match="unknown policy"):
         named(name)

@@ -59,7 +59,8 @@ class PretrainOptions:
             loaded, and what was and was not is told.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
-        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
+        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
+            unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts.
         scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
             (others), for less time and a choice a little less hard; exact at full size, as published. The options
             score-... change parts of either.

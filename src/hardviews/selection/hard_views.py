@@ -170,7 +170,8 @@ class HardViews:
             costs, targets = self._costs_of(made, plan, score or self.score)
         elif views is None or not batch:  # no views or no images: zeros carry B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
-        ids = self.policy(costs, plan, views, generator or self.generator)
+        pixels = {"pixels": made} if getattr(self.policy, "takes_pixels", False) else {}
+        ids = self.policy(costs, plan, views, generator or self.generator, **pixels)
         if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
             raise InputError(f"the policy returned {ids.dtype} ids {list(ids.shape)}, not int64 {[plan.keep, batch]}")
         ids = ids.to(device, non_blocking=device.type != "cpu")

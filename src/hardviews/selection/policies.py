@@ -2,7 +2,8 @@
 
 A policy gets the costs, the plan, the views as numbers and a generator, and returns the ids of the kept candidates,
 int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot. To add one, write a function under
-``@policy``; ``HardViews`` also takes any such function unregistered.
+``@policy``; ``HardViews`` also takes any such function unregistered. A policy that learns (``unexpected``) is a module
+whose buffers hold what it knows, so that runs save it.
 
 A policy that needs no costs gets None, or zeros of the right shape if there are no views to tell the number of images
 and the device.
@@ -17,6 +18,7 @@ from torch import Generator, Tensor
 from hardviews.errors import InputError, unknown
 from hardviews.selection.costs import Costs
 from hardviews.selection.search import best_of, hardest_ids, largest_by_slot, random_ids
+from hardviews.selection.unexpected import Unexpected
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
@@ -24,7 +26,8 @@ from hardviews.views.plan import ViewPlan
 Policy = Callable[[Costs | None, ViewPlan, Views | None, Generator], Tensor]
 
 _policies: dict[str, Policy] = {}
-_families: dict[str, Callable[..., Policy]] = {}  # functions that map a number to a policy
+# Functions that map a number to a policy, and the kind of number.
+_families: dict[str, tuple[Callable[..., Policy], type[int] | type[float]]] = {}
 
 
 def policy(*, needs_costs: bool) -> Callable[[Policy], Policy]:
@@ -49,14 +52,18 @@ def names() -> list[str]:
 
 
 def named(name: str) -> Policy:
-    """The policy with a name such as ``"hardest"``, ``"sampled"`` or ``"sampled(128)"``.
+    """The policy with a name such as ``"hardest"``, ``"sampled"``, ``"sampled(128)"`` or ``"unexpected(0.5)"``.
+
+    One that learns is made anew by every call.
 
     Raises:
         InputError: no policy has that name.
     """
-    call = re.fullmatch(r"(\w+)(?:\((\d+)\))?", name.strip())
+    call = re.fullmatch(r"(\w+)(?:\((\d+(?:\.\d+)?)\))?", name.strip())
     if call and call[1] in _families:
-        return _families[call[1]](*([int(call[2])] if call[2] else []))
+        family, number = _families[call[1]]
+        if call[2] is None or number is float or call[2].isdigit():
+            return family(*([number(call[2])] if call[2] else []))
     if call and call[1] in _policies and call[2] is None:
         return _policies[call[1]]
     raise unknown("policy", name, names())
@@ -109,7 +116,7 @@ def sampled(limit: int = 64) -> Policy:
     return choose
 
 
-_families["sampled"] = sampled
+_families |= {"sampled": (sampled, int), "unexpected": (Unexpected, float)}
 
 
 @policy(needs_costs=False)

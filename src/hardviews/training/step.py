@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
@@ -99,7 +99,8 @@ class Step:
         self.scorer = Scorer(fabric, method, scoring)
         self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
         self.network, self.optimizer = fabric.setup(method, optimizer)
-        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer)
+        self.policy = policy if isinstance(policy, nn.Module) else None  # one that learns
+        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, self.policy)
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> Report:

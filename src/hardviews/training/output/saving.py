@@ -24,7 +24,8 @@ class DivergedError(Exception):
 
 @dataclass
 class Saver:
-    """Saves and restores weights, buffers, optimizer, scaler and the part of the learning rate that is left.
+    """Saves and restores weights, buffers, optimizer, scaler, what the policy has learned, and the part of the learning
+    rate that is left.
 
     Args:
         fabric: launched; only the first process writes, of a network that is shared out each its part.
@@ -57,6 +58,8 @@ class Saver:
             load_weights(self.step.method, state["method"])
             load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            if self.step.policy is not None:
+                self.step.policy.load_state_dict(state["policy"])
             self.lower(state["rate_factor"])
             self.processes = state.get("processes", 0)
         self.fabric.barrier()  # all have read what the first now puts aside
@@ -143,6 +146,7 @@ class Saver:
         if first:
             state |= {
                 "scaler": self.fabric.strategy.precision.state_dict(),
+                "policy": {} if self.step.policy is None else self.step.policy.state_dict(),
                 "rate_factor": self.factor,
                 "processes": self.fabric.world_size,
                 "data": self.data,
