@@ -168,6 +168,18 @@ def test_policies_do_not_matter_where_nothing_is_chosen(tmp_path: Path) -> None:
     assert all(row["cost_kept"] == "" and row["iou_kept"] == row["iou_random"] for row in rows(plain))
 
 
+def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
+    line = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --min-contrast 0.1"
+    assert pretrain(f"{line} --select-from 0.25 --select-until 0.75 --out {tmp_path / 'run'}") == 0
+    scored = [row["cost_kept"] != "" for row in rows(tmp_path / "run")]
+    assert scored == [False, False, True, True, True, True, False, False]
+    noted = [np.load(tmp_path / "run" / "telemetry" / f"epoch-000{epoch}.npz") for epoch in (0, 1)]
+    chosen = {
+        int(step): bool(is_so) for file in noted for step, is_so in zip(file["step"], file["chosen"], strict=True)
+    }
+    assert [chosen[step] for step in range(8)] == scored
+
+
 @pytest.mark.parametrize(
     "policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou", "unexpected(0.5)"]
 )
@@ -317,6 +329,8 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --method simsaim", "did you mean simsiam"),
         ("--data shapes:64 --backbone resnet19", "did you mean resnet"),
         ("--data shapes:64 --policy hardets", "did you mean hardest"),
+        ("--data shapes:64 --min-contrast 2", "must be 0 to 1"),
+        ("--data shapes:64 --select-from 0.5 --select-until 0.5", "an increasing range"),
         ("--recipe simclr_cifar", "did you mean simclr_cifar10"),
         ("--data shapes:64 --views 1", "is below the 2"),
         ("--data shapes:64 --views 2,2", "2 given"),

@@ -61,6 +61,11 @@ class PretrainOptions:
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
             unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts.
+        min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
+            mean of the image's candidates are kept only where too few others remain; 0 is off.
+        select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); the steps before
+            it take the views of the plain method.
+        select_until: views are selected until this part of the run.
         scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
             (others), for less time and a choice a little less hard; exact at full size, as published. The options
             score-... change parts of either.
@@ -146,6 +151,9 @@ class PretrainOptions:
     init: str | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
+    min_contrast: float = 0.0
+    select_from: float = 0.0
+    select_until: float = 1.0
     scoring: Literal["fast", "exact"] = "fast"
     score_resolution: float | None = None
     score_network: Literal["student", "teacher", "teacher_targets"] | None = None

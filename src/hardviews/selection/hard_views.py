@@ -7,7 +7,7 @@ Legend: B images, V candidate views, K kept views, T target views among the cand
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hardviews.errors import InputError, RunError
 from hardviews.selection.costs import NOT_FINITE, Costs
+from hardviews.selection.emptiness import allowed_candidates
 from hardviews.selection.guard import untouched
 from hardviews.selection.modules import modules_of
 from hardviews.selection.policies import Policy, hardest, named, needs_costs
@@ -86,9 +87,11 @@ class HardViews:
         keep: number of views kept if there is no plan.
         seed: of ``self.generator``, from which policies draw unless ``choose`` gets another.
         check: raise RunError if a cost is not finite; if False, the caller must handle the meaningless choice.
+        min_contrast: guard against empty views, for every policy: candidates whose contrast is below this part of the
+            mean contrast of the image's candidates are kept only where too few others remain; 0 for no guard.
 
     Raises:
-        InputError: the policy is unknown.
+        InputError: the policy is unknown, or is a function of your own, which can't be guarded.
     """
 
     def __init__(
@@ -100,9 +103,15 @@ class HardViews:
         keep: int = 2,
         seed: int = 0,
         check: bool = True,
+        min_contrast: float = 0.0,
     ) -> None:
         self.score, self.plan, self.keep, self.check = score, plan, keep, check
         self.policy = named(policy) if isinstance(policy, str) else policy
+        self.min_contrast = min_contrast
+        if not 0 <= min_contrast <= 1:
+            raise InputError(f"min-contrast: {min_contrast:g} must be 0 to 1")
+        if min_contrast and "allowed" not in getattr(self.policy, "takes", ()):
+            raise InputError("min-contrast: a policy of your own must take allowed; register it by @policy")
         self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard or ())
         self._warns = guard is None
         self.generator = torch.Generator().manual_seed(seed)
@@ -150,7 +159,8 @@ class HardViews:
             InputError: candidates, costs or ids have the wrong number or shape.
             RunError: a cost is not finite. On a GPU this is raised a step or more later, so that nothing waits for it.
         """
-        scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
+        looks = needs_costs(self.policy) or self.min_contrast > 0
+        scores = self.plan is None or (self.plan.selects and looks)
         made: list[Tensor] | None = None
         if not callable(candidates):
             made = listed(candidates)
@@ -170,15 +180,18 @@ class HardViews:
             costs, targets = self._costs_of(made, plan, score or self.score)
         elif views is None or not batch:  # no views or no images: zeros carry B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
-        pixels = {"pixels": made} if getattr(self.policy, "takes_pixels", False) else {}
-        ids = self.policy(costs, plan, views, generator or self.generator, **pixels)
+        guarded = self.min_contrast > 0 and made is not None
+        allowed = allowed_candidates(made, plan, self.min_contrast) if made is not None and guarded else None
+        further: dict[str, Any] = {"allowed": allowed, "pixels": made}
+        taken = {name: further[name] for name in getattr(self.policy, "takes", ())}
+        ids = self.policy(costs, plan, views, generator or self.generator, **taken)
         if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
             raise InputError(f"the policy returned {ids.dtype} ids {list(ids.shape)}, not int64 {[plan.keep, batch]}")
         ids = ids.to(device, non_blocking=device.type != "cpu")
         if costs is None or not scored:
             return Choice(ids)
-        taken = None if targets is None else targets.take(ids[: plan.kept_targets])
-        return Choice(ids, costs.total(ids), mean_total(costs, plan), taken, costs)
+        encoded = None if targets is None else targets.take(ids[: plan.kept_targets])
+        return Choice(ids, costs.total(ids), mean_total(costs, plan), encoded, costs)
 
     def _plan_of(self, candidates: Sequence[Tensor] | None) -> ViewPlan:
         return self.plan or ViewPlan((Slot(draw=len(candidates or ()), keep=self.keep),))

@@ -2,7 +2,8 @@
 
 A policy gets the costs, the plan, the views as numbers and a generator, and returns the ids of the kept candidates,
 int64 ``[K, B]``: target slots first, slot by slot, ascending within a slot. To add one, write a function under
-``@policy``; ``HardViews`` also takes any such function unregistered. A policy that learns (``unexpected``) is a module
+``@policy``, which also takes ``allowed`` (``[V, B]``, the candidates that may be kept, None for all) by name;
+``HardViews`` takes any function of the other four unregistered. A policy that learns (``unexpected``) is a module
 whose buffers hold what it knows, so that runs save it.
 
 A policy that needs no costs gets None, or zeros of the right shape if there are no views to tell the number of images
@@ -23,6 +24,8 @@ from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
 
+ALLOWED = ("allowed",)  # further arguments of a policy, given by name
+
 Policy = Callable[[Costs | None, ViewPlan, Views | None, Generator], Tensor]
 
 _policies: dict[str, Policy] = {}
@@ -34,7 +37,7 @@ def policy(*, needs_costs: bool) -> Callable[[Policy], Policy]:
     """Registers a policy under its function's name. Without ``needs_costs`` it triggers no scoring and no forward."""
 
     def register(function: Policy) -> Policy:
-        vars(function)["needs_costs"] = needs_costs
+        vars(function).update(needs_costs=needs_costs, takes=ALLOWED)
         _policies[function.__name__] = function
         return function
 
@@ -70,29 +73,49 @@ def named(name: str) -> Policy:
 
 
 @policy(needs_costs=True)
-def hardest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+def hardest(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """The combination with the largest total, exactly (Ferreira et al., ICLR 2025, sample it for multi-crop)."""
-    return hardest_ids(given(costs), plan)
+    return hardest_ids(given(costs), plan, allowed)
 
 
 @policy(needs_costs=True)
-def easiest(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+def easiest(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """The combination with the smallest total, exactly: a comparison for selection, not a way to train."""
     costs = given(costs)
-    return hardest_ids(Costs(-costs.cross, None if costs.own is None else -costs.own), plan)
+    return hardest_ids(Costs(-costs.cross, None if costs.own is None else -costs.own), plan, allowed)
 
 
 @policy(needs_costs=False)
-def random(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+def random(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """A uniformly random combination for every image: the plain method, drawn from as many candidates.
 
     Keeps the views with the largest tickets, so that the choice does not depend on the number of processes; without
     views, the generator draws the tickets.
     """
     if views is not None:
-        return largest_by_slot(views.ticket, plan)
-    batch, device = given(costs).cross.shape[2], given(costs).cross.device
-    return moved(random_ids(plan, batch, generator), device)
+        ticket = views.ticket
+    else:
+        batch, device = given(costs).cross.shape[2], given(costs).cross.device
+        ticket = moved(torch.rand(plan.draw, batch, generator=generator), device)
+    return largest_by_slot(ticket if allowed is None else ticket.where(allowed, -1.0), plan)
 
 
 def sampled(limit: int = 64) -> Policy:
@@ -107,11 +130,22 @@ def sampled(limit: int = 64) -> Policy:
     if limit < 1:
         raise InputError(f"sampled({limit}): give the number of combinations to draw, 1 or more")
 
-    def choose(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+    def choose(
+        costs: Costs | None,
+        plan: ViewPlan,
+        views: Views | None,
+        generator: Generator,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
         costs = given(costs)
         combos = moved(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
-        return combos[best_of(costs, plan, combos, free=[])].T
+        ids = combos[best_of(costs, plan, combos, [], allowed)].T
+        if allowed is None:
+            return ids
+        # Where the list holds no combination of allowed views alone, the first of these are kept.
+        return torch.where(allowed.gather(0, ids).all(0), ids, largest_by_slot(allowed.float(), plan))
 
+    vars(choose)["takes"] = ALLOWED
     choose.__name__ = choose.__qualname__ = f"sampled({limit})"
     return choose
 
@@ -120,15 +154,27 @@ _families |= {"sampled": (sampled, int), "unexpected": (Unexpected, float)}
 
 
 @policy(needs_costs=False)
-def lowest_iou(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+def lowest_iou(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """The combination whose crops overlap least: lowest mean IoU over pairs of a kept target and another kept view."""
-    return hardest_ids(Costs(-target_iou(plan, views)), plan)
+    return hardest_ids(Costs(-target_iou(plan, views)), plan, allowed)
 
 
 @policy(needs_costs=False)
-def highest_iou(costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator) -> Tensor:
+def highest_iou(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """The combination whose crops overlap most, as ``lowest_iou`` measures it."""
-    return hardest_ids(Costs(target_iou(plan, views)), plan)
+    return hardest_ids(Costs(target_iou(plan, views)), plan, allowed)
 
 
 def target_iou(plan: ViewPlan, views: Views | None) -> Tensor:

@@ -47,7 +47,7 @@ class Unexpected(nn.Module):
     """
 
     needs_costs = True
-    takes_pixels = True
+    takes = ("allowed", "pixels")
 
     moments: Tensor
     rows: Tensor
@@ -69,6 +69,7 @@ class Unexpected(nn.Module):
         plan: ViewPlan,
         views: Views | None,
         generator: Generator,
+        allowed: Tensor | None = None,
         pixels: list[Tensor] | None = None,
     ) -> Tensor:
         """The ids of the kept candidates, as of every policy.
@@ -80,7 +81,7 @@ class Unexpected(nn.Module):
             raise InputError("this policy needs costs, and none were given")
         with torch.autocast(costs.cross.device.type, enabled=False):
             left = self._beyond_expected(costs, plan, views, pixels)
-        return hardest_ids(left, plan)
+        return hardest_ids(left, plan, allowed)
 
     def _beyond_expected(self, costs: Costs, plan: ViewPlan, views: Views | None, pixels: list[Tensor] | None) -> Costs:
         kinds = kinds_of(layout_of(plan), costs.own is not None, costs.cross.device)

@@ -177,6 +177,13 @@ def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
 def check(options: PretrainOptions) -> None:
     """Numbers that no part of a run can work with."""
     policies.named(options.policy)
+    if not 0 <= options.min_contrast <= 1:
+        raise InputError(f"min-contrast: {options.min_contrast:g} must be 0 to 1")
+    if not 0 <= options.select_from < options.select_until <= 1:
+        raise InputError(
+            f"select-from {options.select_from:g} and select-until {options.select_until:g} must be an increasing "
+            "range within 0 to 1, parts of the run"
+        )
     at_least = {
         1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
         "max_nonfinite_steps epoch_images",

@@ -42,6 +42,7 @@ class Followed:
         policy: the run's.
         every: chosen is at every so-many-th step.
         steps_per_epoch: a file is an epoch.
+        selecting: chosen is from the first of these steps until before the second; None for all.
     """
 
     images: int
@@ -51,6 +52,14 @@ class Followed:
     policy: str
     every: int
     steps_per_epoch: int
+    selecting: tuple[int, int] | None = None
+
+    def chosen(self, step: Tensor) -> Tensor:
+        """Whether views are chosen at these steps."""
+        chosen = step % self.every == 0
+        if self.selecting is None:
+            return chosen
+        return chosen & (step >= self.selecting[0]) & (step < self.selecting[1])
 
     def indices(self) -> Tensor:
         """The images that are followed, those of the gallery first."""
@@ -170,7 +179,7 @@ class Recorder:
             "masked": torch.zeros(boxes.shape[:2])
             if noted[0].views.mask is None
             else drawn("mask").float().mean((2, 3)),
-            "chosen": (step % self.followed.every == 0) & self.plan.selects,
+            "chosen": self.followed.chosen(step) & self.plan.selects,
             "scored": torch.tensor([note.scored for note in noted]).repeat_interleave(counts),
             "kept": kept.T.short(),
         } | self._costs(kept, _costs_of(noted))

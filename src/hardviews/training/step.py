@@ -64,6 +64,9 @@ class Step:
         parts: micro-batches a process's images are taken in.
         scoring: how candidates are scored.
         observe: is shown what was drawn and chosen.
+        min_contrast: guard against empty views, as of ``HardViews``.
+        selecting: the steps that choose, of which ``scoring.every`` may leave out some; None for all. The others take
+            the views of the plain method.
 
     Raises:
         InputError: parts would change the method, or it can't be scored so.
@@ -85,6 +88,8 @@ class Step:
         parts: int = 1,
         scoring: Scoring = EXACT,
         observe: Observe = observe_nothing,
+        min_contrast: float = 0.0,
+        selecting: range | None = None,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
@@ -96,8 +101,8 @@ class Step:
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
-        self.scorer = Scorer(fabric, method, scoring)
-        self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
+        self.scorer, self.selecting = Scorer(fabric, method, scoring), selecting
+        self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
         self.policy = policy if isinstance(policy, nn.Module) else None  # one that learns
         self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, self.policy)
@@ -158,7 +163,7 @@ class Step:
             The choice, and the candidates if they are rendered as training needs them: at full size, all of them.
         """
         scoring, rendered = self.scorer.scoring, list[Tensor]()
-        if step % scoring.every:
+        if step % scoring.every or (self.selecting is not None and step not in self.selecting):
             return Choice(first_ids(self.plan, len(images), images.device)), rendered
 
         def candidates() -> list[Tensor]:
