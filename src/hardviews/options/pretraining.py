@@ -76,6 +76,8 @@ class PretrainOptions:
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
+        crops: how crops are drawn, also without selection. independent: one by one; joint_crop(0): areas of a pair far
+            apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
         image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
@@ -161,6 +163,7 @@ class PretrainOptions:
     score_token_keep: float | None = None
     score_reuse: bool = True
     score_chunk: int = 0
+    crops: str = "independent"
     colour: Literal["matrix", "exact"] = "matrix"
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None

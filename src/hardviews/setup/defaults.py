@@ -27,6 +27,7 @@ from hardviews.setup.initial_weights import start_of
 from hardviews.training.distributed.sharding import check_blocks
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.crops import check_crops
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 from hardviews.wording import several
@@ -72,7 +73,10 @@ def resolve_defaults(
         raise InputError(f"std: {list(std)} must be above 0")
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
     plan = _call("plan", method_class.default_plan, image_size, **options.plan)
-    plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    plan = replace(
+        plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone),
+        crops=options.crops,
+    )  # fmt: skip
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
@@ -177,6 +181,7 @@ def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
 def check(options: PretrainOptions) -> None:
     """Numbers that no part of a run can work with."""
     policies.named(options.policy)
+    check_crops(options.crops)
     if not 0 <= options.min_contrast <= 1:
         raise InputError(f"min-contrast: {options.min_contrast:g} must be 0 to 1")
     if not 0 <= options.select_from < options.select_until <= 1:
