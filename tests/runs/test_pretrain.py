@@ -181,10 +181,23 @@ def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou", "unexpected(0.5)"]
+    "policy",
+    [
+        "hardest",
+        "easiest",
+        "random",
+        "sampled(3)",
+        "lowest_iou",
+        "highest_iou",
+        "unexpected(0.5)",
+        "learnable",
+        "rescue(2)",
+    ],
 )
 @pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
+    if policy == "learnable" and method in ("simsiam", "simclr"):
+        pytest.skip("no teacher")
     run = tmp_path / "run"
     line = ["pretrain", *LINES[method].split(), "--policy", policy, "--knn-epochs", "0", "--out", str(run)]
     assert main(line) == 0
@@ -330,6 +343,8 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --backbone resnet19", "did you mean resnet"),
         ("--data shapes:64 --policy hardets", "did you mean hardest"),
         ("--data shapes:64 --min-contrast 2", "must be 0 to 1"),
+        ("--data shapes:64 --crops joint", "none of independent"),
+        (f"--data shapes:64 {SIMSIAM} --policy learnable", "SimSiam has none"),
         ("--data shapes:64 --select-from 0.5 --select-until 0.5", "an increasing range"),
         ("--recipe simclr_cifar", "did you mean simclr_cifar10"),
         ("--data shapes:64 --views 1", "is below the 2"),

@@ -13,7 +13,7 @@ from hardviews.views.plan import ViewPlan
 from tests.selection import brute_force as brute
 
 POLICIES = [
-    "hardest", "easiest", "random", "sampled(2)", "lowest_iou", "highest_iou", "unexpected",
+    "hardest", "easiest", "random", "sampled(2)", "lowest_iou", "highest_iou", "unexpected", "rescue(2)",
 ]  # fmt: skip
 BATCH = 60
 

@@ -15,7 +15,7 @@ from tests.training import distributed_steps
 
 REPOSITORY = Path(__file__).parents[2]
 METHODS = ["simsiam", "simclr", "byol", "dino", "ibot"]
-POLICIES = ["simsiam unexpected", "ibot unexpected"]  # that exchange something
+POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
 LIMIT = 240  # seconds after which processes are taken to hang
 
 

@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor
 
 from hardviews.errors import InputError, unknown
 from hardviews.selection.costs import Costs
-from hardviews.selection.search import best_of, hardest_ids, largest_by_slot, random_ids
+from hardviews.selection.search import best_of, first_ids, hardest_ids, largest_by_slot, random_ids
 from hardviews.selection.unexpected import Unexpected
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views
@@ -47,6 +48,11 @@ def policy(*, needs_costs: bool) -> Callable[[Policy], Policy]:
 def needs_costs(chosen: Policy) -> bool:
     """Whether a policy needs costs; an unregistered function is assumed to."""
     return bool(getattr(chosen, "needs_costs", True))
+
+
+def needs_teacher(chosen: Policy) -> bool:
+    """Whether a policy compares with the costs by a momentum teacher (``Costs.reference``)."""
+    return chosen is learnable
 
 
 def names() -> list[str]:
@@ -150,7 +156,79 @@ def sampled(limit: int = 64) -> Policy:
     return choose
 
 
-_families |= {"sampled": (sampled, int), "unexpected": (Unexpected, float)}
+@policy(needs_costs=True)
+def learnable(
+    costs: Costs | None,
+    plan: ViewPlan,
+    views: Views | None,
+    generator: Generator,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """The combination with the largest cost to the student minus that to the momentum teacher, exactly: what is hard,
+    and not to the better network, can be learned (after the reducible loss of Mindermann et al., RHO-LOSS, ICML 2022).
+
+    Where the teacher has no own costs (iBOT's, who hides no patches), only costs between views are compared.
+    """
+    costs = given(costs)
+    reference = costs.reference
+    if reference is None:
+        raise InputError(
+            "policy learnable compares with a teacher's costs, and none were given: let the score function return "
+            "Costs(cross, reference=Costs(...))"
+        )
+    both = costs.own is not None and reference.own is not None
+    own = costs.own - reference.own if both and costs.own is not None and reference.own is not None else None
+    return hardest_ids(Costs(costs.cross - reference.cross, own), plan, allowed)
+
+
+def rescue(part: int = 4) -> Policy:
+    """The hardest combination for the easiest images alone, 1 in ``part`` of a batch; the others keep the first
+    candidates, which are the views of the plain method.
+
+    Easy is an image whose first candidates cost little, among the images of all processes, which need equal shares of
+    the batch. All candidates are scored nevertheless.
+
+    Raises:
+        InputError: the part is below 1.
+    """
+    if part < 1:
+        raise InputError(f"rescue({part}): give the part of the images, 1 in so many; 1 is all of them")
+
+    def choose(
+        costs: Costs | None,
+        plan: ViewPlan,
+        views: Views | None,
+        generator: Generator,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        costs = given(costs)
+        batch, device = costs.cross.shape[2], costs.cross.device
+        first = first_ids(plan, batch, device)
+        total = costs.total(first)
+        everyones, start = gathered(total)
+        place = torch.arange(len(everyones), device=device)
+        own = place[start : start + batch, None]
+        before = (everyones < total[:, None]) | ((everyones == total[:, None]) & (place < own))  # [B, all]
+        easy = before.sum(1) < len(everyones) // part
+        if allowed is not None:
+            first = largest_by_slot(allowed.float(), plan)  # the first of those
+        return torch.where(easy, hardest_ids(costs, plan, allowed), first)
+
+    choose.__name__ = choose.__qualname__ = f"rescue({part})"
+    vars(choose)["takes"] = ALLOWED
+    return choose
+
+
+def gathered(own: Tensor) -> tuple[Tensor, int]:
+    """``[B]`` of every process in a row, and where this one's begin."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return own, 0
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own.contiguous())
+    return torch.cat(parts), dist.get_rank() * len(own)
+
+
+_families |= {"sampled": (sampled, int), "rescue": (rescue, int), "unexpected": (Unexpected, float)}
 
 
 @policy(needs_costs=False)

@@ -14,7 +14,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import ClipMode, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather
-from hardviews.selection.policies import Policy
+from hardviews.selection.policies import Policy, needs_teacher
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.distributed.sharding import is_sharded, synchronise
@@ -101,7 +101,7 @@ class Step:
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
-        self.scorer, self.selecting = Scorer(fabric, method, scoring), selecting
+        self.scorer, self.selecting = Scorer(fabric, method, scoring, needs_teacher(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
         self.policy = policy if isinstance(policy, nn.Module) else None  # one that learns
