@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hardviews.errors import InputError, RunError
+from hardviews.selection.candidates import check_candidates, given_box, listed
 from hardviews.selection.costs import NOT_FINITE, Costs
 from hardviews.selection.emptiness import allowed_candidates
 from hardviews.selection.guard import untouched
@@ -22,9 +23,6 @@ from hardviews.selection.policies import Policy, hardest, named, needs_costs
 from hardviews.selection.search import mean_total, spans
 from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
-from hardviews.wording import several
-
-CANDIDATES = "candidates are a list of V tensors [B, ...], one per view"
 
 Output = TypeVar("Output")
 
@@ -290,30 +288,3 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
         rows = ids[len(kept) : len(kept) + plan.slots[slot].keep] - span.start
         kept += [stacked[row, image] for row in rows]
     return kept
-
-
-def listed(candidates: Sequence[Tensor]) -> list[Tensor]:
-    """Candidates as a list; a stacked tensor ``[V, B, ...]`` is split."""
-    try:
-        return list(candidates)
-    except TypeError as error:  # None, or a single number
-        raise InputError(f"{CANDIDATES}, not {type(candidates).__name__}") from error
-
-
-def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
-    if not all(isinstance(view, Tensor) for view in candidates):
-        raise InputError(f"{CANDIDATES}, and nothing else")
-    if any(view.ndim == 0 for view in candidates):
-        raise InputError("a candidate view is a single number; candidates are V tensors [B, ...], one per view")
-    if len(candidates) != plan.draw:
-        given = several(len(candidates), "candidate view was", "candidate views were")
-        raise InputError(f"{given} given; the plan draws {plan.draw}")
-    batches = sorted({view.shape[0] for view in candidates})
-    if len(batches) > 1:
-        raise InputError(f"the candidate views have different batch sizes: {', '.join(map(str, batches))}")
-
-
-def given_box(views: Views | None) -> Tensor:
-    if views is None:
-        raise InputError("neither candidates nor views were given")
-    return views.box
