@@ -114,6 +114,19 @@ def test_what_a_policy_draws_resumes(tmp_path: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_what_a_policy_learns_is_in_the_trainers_checkpoint() -> None:
+    first, other = (HardViewsCallback(lambda m: pairwise(m, loss), policy="unexpected") for _ in range(2))
+    pictures = [torch.rand(8, 3, 16, 16) for _ in range(4)]
+    score = pairwise(nn.Flatten(), loss)
+    first.hard.choose(pictures, score=score)
+    saved = first.state_dict()
+    other.load_state_dict(saved)
+    assert saved["policy"]["rows"].sum() > 0
+    for callback in (first, other):
+        callback.hard.choose(pictures, score=score)
+    torch.testing.assert_close(first.state_dict(), other.state_dict(), atol=0, rtol=0)
+
+
 def test_dictionaries_of_stable_pretraining(tmp_path: Path) -> None:
     plain, module = Module(), Module()
     fit(plain, views(), HardViewsCallback(lambda m: pairwise(m, loss)), default_root_dir=tmp_path)

@@ -90,9 +90,10 @@ def test_rendering_launches_few_kernels(by: str, most: int, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("policy", ["sampled(8)" if name == "sampled" else name for name in names()])
-def test_no_policy_waits(policy: str) -> None:
+@pytest.mark.parametrize("guarded", [False, True], ids=["", "guarded"])
+def test_no_policy_waits(policy: str, guarded: bool) -> None:
     with pretending() as mode:
-        take(create_step(created("dino"), "bf16-mixed", policy), mode)
+        take(create_step(created("dino"), "bf16-mixed", policy, min_contrast=0.2 * guarded), mode)
     check_step(mode)
 
 

@@ -116,7 +116,9 @@ def test_the_written_configuration_reproduces_the_run(tmp_path: Path) -> None:
     assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("method", [SIMSIAM, SIMCLR], ids=["simsiam", "simclr"])
+@pytest.mark.parametrize(
+    "method", [SIMSIAM, SIMCLR, f"{SIMSIAM} --policy unexpected"], ids=["simsiam", "simclr", "unexpected"]
+)
 def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,15 +160,44 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_policies_do_not_matter_where_nothing_is_chosen(tmp_path: Path) -> None:
     plain, random = tmp_path / "plain", tmp_path / "hardest"
-    for policy, run in (("hardest", plain), ("random", random)):
+    unexpected = tmp_path / "unexpected"
+    for policy, run in (("hardest", plain), ("random", random), ("unexpected", unexpected)):
         assert pretrain(f"--data shapes:64 {SIMSIAM} --epochs 1 --views 2 --policy {policy} --out {run}") == 0
     assert_equal(state(plain)["method"], state(random)["method"])  # nothing to choose
+    assert_equal(state(plain)["method"], state(unexpected)["method"])
     assert all(row["cost_kept"] == "" and row["iou_kept"] == row["iou_random"] for row in rows(plain))
 
 
-@pytest.mark.parametrize("policy", ["hardest", "easiest", "random", "sampled(3)", "lowest_iou", "highest_iou"])
+def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
+    line = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --min-contrast 0.1"
+    assert pretrain(f"{line} --select-from 0.25 --select-until 0.75 --out {tmp_path / 'run'}") == 0
+    scored = [row["cost_kept"] != "" for row in rows(tmp_path / "run")]
+    assert scored == [False, False, True, True, True, True, False, False]
+    noted = [np.load(tmp_path / "run" / "telemetry" / f"epoch-000{epoch}.npz") for epoch in (0, 1)]
+    chosen = {
+        int(step): bool(is_so) for file in noted for step, is_so in zip(file["step"], file["chosen"], strict=True)
+    }
+    assert [chosen[step] for step in range(8)] == scored
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "hardest",
+        "easiest",
+        "random",
+        "sampled(3)",
+        "lowest_iou",
+        "highest_iou",
+        "unexpected(0.5)",
+        "learnable",
+        "rescue(2)",
+    ],
+)
 @pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
+    if policy == "learnable" and method in ("simsiam", "simclr"):
+        pytest.skip("no teacher")
     run = tmp_path / "run"
     line = ["pretrain", *LINES[method].split(), "--policy", policy, "--knn-epochs", "0", "--out", str(run)]
     assert main(line) == 0
@@ -311,6 +342,10 @@ def test_out_of_memory_names_what_to_make_smaller(
         ("--data shapes:64 --method simsaim", "did you mean simsiam"),
         ("--data shapes:64 --backbone resnet19", "did you mean resnet"),
         ("--data shapes:64 --policy hardets", "did you mean hardest"),
+        ("--data shapes:64 --min-contrast 2", "must be 0 to 1"),
+        ("--data shapes:64 --crops joint", "none of independent"),
+        (f"--data shapes:64 {SIMSIAM} --policy learnable", "SimSiam has none"),
+        ("--data shapes:64 --select-from 0.5 --select-until 0.5", "an increasing range"),
         ("--recipe simclr_cifar", "did you mean simclr_cifar10"),
         ("--data shapes:64 --views 1", "is below the 2"),
         ("--data shapes:64 --views 2,2", "2 given"),

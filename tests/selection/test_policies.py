@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,16 +87,22 @@ def test_random_by_ticket_keeps_the_largest_tickets_and_no_generator_is_used() -
 
 
 def test_policies_are_found_by_name() -> None:
-    assert policies.names() == ["easiest", "hardest", "highest_iou", "lowest_iou", "random", "sampled"]
+    assert policies.names() == [
+        "easiest", "hardest", "highest_iou", "learnable", "lowest_iou", "random", "rescue", "sampled", "unexpected",
+    ]  # fmt: skip
     assert named("hardest") is hardest
-    assert [needs_costs(named(name)) for name in policies.names()] == [True, True, False, False, False, True]
+    assert [needs_costs(named(name)) for name in policies.names()] == [
+        True, True, False, True, False, False, True, True, True,
+    ]  # fmt: skip
     costs = brute.random_costs(brute.DINO, 4, 0)
     for name, limit in (("sampled", 64), ("sampled(128)", 128)):
         expected = sampled(limit)(costs, brute.DINO, None, seeded())
         assert torch.equal(named(name)(costs, brute.DINO, None, seeded()), expected)
 
 
-@pytest.mark.parametrize("name", ["hardst", "hardest(3)", "sampled(many)", "sampled(3", ""])
+@pytest.mark.parametrize(
+    "name", ["hardst", "hardest(3)", "sampled(many)", "sampled(3", "sampled(2.5)", "unexpected(-1)", ""]
+)
 def test_unknown_names(name: str) -> None:
     with pytest.raises(InputError, match="unknown policy"):
         named(name)
@@ -111,3 +118,30 @@ def test_a_policy_of_ones_own_needs_costs() -> None:
         raise NotImplementedError
 
     assert needs_costs(last)
+
+
+@pytest.mark.parametrize("plan", brute.PLANS)
+@pytest.mark.parametrize("own", [False, True])
+def test_learnable_is_the_largest_difference_of_every_combination(plan: ViewPlan, own: bool) -> None:
+    student, teacher = (brute.random_costs(plan, 20, seed, own=own) for seed in (0, 1))
+    ids = named("learnable")(replace(student, reference=teacher), plan, None, seeded())
+    difference = brute.every_total(student, plan) - brute.every_total(teacher, plan)
+    kept = student.total(ids) - teacher.total(ids)
+    torch.testing.assert_close(kept, difference.amax(0), atol=1e-4, rtol=1e-4)
+    with pytest.raises(InputError, match="none were given"):
+        named("learnable")(student, plan, None, seeded())
+
+
+@pytest.mark.parametrize("plan", brute.PLANS)
+def test_rescue_is_the_hardest_for_the_easiest_images_alone(plan: ViewPlan) -> None:
+    costs = brute.random_costs(plan, 20, 0, own=True, integers=4)
+    first = brute.every_combination(plan)[0]
+    ids = named("rescue(3)")(costs, plan, None, seeded())
+    plain = brute.every_total(costs, plan)[0].tolist()
+    easiest = sorted(range(20), key=lambda image: (plain[image], image))[: 20 // 3]
+    for image in range(20):
+        expected = brute.first_best(costs, plan)[:, image] if image in easiest else first
+        assert torch.equal(ids[:, image], expected)
+    assert torch.equal(named("rescue(1)")(costs, plan, None, seeded()), hardest(costs, plan, None, seeded()))
+    with pytest.raises(InputError, match="1 is all of them"):
+        named("rescue(0)")

@@ -54,8 +54,14 @@ def create_fabric() -> Fabric:
 
 
 def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
-    """Losses, gradients, statistics, choices and what they cost of ten steps, and the state after them."""
+    """Losses, gradients, statistics, choices and what they cost of ten steps, and the state after them.
+
+    Args:
+        name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``.
+    """
+    name, _, policy = name.partition(" ")
     method = create_method(name)
+    learning = policies.named(policy or "hardest")
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
     optimizer = create_optimizer("sgd", groups, 0.9)
     gradients: list[list[Tensor]] = []
@@ -79,7 +85,7 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
         costs.append(everyones(totals(choice.costs, combos)))
 
     step = Step(
-        fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), policies.named("hardest"), 0,
+        fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), learning, 0,
         steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
     )  # fmt: skip
     share = GLOBAL_BATCH // fabric.world_size
@@ -101,7 +107,7 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
         "chosen": torch.stack(chosen),
         "costs": torch.stack(costs),
         "gradients": gradients,
-        "state": method.state_dict(),
+        "state": method.state_dict() | (learning.state_dict() if isinstance(learning, torch.nn.Module) else {}),
         "everywhere": [fabric.all_gather(parameter.detach()) for parameter in method.parameters()],
         "world": fabric.world_size,
     }

@@ -199,3 +199,27 @@ def test_what_a_method_can_not_do(method: str, settings: dict[str, Any], wanted:
     made = ibot() if method == "ibot" else SimSiam(backbone, SimSiam.default_plan(16), dim=16, predictor_dim=8)
     with pytest.raises(InputError, match=wanted):
         scorer(made, **settings)
+
+
+@pytest.mark.parametrize("name", ["byol", "dino", "ibot"])
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_the_teacher_judges_beside_the_student(name: str, chunk: int) -> None:
+    method = taught(name)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    both, targets = scored(Scorer(fabric, method, Scoring(chunk=chunk), teacher_too=True))
+    alone, _ = scored(scorer(method, network="teacher", reuse=False))
+    student, reused = scored(scorer(method))
+    assert both.reference is not None
+    torch.testing.assert_close(both.reference.cross, alone.cross, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both.cross, student.cross, atol=1e-5, rtol=1e-5)
+    assert (targets is None) == (reused is None)  # encodings of targets are used again as ever
+    assert not torch.allclose(both.cross, alone.cross, atol=1e-3)
+
+
+def test_who_has_no_teacher_to_compare_with() -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    plain = SimSiam(TinyBackbone(), SimSiam.default_plan(16), dim=16, predictor_dim=8)
+    with pytest.raises(InputError, match="SimSiam has none"):
+        Scorer(fabric, plain, EXACT, teacher_too=True)
+    with pytest.raises(InputError, match="give score-network student"):
+        Scorer(fabric, byol(), Scoring(network="teacher"), teacher_too=True)

@@ -173,6 +173,17 @@ def test_scoring_small_leaves_training_at_full_size() -> None:
     assert len(seen) == STEPS * (4 + 2)
 
 
+def test_outside_the_steps_that_select_the_first_views_are_taken() -> None:
+    kept: list[tuple[Tensor, bool]] = []
+    trained(
+        simsiam(bn=False), selecting=range(1, 3), scoring=Scoring(),
+        observe=lambda *seen: kept.append((seen[3].ids, seen[3].costs is not None)),
+    )  # fmt: skip
+    first = torch.tensor([[0], [1]]).expand(-1, 8)
+    assert [scored for _, scored in kept] == [False, True, True, False]
+    assert [torch.equal(ids, first) for ids, _ in kept] == [True, False, False, True]
+
+
 @pytest.mark.parametrize("name", ["simsiam", "dino", "ibot"])
 @pytest.mark.parametrize("scoring", [Scoring(), Scoring(resolution=0.5), Scoring(every=2)])
 def test_nothing_in_a_step_waits_for_a_gpu(name: str, scoring: Scoring, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.selection.hard_views import HardViews, Score, gather
@@ -18,7 +18,8 @@ class HardViewsCallback(Callback):
 
     The loader gives more views than the module trains on, such as four for two. A batch is a list of views
     ``[B, ...]``, or holds that list first, as in ``[views, labels]``. For others override ``candidates`` and
-    ``replace``. Scoring runs in the trainer's precision. What a policy draws resumes with the trainer's checkpoint.
+    ``replace``. Scoring runs in the trainer's precision. What a policy draws and learns resumes with the
+    trainer's checkpoint.
 
     Args:
         score: the module, unwrapped, to what ``HardViews`` is given, such as ``lambda m: pairwise(m, loss)``.
@@ -51,7 +52,11 @@ class HardViewsCallback(Callback):
             module.log_dict({"hard_views/kept": choice.kept.mean(), "hard_views/mean": choice.mean.mean()})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.hard.generator.get_state()}
+        policy = self.hard.policy
+        learned = policy.state_dict() if isinstance(policy, nn.Module) else {}
+        return {"generator": self.hard.generator.get_state(), "policy": learned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if isinstance(self.hard.policy, nn.Module):
+            self.hard.policy.load_state_dict(state_dict["policy"])
         self.hard.generator.set_state(torch.as_tensor(state_dict["generator"], dtype=torch.uint8).cpu())

@@ -11,7 +11,7 @@ class CompareOptions:
     Args:
         out: the folder of the comparison; one that is there goes on where it stopped, and more seeds or arms may be
             asked for. By default runs/compare-METHOD-DATA.
-        policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64).
+        policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64), unexpected(1), ...
         arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
             may be given again.
         baseline: the arm that the others are compared with; by default random where that is an arm, else the first.

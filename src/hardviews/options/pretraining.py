@@ -80,7 +80,15 @@ class PretrainOptions:
             half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
-        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou.
+        policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
+            unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts;
+            learnable, the cost to the student minus that to the momentum teacher; rescue(4), the hardest for the
+            easiest fourth of the images alone.
+        min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
+            mean of the image's candidates are kept only where too few others remain; 0 is off.
+        select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); the steps before
+            it take the views of the plain method.
+        select_until: views are selected until this part of the run.
         scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
             (others), for less time and a choice a little less hard; exact at full size, as published. The options
             score-... change parts of either.
@@ -91,6 +99,8 @@ class PretrainOptions:
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
+        crops: how crops are drawn, also without selection. independent: one by one; joint_crop(0): areas of a pair far
+            apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
         image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
@@ -168,6 +178,9 @@ class PretrainOptions:
     extend_schedule: Literal["restart", "stretch"] | None = None
     views: int | list[int] | None = None
     policy: str = "hardest"
+    min_contrast: float = 0.0
+    select_from: float = 0.0
+    select_until: float = 1.0
     scoring: Literal["fast", "exact"] = "fast"
     score_resolution: float | None = None
     score_network: Literal["student", "teacher", "teacher_targets"] | None = None
@@ -175,6 +188,7 @@ class PretrainOptions:
     score_token_keep: float | None = None
     score_reuse: bool = True
     score_chunk: int = 0
+    crops: str = "independent"
     colour: Literal["matrix", "exact"] = "matrix"
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None

@@ -105,20 +105,27 @@ def time_arms(
     resolved |= {name: resolve_defaults(arm, source) for name, arm in alone.items() if name not in resolved}
     steps = {
         # At rate 0, so that an arm that would diverge can be timed too.
-        name: create_step(replace(arm, lr=0.0, min_lr=0.0), method, fabric, loader.steps_per_epoch)
+        name: create_step(
+            replace(arm, lr=0.0, min_lr=0.0, select_from=0.0, select_until=1.0), method, fabric, loader.steps_per_epoch
+        )
         for name, (arm, method) in resolved.items()
     }
+    shares = {name: arm.select_until - arm.select_from for name, arm in alone.items()}
+    turns = WARM_UP + max(rounds, *(2 * arm.score_every for arm in alone.values()))
+    for name, step in steps.items():
+        if shares[name] < 1:  # both kinds of steps are timed
+            step.selecting = range(0, turns, 2 * alone[name].score_every)
     batches = moved(loader.batches(0), fabric.device)
     spent: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + LONGEST
-    for turn in range(WARM_UP + max(rounds, *(arm.score_every for arm in alone.values()))):
+    for turn in range(turns):
         images = next(batches)
         for name, step in steps.items():
             spent[name].append(_seconds(lambda: _take(step, images, turn), fabric.device))  # noqa: B023  # called at once
         if turn > WARM_UP and time.perf_counter() > end:
             break
     data = seconds_to_make(batches, options.workers, rounds)
-    medians = {name: _typical(times, alone[name].score_every) for name, times in spent.items()}
+    medians = {name: _typical(times, alone[name].score_every, shares[name]) for name, times in spent.items()}
     besides, known = {}, dict[str, dict[str, Any]]()
     for name, (arm, method) in resolved.items():
         warm_up = max(sum(spent[name][:WARM_UP]) - WARM_UP * medians[name], 0.0)
@@ -184,8 +191,20 @@ def _seconds(do: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def _typical(times: Sequence[float], every: int) -> float:
-    """The median of each kind of step (that chooses views, or not), averaged over the kinds."""
+def _typical(times: Sequence[float], every: int, share: float) -> float:
+    """The mean, over steps that choose and those that don't, of the median of each kind.
+
+    Args:
+        times: of steps that choose at every ``every``-th turn, or, if ``share`` is below 1, at every second of these.
+        every: steps of a run choose at every so-many-th only.
+        share: part of the run in which they do.
+    """
+    if share < 1:
+        chosen, plain = (
+            median(s for turn, s in enumerate(times) if turn >= WARM_UP and (turn % (2 * every) == 0) is chooses)
+            for chooses in (True, False)
+        )
+        return plain + (chosen - plain) * share / every
     kinds = [
         [seconds for turn, seconds in enumerate(times) if turn >= WARM_UP and turn % every == kind]
         for kind in range(every)

@@ -88,7 +88,7 @@ def probe_step(
     observe: Observe = observe_nothing,
 ) -> Step:
     """A run's step at rate 0, not compiled."""
-    still = replace(options, lr=0.0, min_lr=0.0, compile=False)
+    still = replace(options, lr=0.0, min_lr=0.0, compile=False, select_from=0.0, select_until=1.0)
     return create_step(still, method, fabric, steps_per_epoch, observe)
 
 

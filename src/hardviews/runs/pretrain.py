@@ -26,7 +26,7 @@ from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_nam
 from hardviews.setup.extension import extended, read_extension
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn_bank
-from hardviews.setup.step import create_step
+from hardviews.setup.step import create_step, selecting
 from hardviews.telemetry.recording import Followed, Recorder
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.loop import Loop
@@ -137,5 +137,9 @@ def create_telemetry(
 ) -> Recorder:
     images, steps = len(loader.source), loader.steps_per_epoch
     count = min(options.telemetry, images)
-    followed = Followed(images, count, options.gallery, options.seed, options.policy, options.score_every, steps)
+    acts = selecting(options, options.epochs * steps)
+    followed = Followed(
+        images, count, options.gallery, options.seed, options.policy, options.score_every, steps,
+        (acts.start, acts.stop),
+    )  # fmt: skip
     return Recorder(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)

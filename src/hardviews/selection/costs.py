@@ -23,6 +23,8 @@ class Costs:
         cross: ``[T, V, B]``, the loss of predicting target view t from view v. The diagonal ``cross[t, t]`` is ignored
             and must be finite.
         own: ``[T, B]``, a target view's own cost (iBOT's masked patches), or None.
+        reference: costs of the same views by another model, such as the momentum teacher; only the policy ``learnable``
+            reads them.
 
     Raises:
         InputError: the shapes or dtypes are others.
@@ -30,6 +32,7 @@ class Costs:
 
     cross: Tensor
     own: Tensor | None = None
+    reference: "Costs | None" = None
 
     def __post_init__(self) -> None:
         cross, own = self.cross, self.own
@@ -70,7 +73,7 @@ class Costs:
         """These costs in float32 or better: sums in half precision would create ties."""
         if self.cross.dtype.itemsize >= 4 and (self.own is None or self.own.dtype.itemsize >= 4):
             return self
-        return Costs(self.cross.float(), None if self.own is None else self.own.float())
+        return Costs(self.cross.float(), None if self.own is None else self.own.float(), self.reference)
 
     def finite(self) -> Tensor:
         """Whether every cost is finite: a 0-d boolean on the costs' device, computed without waiting for it."""

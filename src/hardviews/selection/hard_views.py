@@ -7,23 +7,22 @@ Legend: B images, V candidate views, K kept views, T target views among the cand
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hardviews.errors import InputError, RunError
+from hardviews.selection.candidates import as_list, check_candidates, require_boxes
 from hardviews.selection.costs import NOT_FINITE, Costs
+from hardviews.selection.emptiness import allowed_candidates
 from hardviews.selection.guard import untouched
 from hardviews.selection.modules import modules_of
 from hardviews.selection.policies import Policy, hardest, named, needs_costs
 from hardviews.selection.search import mean_total, slot_slices
 from hardviews.views.draw import Views
 from hardviews.views.plan import Slot, ViewPlan
-from hardviews.wording import several
-
-CANDIDATES = "candidates are a list of V tensors [B, ...], one per view"
 
 Output = TypeVar("Output")
 
@@ -86,9 +85,11 @@ class HardViews:
         keep: number of views kept if there is no plan.
         seed: of ``self.generator``, from which policies draw unless ``choose`` gets another.
         check: raise RunError if a cost is not finite; if False, the caller must handle the meaningless choice.
+        min_contrast: guard against empty views, for every policy: candidates whose contrast is below this part of the
+            mean contrast of the image's candidates are kept only where too few others remain; 0 for no guard.
 
     Raises:
-        InputError: the policy is unknown.
+        InputError: the policy is unknown, or is a function of your own, which can't be guarded.
     """
 
     def __init__(
@@ -100,9 +101,15 @@ class HardViews:
         keep: int = 2,
         seed: int = 0,
         check: bool = True,
+        min_contrast: float = 0.0,
     ) -> None:
         self.score, self.plan, self.keep, self.check = score, plan, keep, check
         self.policy = named(policy) if isinstance(policy, str) else policy
+        self.min_contrast = min_contrast
+        if not 0 <= min_contrast <= 1:
+            raise InputError(f"min-contrast: {min_contrast:g} must be 0 to 1")
+        if min_contrast and "allowed" not in getattr(self.policy, "takes", ()):
+            raise InputError("min-contrast: a policy of your own must take allowed; register it by @policy")
         self.guard = (guard,) if isinstance(guard, nn.Module) else tuple(guard or ())
         self._warns = guard is None
         self.generator = torch.Generator().manual_seed(seed)
@@ -150,7 +157,8 @@ class HardViews:
             InputError: candidates, costs or ids have the wrong number or shape.
             RunError: a cost is not finite. On a GPU this is raised a step or more later, so that nothing waits for it.
         """
-        scores = self.plan is None or (self.plan.selects and needs_costs(self.policy))
+        looks = needs_costs(self.policy) or self.min_contrast > 0
+        scores = self.plan is None or (self.plan.selects and looks)
         made: list[Tensor] | None = None
         if not callable(candidates):
             made = as_list(candidates)
@@ -170,14 +178,18 @@ class HardViews:
             costs, targets = self._costs_of(made, plan, score or self.score)
         elif views is None or not batch:  # no views or no images: zeros carry B and the device
             costs = Costs(torch.zeros((), device=device).expand(plan.targets, plan.draw, batch))
-        ids = self.policy(costs, plan, views, generator or self.generator)
+        guarded = self.min_contrast > 0 and made is not None
+        allowed = allowed_candidates(made, plan, self.min_contrast) if made is not None and guarded else None
+        further: dict[str, Any] = {"allowed": allowed, "pixels": made}
+        taken = {name: further[name] for name in getattr(self.policy, "takes", ())}
+        ids = self.policy(costs, plan, views, generator or self.generator, **taken)
         if ids.shape != (plan.keep, batch) or ids.dtype != torch.int64:
             raise InputError(f"the policy returned {ids.dtype} ids {list(ids.shape)}, not int64 {[plan.keep, batch]}")
         ids = ids.to(device, non_blocking=device.type != "cpu")
         if costs is None or not scored:
             return Choice(ids)
-        taken = None if targets is None else targets.take(ids[: plan.kept_targets])
-        return Choice(ids, costs.total(ids), mean_total(costs, plan), taken, costs)
+        encoded = None if targets is None else targets.take(ids[: plan.kept_targets])
+        return Choice(ids, costs.total(ids), mean_total(costs, plan), encoded, costs)
 
     def _plan_of(self, candidates: Sequence[Tensor] | None) -> ViewPlan:
         return self.plan or ViewPlan((Slot(draw=len(candidates or ()), keep=self.keep),))
@@ -276,30 +288,3 @@ def gather(candidates: Sequence[Tensor], ids: Tensor, plan: ViewPlan) -> list[Te
         rows = ids[len(kept) : len(kept) + plan.slots[slot].keep] - span.start
         kept += [stacked[row, image] for row in rows]
     return kept
-
-
-def as_list(candidates: Sequence[Tensor]) -> list[Tensor]:
-    """Candidates as a list; a stacked tensor ``[V, B, ...]`` is split."""
-    try:
-        return list(candidates)
-    except TypeError as error:  # None, or a single number
-        raise InputError(f"{CANDIDATES}, not {type(candidates).__name__}") from error
-
-
-def check_candidates(candidates: Sequence[Tensor], plan: ViewPlan) -> None:
-    if not all(isinstance(view, Tensor) for view in candidates):
-        raise InputError(f"{CANDIDATES}, and nothing else")
-    if any(view.ndim == 0 for view in candidates):
-        raise InputError("a candidate view is a single number; candidates are V tensors [B, ...], one per view")
-    if len(candidates) != plan.draw:
-        given = several(len(candidates), "candidate view was", "candidate views were")
-        raise InputError(f"{given} given; the plan draws {plan.draw}")
-    batches = sorted({view.shape[0] for view in candidates})
-    if len(batches) > 1:
-        raise InputError(f"the candidate views have different batch sizes: {', '.join(map(str, batches))}")
-
-
-def require_boxes(views: Views | None) -> Tensor:
-    if views is None:
-        raise InputError("neither candidates nor views were given")
-    return views.box

@@ -17,12 +17,15 @@ CHUNK = 1 << 22  # costs gathered at a time: 16 MB in float32
 Layout = tuple[tuple[int, int, bool], ...]  # (draw, keep, target) of every slot: all that a search depends on
 
 
-def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
+def hardest_ids(costs: Costs, plan: ViewPlan, allowed: Tensor | None = None) -> Tensor:
     """The choice with the largest total among all that the plan allows, int64 ``[K, B]``.
 
     Once the targets are chosen, the other views add up independently. So the search enumerates only the combinations of
     target views (4 for DINO's plan, which allows 51,480 combinations) and finds the best of the rest by sorting. Among
     equal totals, the lexicographically smallest tuple of ids wins.
+
+    Args:
+        allowed: bool ``[V, B]``, candidates that may be kept, at least as many of each slot as it keeps; None for all.
 
     Raises:
         InputError: the plan allows more than 100,000 combinations of target views.
@@ -30,10 +33,12 @@ def hardest_ids(costs: Costs, plan: ViewPlan) -> Tensor:
     layout = layout_of(plan)
     combos = target_combinations(layout, costs.cross.device)  # [C, K_T]
     free = [slot for slot, (_, _, target) in enumerate(layout) if not target]
-    targets = combos[best_of(costs, plan, combos, free)].T  # [K_T, B]
+    targets = combos[best_of(costs, plan, combos, free, allowed)].T  # [K_T, B]
 
     views, batch = costs.cross.shape[1:]
     gain = costs.cross.gather(0, targets[:, None].expand(-1, views, batch)).sum(0)  # [V, B]
+    if allowed is not None:
+        gain = gain.masked_fill(~allowed, -torch.inf)
     rest = [largest(gain[span], layout[slot][1]) + span.start for slot, span in slot_slices(plan) if slot in free]
     return torch.cat([targets, *rest])
 
@@ -52,17 +57,19 @@ def random_ids(plan: ViewPlan, batch: int, generator: Generator) -> Tensor:
     return largest_by_slot(ticket, plan)
 
 
-def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Tensor:
+def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int], allowed: Tensor | None = None) -> Tensor:
     """The index of the combination with the largest total, int64 ``[B]``; the first among equals.
 
     Args:
         combos: int64 ``[C, k]``, target views first: all kept views, or all except those of the ``free`` slots.
         free: slots outside ``combos``, without targets; each contributes its best views to every combination.
+        allowed: as of ``hardest_ids``. Combinations with another view lose; where all do, the first is taken.
     """
     cross = costs.cross.clone()  # [T, V, B]
     cross.diagonal(dim1=0, dim2=1).zero_()  # so that a target's term with itself adds nothing
     _, views, batch = cross.shape
     kept_targets = plan.kept_targets
+    barred = None if allowed is None else torch.zeros_like(cross[0]).masked_fill(~allowed, -torch.inf)  # [V, B]
     best = torch.full((batch,), -torch.inf, dtype=cross.dtype, device=cross.device)
     chosen = torch.zeros(batch, dtype=torch.int64, device=cross.device)
 
@@ -74,9 +81,12 @@ def best_of(costs: Costs, plan: ViewPlan, combos: Tensor, free: list[int]) -> Te
         total = gain.gather(1, part[:, :, None].expand(-1, -1, batch)).sum(1)  # [C, B]
         for slot, span in slot_slices(plan):
             if slot in free:  # only the values matter here, so topk is enough; ids need the stable sort of `largest`
-                total = total + gain[:, span].topk(plan.slots[slot].keep, dim=1).values.sum(1)
+                adds = gain[:, span] if barred is None else gain[:, span] + barred[span]
+                total = total + adds.topk(plan.slots[slot].keep, dim=1).values.sum(1)
         if costs.own is not None:
             total = total + max(plan.keep - 1, 1) * costs.own[targets].sum(1)
+        if barred is not None:
+            total = total + barred[part].sum(1)
         value, index = total.max(0)
         better = value > best  # strictly larger, so that the first among equals stays
         best = torch.where(better, value, best)

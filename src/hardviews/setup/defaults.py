@@ -28,6 +28,7 @@ from hardviews.setup.transforms import names_of_transforms, with_transforms
 from hardviews.training.distributed.sharding import check_blocks
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.crops import check_crops
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 from hardviews.views.transforms import check_transforms
@@ -77,7 +78,10 @@ def resolve_defaults(
     drawn = {name: value for name, value in options.plan.items() if name not in of_transforms}
     plan = _call("plan", method_class.default_plan, image_size, **drawn)
     plan = with_transforms(plan, options)
-    plan = replace(plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone))
+    plan = replace(
+        plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone),
+        crops=options.crops,
+    )  # fmt: skip
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     if options.views is not None:
@@ -183,6 +187,14 @@ def say_rounded(sizes: Mapping[int, int], patch: int) -> None:
 def check(options: PretrainOptions) -> None:
     """Raises InputError for values that no run can work with."""
     policies.named(options.policy)
+    check_crops(options.crops)
+    if not 0 <= options.min_contrast <= 1:
+        raise InputError(f"min-contrast: {options.min_contrast:g} must be 0 to 1")
+    if not 0 <= options.select_from < options.select_until <= 1:
+        raise InputError(
+            f"select-from {options.select_from:g} and select-until {options.select_until:g} must be an increasing "
+            "range within 0 to 1, parts of the run"
+        )
     at_least = {
         1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "
         "max_nonfinite_steps epoch_images",

@@ -50,7 +50,17 @@ def create_step(
         parts=options.grad_accumulation,
         scoring=scoring_of(options),
         observe=observe,
+        min_contrast=options.min_contrast,
+        # All of them, also where someone takes more steps than the run has.
+        selecting=None
+        if (options.select_from, options.select_until) == (0, 1)
+        else selecting(options, options.epochs * steps_per_epoch),
     )
+
+
+def selecting(options: PretrainOptions, steps: int) -> range:
+    """The steps of a run of ``steps`` that choose views."""
+    return range(round(options.select_from * steps), round(options.select_until * steps))
 
 
 def scoring_of(options: PretrainOptions) -> Scoring:

@@ -42,6 +42,7 @@ class Followed:
         policy: of the run.
         every: the run selects at every n-th step.
         steps_per_epoch: each file holds an epoch.
+        selecting: the first step that selects, and the step after the last; None for all steps.
     """
 
     images: int
@@ -51,6 +52,14 @@ class Followed:
     policy: str
     every: int
     steps_per_epoch: int
+    selecting: tuple[int, int] | None = None
+
+    def chosen(self, step: Tensor) -> Tensor:
+        """Whether views are chosen at these steps."""
+        chosen = step % self.every == 0
+        if self.selecting is None:
+            return chosen
+        return chosen & (step >= self.selecting[0]) & (step < self.selecting[1])
 
     def indices(self) -> Tensor:
         """Indices of the followed images, the gallery's first."""
@@ -170,7 +179,7 @@ class Recorder:
             "masked": torch.zeros(boxes.shape[:2])
             if noted[0].views.mask is None
             else drawn("mask").float().mean((2, 3)),
-            "chosen": (step % self.followed.every == 0) & self.plan.selects,
+            "chosen": self.followed.chosen(step) & self.plan.selects,
             "scored": torch.tensor([note.scored for note in noted]).repeat_interleave(counts),
             "kept": kept.T.short(),
         } | self._costs(kept, _costs_of(noted))

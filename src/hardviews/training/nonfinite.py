@@ -23,16 +23,20 @@ class NonFiniteSteps:
         fabric: of the run; only this class uses its scaler, if there is one.
         method: whose gradients and buffers to judge.
         optimizer: as returned by fabric.
+        policy: a module whose buffers are restored too, such as a policy that learns.
     """
 
-    def __init__(self, fabric: Fabric, method: nn.Module, optimizer: Optimizer) -> None:
-        self.fabric, self.method = fabric, method
+    def __init__(
+        self, fabric: Fabric, method: nn.Module, optimizer: Optimizer, policy: nn.Module | None = None
+    ) -> None:
+        self.fabric, self.method, self.policy = fabric, method, policy
         self.optimizer: Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
         self._buffers: Copies | None = None
 
     def begin(self) -> None:
-        self._buffers = Copies([buffer for buffer in self.method.buffers() if buffer.is_floating_point()])
+        modules = [self.method] if self.policy is None else [self.method, self.policy]
+        self._buffers = Copies([x for module in modules for x in module.buffers() if x.is_floating_point()])
 
     def judge(self, figures: Iterable[Tensor]) -> dict[str, Tensor]:
         """Unscales the gradients if there is a scaler, and judges the step.

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,13 +29,21 @@ class Scorer:
         fabric: sets the precision.
         method: called unwrapped.
         scoring: the savings.
+        teacher_too: also costs by the momentum teacher alone, as the costs' ``reference``.
 
     Raises:
         InputError: the method does not support this way of scoring.
     """
 
-    def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring) -> None:
-        self.fabric, self.method, self.scoring = fabric, method, scoring
+    def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring, teacher_too: bool = False) -> None:
+        self.fabric, self.method, self.scoring, self.teacher_too = fabric, method, scoring, teacher_too
+        if teacher_too and type(method).teacher_costs is Method.teacher_costs:
+            raise InputError(
+                f"policy learnable compares with a momentum teacher, and {type(method).__name__} has none; "
+                "take another policy, or byol, dino or ibot"
+            )
+        if teacher_too and scoring.network != "student":
+            raise InputError("policy learnable compares the student with the teacher; give score-network student")
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
@@ -72,6 +81,10 @@ class Scorer:
             if self.scoring.network == "student":
                 encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
                 costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
+                if self.teacher_too:
+                    hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
+                    parts = [self.method.teacher_costs(chunk, next(hidden), False) for chunk in chunks]
+                    costs = replace(costs, reference=self._join_chunks(parts)[0])
             else:
                 parts = [
                     self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden), reuse) for chunk in chunks

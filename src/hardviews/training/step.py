@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hardviews.errors import InputError
 from hardviews.methods.base import ClipMode, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather
-from hardviews.selection.policies import Policy
+from hardviews.selection.policies import Policy, needs_teacher
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.distributed.sharding import is_sharded, synchronise
@@ -64,6 +64,9 @@ class Step:
         parts: micro-batches per process and step (gradient accumulation).
         scoring: how candidates are scored.
         observe: called with what was drawn and chosen.
+        min_contrast: guard against empty views, as of ``HardViews``.
+        selecting: the steps that choose, of which ``scoring.every`` may leave out some; None for all. The others take
+            the views of the plain method.
 
     Raises:
         InputError: gradient accumulation would change the method, or it does not support this way of scoring.
@@ -85,6 +88,8 @@ class Step:
         parts: int = 1,
         scoring: Scoring = EXACT,
         observe: Observe = observe_nothing,
+        min_contrast: float = 0.0,
+        selecting: range | None = None,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
@@ -96,10 +101,11 @@ class Step:
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
-        self.scorer = Scorer(fabric, method, scoring)
-        self.hard_views = HardViews(None, self.plan, policy, guard=method, check=False)
+        self.scorer, self.selecting = Scorer(fabric, method, scoring, needs_teacher(policy)), selecting
+        self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
-        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer)
+        self.policy = policy if isinstance(policy, nn.Module) else None  # one that learns
+        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, self.policy)
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> StepReport:
@@ -157,7 +163,7 @@ class Step:
             The choice, and the candidates if training can use them as rendered: all of them, at full size.
         """
         scoring, rendered = self.scorer.scoring, list[Tensor]()
-        if step % scoring.every:
+        if step % scoring.every or (self.selecting is not None and step not in self.selecting):
             return Choice(first_ids(self.plan, len(images), images.device)), rendered
 
         def candidates() -> list[Tensor]:

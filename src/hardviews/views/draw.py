@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hardviews.views.crops import joint_areas, parsed, suppressed_position
 from hardviews.views.masks import draw_masks
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.views.transfer import to_device
@@ -180,14 +181,22 @@ def _boxes(plan: ViewPlan, size: Tensor, area: Tensor, ratio: Tensor, position: 
     narrow = _per_view(plan, lambda slot: slot.ratio[0], torch.float64)
     wide = _per_view(plan, lambda slot: slot.ratio[1], torch.float64)
 
-    pixels = (smallest + (largest - smallest) * area) * (height * width)  # [V, attempts, B]
+    beta, alpha = parsed(plan.crops)
+    part = smallest + (largest - smallest) * area  # [V, attempts, B]
+    if beta is not None:
+        part = joint_areas(plan, part, area, beta)
+    pixels = part * (height * width)
     aspect = (narrow.log() + (wide.log() - narrow.log()) * ratio).exp()
     w, h = (pixels * aspect).sqrt_().round_(), (pixels / aspect).sqrt_().round_()
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.byte().argmax(1, keepdim=True)
     w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]  # [V, B]
-    x = (position[:, 0] * (width - w + 1)).floor_()
-    y = (position[:, 1] * (height - h + 1)).floor_()
+    if alpha is None:
+        x = (position[:, 0] * (width - w + 1)).floor_()
+        y = (position[:, 1] * (height - h + 1)).floor_()
+    else:
+        x = suppressed_position(width, w, position[:, 0], alpha)
+        y = suppressed_position(height, h, position[:, 1], alpha)
 
     # No attempt fitted, as happens in very long images: take the largest central crop within the range of ratios.
     found, narrow, wide = fits.any(1), narrow[:, 0], wide[:, 0]

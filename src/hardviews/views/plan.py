@@ -151,6 +151,8 @@ class ViewPlan:
         mean, std: per channel, of pixels in 0..1; rendered views are ``(pixel - mean) / std``.
         colour: ``"matrix"`` (one 3x4 matrix and one clamp) or ``"exact"`` (torchvision's own steps, slower).
         multiple: rendered sizes are rounded to a multiple of this: a ViT's patch size.
+        crops: how boxes are drawn: ``"independent"``, ``"joint_crop(BETA)"`` or ``"contrastive_crop(ALPHA)"``
+            (``crops.py``).
     """
 
     slots: tuple[Slot, ...]
@@ -158,6 +160,7 @@ class ViewPlan:
     std: tuple[float, float, float] = IMAGENET_STD
     colour: ColourMode = "matrix"
     multiple: int = 1
+    crops: str = "independent"
 
     def __post_init__(self) -> None:
         if not self.slots or not self.slots[0].target:

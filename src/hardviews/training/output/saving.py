@@ -39,7 +39,7 @@ class Origin:
 
 @dataclass
 class Saver:
-    """Saves and restores weights, buffers, optimizer, scaler and the learning rate's factor.
+    """Saves and restores weights, buffers, optimizer, scaler, what the policy learned, and the learning rate's factor.
 
     Args:
         fabric: launched. Only the first process writes; for a sharded network, every process writes its shards.
@@ -86,6 +86,8 @@ class Saver:
         load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
         if state["scaler"]:  # another precision has none
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if self.step.policy is not None and state.get("policy"):  # an extended run may have had another policy
+            self.step.policy.load_state_dict(state["policy"])
 
     def _restore_origin(self, origin: Origin) -> int:
         """Takes up the run that is extended, and saves that at once: from here on nobody needs the other run."""
@@ -178,6 +180,7 @@ class Saver:
         if first:
             state |= {
                 "scaler": self.fabric.strategy.precision.state_dict(),
+                "policy": {} if self.step.policy is None else self.step.policy.state_dict(),
                 "rate_factor": self.factor,
                 "processes": self.fabric.world_size,
                 "data": self.data,
