@@ -140,9 +140,8 @@ class Extension:
             source: fingerprint of its images.
         """
         begin, per_epoch = record["step"], steps_per_epoch
-        lines = [
-            f"extends {self.run.path}, {self.epochs:g} epochs (step {self.step}); {schedule(record, rates, per_epoch)}"
-        ]
+        count = f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}"
+        lines = [f"extends {self.run.path}, {count} (step {self.step}); {schedule(record, rates, per_epoch)}"]
         theirs, last = self.rates(), rates.steps / per_epoch
         first = theirs.begin / self.steps_per_epoch  # what that run extends itself is not shown
         before = [theirs.at(int(e * self.steps_per_epoch)) for e in _columns(first, self.epochs, last - first)]
