@@ -164,7 +164,7 @@ def test_a_run_of_version_0_1_that_stopped_on_the_way(tmp_path: Path, capsys: py
     before = files(FIXTURE)
     run = tmp_path / "run"
     assert extend(FIXTURE, run, "--epochs 3 --telemetry 0 --knn-epochs 0") == 0
-    assert "1 epochs (step 4); learning rate 0.00156 there, up to 0.00313 at epoch 1.25" in capsys.readouterr().out
+    assert "1 epoch (step 4); learning rate 0.00156 there, up to 0.00313 at epoch 1.25" in capsys.readouterr().out
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(4, 12)]
     assert files(FIXTURE) == before
     other = ["--batch-size", "32"]  # whose epochs end where those of 16 do
