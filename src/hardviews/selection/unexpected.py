@@ -17,7 +17,9 @@ from hardviews.selection.search import Layout, hardest_ids, layout_of
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
 
-FORGETTING = 0.98  # what is left of the moments after a step: they are about those of the last 50
+# What is left of the moments after a step: they are about those of the last 10. Early in training what costs much
+# changes quickly: after 48 steps of SimCLR (shapes, one seed) 0.9 explained 0.74 of the costs' variance, 0.98 0.39.
+FORGETTING = 0.9
 RIDGE = 1e-2  # penalty on standardised features, as a part of the moments' weight
 
 
@@ -143,7 +145,8 @@ class Unexpected(nn.Module):
         # Standardised, so that the penalty is the same for all; features that never vary get weight 0.
         correlation = inner / (scale[:, :, None] * scale[:, None])
         ridge = RIDGE * torch.eye(inner.shape[1], device=inner.device)
-        solved, failed = torch.linalg.solve_ex(correlation + ridge, outer / scale[..., None])
+        factor, failed = torch.linalg.cholesky_ex(correlation + ridge)  # which reads no error from the device
+        solved = torch.cholesky_solve(outer / scale[..., None], factor)
         known = (self.rows >= inner.shape[1]) & (failed == 0)
         return torch.where(known[:, None], solved[..., 0] / scale, 0.0)
 
