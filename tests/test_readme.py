@@ -63,8 +63,11 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert (tmp_path / "RUN" / "summary.json").exists()
     for code in OF_A_RUN:
         subprocess.run([sys.executable, "-c", code], check=True, timeout=240, cwd=tmp_path)
-    (telemetry,) = (code for code in OF_A_RUN if "telemetry" in code)
-    assert telemetry in (Path(__file__).parents[1] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parents[1] / "docs"
+    for code in re.findall(r"^```python\n(.*?)^```", (docs / "telemetry.md").read_text(), re.MULTILINE | re.DOTALL):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=240, cwd=tmp_path)
+    (command,) = re.findall(r"^hardviews .*", (docs / "extending.md").read_text(), re.MULTILINE)
+    assert main(shlex.split(command.replace("--epochs 200", "--epochs 2"))[1:]) == 0, capsys.readouterr().err
 
 
 def test_links_lead_somewhere() -> None:

@@ -54,7 +54,7 @@ def joint_areas(plan: ViewPlan, area: Tensor, uniform: Tensor, beta: float) -> T
 
     The log ratio of a pair's areas is drawn first, from -L to L, L being the log ratio of the largest to the smallest
     area; then the first area, uniform among those that leave the second in its range. With ``beta`` 0 the log ratio is
-    uniform, as in the paper's JointCrop(0), which it found best. Other values are our own: its size is
+    uniform, as in the paper's JointCrop(0). Other values are our own: its size is
     ``L · u^(1 / (1 + beta))`` of a uniform u, so a larger beta draws areas further apart.
 
     Args:
