@@ -144,3 +144,10 @@ def test_batches_without_candidates_are_named(tmp_path: Path) -> None:
     data = [{"image": image} for image in views()]
     with pytest.raises(InputError, match="a batch holds a list of views, not dict; override candidates"):
         fit(Module(), data, HardViewsCallback(lambda m: pairwise(m, loss)), default_root_dir=tmp_path)
+
+
+def test_a_checkpoint_without_what_a_policy_learns_is_loaded() -> None:
+    callback = HardViewsCallback(lambda m: pairwise(m, loss), policy="unexpected")
+    older: list[dict[str, Any]] = [{"policy": {}}, {}]  # written with another policy, and by an earlier version
+    for saved in older:
+        callback.load_state_dict({"generator": callback.hard.generator.get_state(), **saved})

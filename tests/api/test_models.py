@@ -135,3 +135,13 @@ def test_random_weights_leave_the_generator_as_it_was() -> None:
     before = torch.get_rng_state()
     hardviews.load("resnet18", pretrained=False, image_size=32)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_random_weights_are_those_of_the_seed_with_objects_too() -> None:
+    pictures = [(np.full((40, 40, 3), 20 * k, np.uint8), k % 2) for k in range(12)]
+    figures: list[Any] = []
+    for _ in range(2):
+        torch.rand(3)
+        options = {"pretrained": False, "workers": 0}
+        figures.append(hardviews.evaluate("resnet18", train=pictures, protocols=["rankme"], **options))
+    assert figures[0]["rank"] == figures[1]["rank"]

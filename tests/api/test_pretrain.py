@@ -16,7 +16,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import hardviews
 from hardviews.cli import main
@@ -234,3 +234,18 @@ def test_wrong_arguments_are_one_line(options: dict[str, Any], says: str, tmp_pa
     assert "\n" not in str(error.value)
     assert "--" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def dimmed(crop: Tensor) -> Tensor:
+    return crop / 2
+
+
+def test_functions_as_transforms_and_runs_to_extend(tmp_path: Path) -> None:
+    run = hardviews.pretrain("shapes:32", plan={"transform": dimmed}, epochs=1, out=tmp_path / "a", **OPTIONS)
+    assert "dimmed" in (run.folder / "config.yaml").read_text()
+    plain = hardviews.pretrain("shapes:32", epochs=1, out=tmp_path / "b", **OPTIONS)
+    assert plain.metrics["loss"].tolist() != run.metrics["loss"].tolist()
+    more = hardviews.pretrain(extend=plain, epochs=2, out=tmp_path / "c", quiet=True)
+    assert len(more.metrics["loss"]) == 2
+    with pytest.raises(hardviews.InputError, match=r"plan\.transform by name"):
+        hardviews.pretrain("shapes:32", plan={"transform": dimmed}, batch_size="auto", out=tmp_path / "d")

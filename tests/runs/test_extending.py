@@ -10,6 +10,7 @@ import pytest
 
 from hardviews.cli import main
 from hardviews.errors import InputError
+from hardviews.options.extension import settings_to_extend
 from hardviews.setup.extension import Extension, plot
 from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates
@@ -202,3 +203,21 @@ def test_within_an_epoch_only_where_its_steps_are_the_same() -> None:
 def test_a_plot_of_rates() -> None:
     assert plot([8, 4, 0], [1, 8]) == "█▄ |▁█"
     assert plot([0], [0]) == " | "
+
+
+def test_settings_that_follow_from_given_ones_are_open_again(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    for folder, extend in ((run, ""), (out, f"extend: {run}\n")):
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"{extend}method: {{name: dino}}\nviews: [2, 2, 16]\nepoch_images: 9\n")
+    assert settings_to_extend(str(run), None, [])["views"] == [2, 2, 16]
+    assert "views" not in settings_to_extend(str(run), None, ["plan.locals"])
+    assert "epoch_images" not in settings_to_extend(str(run), None, ["data"])
+    for name in (str(run), f"{run}/"):  # the run that has begun goes on with its own
+        assert settings_to_extend(name, str(out), [])["extend"] == str(run)
+
+
+def test_what_a_policy_learned_from_other_views_is_left(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert pretrain(f"{DATA} --views 4 --policy unexpected --epochs 1 --out {run}") == 0
+    assert extend(run, tmp_path / "more", "--epochs 2 --views 3") == 0

@@ -202,3 +202,17 @@ def test_hard_views_of_a_loop_of_ones_own_take_such_a_plan(images: ImageBatch) -
 def _costs(views: list[Tensor]) -> Costs:
     means = torch.stack([view.mean((1, 2, 3)) for view in views])
     return Costs((means[:, None] - means[None]).square())
+
+
+def test_views_of_a_cpu_leave_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.manual_seed`` seeds those too, and nobody would restore them."""
+
+    def refused(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    monkeypatch.setattr(torch, "manual_seed", refused)
+    images = ImageBatch.pack([torch.zeros(30, 30, 3, dtype=torch.uint8)])
+    plan = own(COLOURS)
+    render(images, drawn(plan, images), plan)
+    check_transforms(plan)

@@ -57,6 +57,7 @@ class HardViewsCallback(Callback):
         return {"generator": self.hard.generator.get_state(), "policy": learned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if isinstance(self.hard.policy, nn.Module):
-            self.hard.policy.load_state_dict(state_dict["policy"])
+        learned = state_dict.get("policy")  # empty or missing if another policy or version wrote the checkpoint
+        if learned and isinstance(self.hard.policy, nn.Module):
+            self.hard.policy.load_state_dict(learned)
         self.hard.generator.set_state(torch.as_tensor(state_dict["generator"], dtype=torch.uint8).cpu())

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -35,8 +36,8 @@ def argv_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    if isinstance(value, str | Path):
-        return str(value)
+    if isinstance(value, str | os.PathLike):  # a PretrainedRun too
+        return os.fspath(value)
     if hasattr(value, "tolist"):  # of numpy and torch
         value = value.tolist()
     try:

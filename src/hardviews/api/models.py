@@ -194,6 +194,8 @@ def _loaded(model: Any, options: Mapping[str, Any], parsed: EvaluateOptions) -> 
     target = _target(model, options)
     if not isinstance(target, str):
         return target
+    from hardviews.evaluation.rng import seeded
     from hardviews.models.load import load_model
 
-    return load_model(target, parsed.checkpoint, parsed.pretrained, parsed.image_size)
+    with seeded(0 if parsed.seed is None else parsed.seed):  # weights may be random
+        return load_model(target, parsed.checkpoint, parsed.pretrained, parsed.image_size)

@@ -1,7 +1,8 @@
 """``hardviews.pretrain``: the verb's run, called from Python."""
 
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from hardviews import methods
 from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands.pretrain import how_to_resume, parse
-from hardviews.errors import InputError, RunError
+from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.launch.environment import is_started
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
@@ -42,7 +43,7 @@ def pretrain(
             ``{"name": "resnet18", "channels": [16, 32, 64, 128]}``.
         epochs: passes over the data.
         out: the run folder; that of an unfinished run goes on.
-        quiet: show no progress. Warnings go to standard error either way.
+        quiet: show no progress. Warnings go to standard error either way, and several processes show theirs.
         options: the options below, by the names that a configuration file has; besides ``config``, a file of them, and
             ``recipe``, a published run.
 
@@ -72,19 +73,24 @@ def pretrain(
     name, source = names_or_object(data)
     test_name, test_source = names_or_object(options.pop("test_data", None))
     network, module = _backbone(backbone)
+    options, transform = _transform(options)
     given |= {"data": name, "test_data": test_name, "backbone": network}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
     settings, _ = parse(argv)
-    given_objects = {"data": source, "test_data": test_source, "backbone": module}
+    given_objects = {"data": source, "test_data": test_source, "backbone": module, "plan.transform": transform}
     objects = [key for key, value in given_objects.items() if value is not None]
     if objects and settings.batch_size == "auto":
         raise InputError(f"batch_size: auto needs {objects[0]} by name; give a number")
     if settings.devices * settings.nodes > 1 and not is_started():
         if objects:
             raise InputError(f"devices: several processes need {objects[0]} by name, as each opens its own")
+        if settings.method["name"].startswith("__main__."):
+            raise InputError("devices: several processes can't import a method of a script; put it in a module")
         return _in_processes(settings, argv)
     if module is not None:
         settings = replace(settings, backbone=replace(settings.backbone, module=module))
+    if transform is not None:
+        settings = replace(settings, plan={**settings.plan, "transform": transform})
     console = Console(quiet=quiet)
     summary = runs.pretrain(settings, console, Given(source, test_source))
     return PretrainedRun(Path(summary.get("run", settings.out or "")))  # only the first of several processes knows
@@ -98,6 +104,18 @@ def _method(method: Any) -> Any:
         return method
     known = method.__module__ == f"{methods.__name__}.{method.__name__.lower()}"
     return method.__name__.lower() if known else f"{method.__module__}.{method.__qualname__}"
+
+
+def _transform(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The options without ``plan.transform``, and that, if it is a function or a list with one."""
+    plan = dict(options.get("plan") or {})
+    found = options.get("plan.transform", plan.pop("transform", None))
+    if found is None or isinstance(found, str):
+        return options, None
+    if isinstance(found, Sequence) and all(one is None or isinstance(one, str) for one in found):
+        return options, None
+    rest = {name: value for name, value in options.items() if name not in ("plan", "plan.transform")}
+    return rest | ({"plan": plan} if plan else {}), found
 
 
 def _backbone(backbone: Any) -> tuple[Any, Any]:
@@ -123,8 +141,10 @@ def _in_processes(settings: PretrainOptions, argv: list[str]) -> PretrainedRun:
     out = settings.out or str(run_folder_name(settings, time.strftime("%Y%m%d-%H%M%S")))
     command = ["pretrain", *argv, f"--out={out}"]
     code = launch(command, settings.devices, settings.nodes, lambda: how_to_resume(out))
-    if code == 130:
+    if code == 128 + signal.SIGINT:
         raise KeyboardInterrupt(how_to_resume(out))
+    if code in {128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}:
+        raise StoppedError(how_to_resume(out), code - 128)
     if code:
         raise RunError(f"the processes of the run ended with exit code {code}; what they said is on standard error")
     return PretrainedRun(Path(out))

@@ -23,7 +23,7 @@ from hardviews.launch.environment import started
 from hardviews.launch.global_state import global_state_restored
 from hardviews.launch.processes import destroy_process_group, has_process_group, peer_errors
 from hardviews.models.load import LoadedModel, check, load_model, preprocessing
-from hardviews.models.vectors import exact_features
+from hardviews.models.vectors import exact_features, on_device
 from hardviews.networks.backbones import check_features
 from hardviews.options.embedding import EmbedOptions
 from hardviews.setup.data import opened
@@ -64,7 +64,7 @@ def embed(target: str | LoadedModel, options: EmbedOptions, given: ImageSource |
     # Process 0 writes what becomes the file; the others' rows are added to it.
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
-        with unwinding(fabric):
+        with unwinding(fabric), on_device(subject.backbone, fabric.device):
             dimension = check_features(subject.name, subject.backbone, ready.image_size)
             schema = schema_of(dimension, source.labels is not None, metadata_of(subject, ready, source))
             with writing(out), progress_bars(fabric.is_global_zero) as progress:
@@ -170,7 +170,7 @@ def write_part(
     """Encodes this process's part of the images."""
     advance = progress("embeddings", -(-len(source) // fabric.world_size))
     batches = encoded(
-        subject.backbone.to(fabric.device), source, ready, batch_size=options.batch_size, workers=options.workers,
+        subject.backbone, source, ready, batch_size=options.batch_size, workers=options.workers,
         process=fabric.global_rank, processes=fabric.world_size,
     )  # fmt: skip
     exactly = options.precision == "32-true" and fabric.device.type == "cuda"

@@ -15,6 +15,8 @@ FOLLOWING = {
     "scoring": ("score_resolution", "score_network", "score_token_keep"),
     "image_size": ("score_resolution", "decode_size", "crop"),
     "weight_decay": ("weight_decay_end",),
+    "plan.locals": ("views",),
+    "data": ("epoch_images",),
 }
 
 
@@ -32,8 +34,10 @@ def settings_to_extend(run: str, out: str | None, given: Collection[str]) -> dic
         InputError: ``run`` is no run folder, or ``out`` is the same.
     """
     own = Path(out) / "config.yaml" if out else None
-    if own and own.is_file() and (settings := _read(own)).get("extend") == run:
-        return settings
+    if own and own.is_file():
+        settings = _read(own)
+        if Path(settings.get("extend") or "") == Path(run):
+            return settings
     file = Path(run) / "config.yaml"
     if not file.is_file():
         raise InputError(f"extend: {run} is no run folder: it has no config.yaml")

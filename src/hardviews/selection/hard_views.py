@@ -169,6 +169,8 @@ class HardViews:
             check_candidates(made, plan)
         like = made[0] if made is not None else require_boxes(views)[0]
         batch, device = like.shape[0], like.device
+        if views is not None and views.device != device:
+            views = views.to(device, non_blocking=device.type != "cpu")
 
         if not plan.selects:
             return Choice(torch.arange(plan.keep, device=device)[:, None].expand(-1, batch))

@@ -72,7 +72,9 @@ def _called(slot: Slot, transform: Transform, given: Tensor, seed: int, side: in
     for which a GPU has to be waited for."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # the one that transforms draw from
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, which nobody restores
+    if given.is_cuda:
+        torch.cuda.manual_seed(seed)
     known: dict[str, Any] = {"seed": seed, "size": side, "slot": slot.name}
     name, wanted = (
         transform_name(transform).removeprefix("object:"),

@@ -81,12 +81,12 @@ class Saver:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _load(self, state: dict[str, Any], policy: bool = True) -> None:
         load_weights(self.step.method, state["method"])
         load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
         if state["scaler"]:  # another precision has none
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        if self.step.policy is not None and state.get("policy"):  # an extended run may have had another policy
+        if policy and self.step.policy is not None:
             self.step.policy.load_state_dict(state["policy"])
 
     def _restore_origin(self, origin: Origin) -> int:
@@ -95,7 +95,7 @@ class Saver:
         if self._any(state is None or state["step"] != origin.step):
             raise RunError(f"{origin.checkpoints.folder}: the checkpoint of step {origin.step} is gone")
         assert state is not None
-        self._load(state)
+        self._load(state, policy=False)  # it learned from that run's views and policy, and learns anew in a few steps
         self.save(origin.begin, None)
         return origin.begin
 
