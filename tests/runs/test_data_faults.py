@@ -189,7 +189,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path, capsys: pytest
     before = {file: file.read_bytes() for file in run.rglob("*.*") if file.is_file()}
     picture(data / "more.jpg")
     assert main(argv) == 2
-    line = "data: this run began with 64 images and finds 65; restore the original images, or start a new"
+    line = "data: this run began with 64 images and finds 65; restore the original images, or continue with"
     assert line in capsys.readouterr().err
     (data / "000.jpg").unlink()
     assert main(argv) == 2

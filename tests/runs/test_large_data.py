@@ -122,7 +122,7 @@ def test_a_stream_of_another_number_of_processes_is_told_what_that_does(
         monkeypatch.undo()
         capsys.readouterr()
         assert main(line) == 0
-    assert capsys.readouterr().out.count("this run had 2 processes and has 1") == 1
+    assert capsys.readouterr().out.count("this run had 2 processes and now has 1") == 1
     assert state(tmp_path / "run")["processes"] == 1
 
 

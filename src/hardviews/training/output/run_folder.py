@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import yaml
 
 from hardviews.errors import InputError
 from hardviews.options.old_names import with_new_names
+from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.output.differences import differences, differences_text
 
@@ -81,7 +83,9 @@ class RunFolder:
         return shutil.disk_usage(self.existing()).free
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        differing = differences(self.config(), plain(config), FREE)
+        # Versions that lacked an option did what it does by default.
+        defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in config}
+        differing = differences(plain(defaults) | self.config(), plain(config), FREE)
         if differing:
             raise InputError(
                 f"out: {self.path} holds a run of another configuration: {differences_text(differing)}; "
