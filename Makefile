@@ -40,7 +40,8 @@ dist: $(VENV)/.installed-test
 endure: $(VENV)/.installed-test
 	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure \
 		tests/training/test_distributed.py tests/training/test_sharding.py tests/training/test_measuring.py \
-		tests/launch/test_slurm.py tests/test_gpu_script.py
+		tests/launch tests/test_gpu_script.py tests/api/test_programs.py \
+		tests/runs/test_extending.py tests/runs/test_large_data.py
 
 # Puts every fault into real runs, and writes down what came of it.
 faults: $(VENV)/.installed-test

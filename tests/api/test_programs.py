@@ -1,5 +1,6 @@
 """The library in a notebook, in a script without a guard, and in one from standard input."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def test_from_standard_input(tmp_path: Path) -> None:
     assert "images 12" in done.stdout
 
 
+@pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """Neither for the loader's workers nor for the process that looks for the batch size, nor for comparisons."""
     script = tmp_path / "script.py"

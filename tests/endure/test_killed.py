@@ -18,7 +18,7 @@ import pytest
 
 from tests.runs.test_pretrain import SIMSIAM, VIT, assert_equal, rows, state
 
-KILLS = 20 if os.environ.get("ENDURE") else 2
+KILLS = 20 if os.environ.get("ENDURE") else 1
 COMMON = (
     "--data shapes:64 --epochs 30 --log-steps 2 --checkpoint-steps 3 --knn-epochs 10 --tensorboard false --workers 0"
 )

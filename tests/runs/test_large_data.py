@@ -80,6 +80,7 @@ def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path, capsys: py
         assert_goes_on(data, tmp_path, capsys, "--epoch-images", "64", "--shuffle-bytes", "2000")
 
 
+@pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 @pytest.mark.fault("server that stalls, breaks off, or says 500", "asked again for what is missing")
 @pytest.mark.fault("server that stays silent", "a clear line; the same command goes on")
 def test_a_server_that_misbehaves(tmp_path: Path) -> None:
