@@ -16,7 +16,8 @@ import torch
 from side_by_side import arguments, ratios, side_by_side, table, write
 from step import BATCH, created, pictures
 
-from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.step import observe_nothing
 
 

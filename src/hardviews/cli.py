@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command line.
 
     Returns:
-        The exit code: 0, 2 for what the user can fix (nothing was written), 1 for a run that could not go on, 128
+        The exit code: 0, 2 for what the user can fix (nothing was written), 1 for a run that could not continue, 128
         and a signal's number for one that was asked to stop.
     """
     argv = sys.argv[1:] if argv is None else argv

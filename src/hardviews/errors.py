@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run could not go on. The command line exits with 1; what was saved before is intact."""
+    """A run could not continue. The command line exits with 1; what was saved before is intact."""
 
 
 class PeerError(RunError):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import hardviews
 from hardviews.cli import main
+from hardviews.launch import launcher
 from hardviews.methods import SimSiam
 from hardviews.training.output import checkpoint
 from tests.api.small import LINE, OPTIONS, Pictures
@@ -74,7 +75,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     hardviews.pretrain(pictures, out=tmp_path / "whole", **options)
     pictures.interrupts_at = pictures.reads // 2
     pictures.reads = 0
-    with pytest.raises(KeyboardInterrupt, match=r"the same call with out=.* goes on") as interrupt:
+    with pytest.raises(KeyboardInterrupt, match=r"the same call with out=.* resumes") as interrupt:
         hardviews.pretrain(pictures, out=tmp_path / "cut", **options)
     assert interrupt.value.__context__ is None  # which would hold on to the run's memory
     assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
@@ -209,6 +210,29 @@ def test_several_processes(tmp_path: Path) -> None:
     assert run.summary["steps"] == 2
     with pytest.raises(hardviews.InputError, match="several processes need data by name"):
         hardviews.pretrain(Pictures(), devices=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("code", "raised", "says", "signals"),
+    [
+        (128 + signal.SIGINT, KeyboardInterrupt, "the same call with out=", []),
+        (128 + signal.SIGUSR1, hardviews.StoppedError, "the same call with out=", [signal.SIGUSR1]),
+        (1, hardviews.RunError, "exit code 1", []),
+    ],
+)
+def test_how_several_processes_end(
+    code: int, raised: type[BaseException], says: str, signals: list[int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(launcher, "launch", lambda *_: code)
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))
+    try:
+        with pytest.raises(raised, match=says):
+            hardviews.pretrain("shapes:32", epochs=1, devices=2, out=tmp_path, **OPTIONS)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert got == signals
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def test_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "epoch 1/1" in text(1)  # progress is shown there
     assert text(1).endswith("2")
     assert notebook.cells[2].outputs[-1].ename == "KeyboardInterrupt"
-    assert "the same call with out=cut goes on" in text(2)
-    assert "going on at step" in text(3)
+    assert "the same call with out=cut resumes" in text(2)
+    assert "resuming at step" in text(3)
     assert text(3).endswith("8")
     assert text(4).endswith("2")
     assert "torch.Size([3, 16])" in text(5)

@@ -82,12 +82,12 @@ def test_an_interrupted_one_goes_on(made: Made) -> None:
     """SIGINT in the middle of a run: its process has ended when the comparison has, and the same command finishes."""
     code, said = made.interrupted
     assert code == 130
-    assert "the same command goes on where it stopped" in said
+    assert "the same command resumes where it stopped" in said
     finished, log = made.left
     assert not finished
-    assert "saved" in log  # it was asked once, and let go on to where it could
+    assert "saved" in log  # it was asked once, and let continue to where it could
     run = made.run("random")
-    assert "going on at step" in run.with_name(run.name + ".log").read_text()
+    assert "resuming at step" in run.with_name(run.name + ".log").read_text()
     steps = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == [str(step) for step in range(96)]
 

@@ -13,7 +13,8 @@ from hardviews.evaluation.features import Preprocessing
 from hardviews.networks.backbones import create_backbone, patch_size
 from hardviews.selection.policies import named
 from hardviews.selection.scoring import Scoring
-from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step, StepReport
 from hardviews.views.images import ImageBatch

@@ -3,6 +3,7 @@
 A new method is judged too: it is found by its file.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 import hardviews.views.render as rendering
@@ -25,7 +27,9 @@ from hardviews.evaluation.features import Preprocessing, extract
 from hardviews.evaluation.protocols import finetune, segmentation
 from hardviews.evaluation.pyramid import Pyramid
 from hardviews.models.load import LoadedModel, preprocessing
+from hardviews.models.vectors import on_device
 from hardviews.networks.backbones import build_backbone
+from hardviews.selection.hard_views import HardViews
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
 from hardviews.views.draw import draw
@@ -118,6 +122,27 @@ def test_no_way_of_scoring_waits(name: str, options: dict[str, Any]) -> None:
     with pretending() as mode:
         take(create_step(created(name), "bf16-mixed", **options), mode)
     check_step(mode)
+
+
+def test_views_on_the_cpu_choose_among_candidates_on_the_device() -> None:
+    method = created("simsiam")
+    images = batch_of(4, ((40, 50), (64, 30)))
+    views = draw(method.plan, images.size, stream(0, "views", 0))
+    with pretending() as mode, mode:
+        candidates = [torch.zeros(4, 3, 8, 8, device=CUDA) for _ in range(method.plan.draw)]
+        ids = HardViews(None, method.plan, "lowest_iou").choose(candidates, views).ids
+    assert ids.device == CUDA
+    assert views.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_model_comes_back_from_the_device(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, moves = nn.Linear(2, 2), list[str]()
+    monkeypatch.setattr(network, "to", lambda device: moves.append(str(device)))
+    with suppress(OSError), on_device(network, CUDA):
+        if fails:
+            raise OSError
+    assert moves == ["cuda:0", "cpu"]
 
 
 def check_evaluation(mode: FakeCuda) -> None:

@@ -124,7 +124,7 @@ def test_in_a_process_of_its_own_beside_a_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hardviews.cli", "pretrain", *TINY.split(), *line.split(), "--doctor"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=tmp_path).stdout
     lines = {text.split()[0]: text for text in printed.splitlines()}
-    assert "holds this run, which goes on" in lines["folder"]
+    assert "holds this run, which resumes" in lines["folder"]
     assert all(" ok " in text for text in lines.values())
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()} == before
 

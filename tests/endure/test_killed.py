@@ -31,7 +31,7 @@ LINES["dino, shared out"] = f"{LINES['dino']} --strategy fsdp"
 
 
 @pytest.mark.fault(
-    "SIGKILL, at random moments and while a checkpoint is written", "goes on after it, on a CPU bit for bit"
+    "SIGKILL, at random moments and while a checkpoint is written", "resumes after it, on a CPU bit for bit"
 )
 @pytest.mark.parametrize(
     ("method", "processes"),
@@ -84,7 +84,7 @@ def test_killed_again_and_again(method: str, processes: int, tmp_path: Path) -> 
 
 def goes_on_at(said: str) -> int:
     """The step, which a run that starts over has not to tell."""
-    [line] = [line for line in said.splitlines() if line.startswith(("going on at step", "the run is finished"))]
+    [line] = [line for line in said.splitlines() if line.startswith(("resuming at step", "the run is finished"))]
     return int(line.split()[4]) if line.startswith("going") else sys.maxsize
 
 

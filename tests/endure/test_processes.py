@@ -1,5 +1,5 @@
 """Several processes and everything that may become of one of them: all end at once, it is said once, and the same
-command goes on. ``make endure`` only: every case starts processes several times."""
+command resumes. ``make endure`` only: every case starts processes several times."""
 
 import os
 import pty
@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_another_number(before: int, after: int, tmp_path: Pa
 
 @pytest.mark.fault(
     "SIGINT, SIGTERM, SIGUSR1 or SIGHUP to one or all of several processes",
-    "all save after the same step; the same command goes on",
+    "all save after the same step; the same command resumes",
 )
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("to", ["the first", "all"])

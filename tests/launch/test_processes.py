@@ -1,4 +1,4 @@
-"""Several processes that share a run: who starts, ends and speaks; and runs that go on with another number of them."""
+"""Several processes that share a run: who starts, ends and speaks; and runs that continue with another number of them."""
 
 import os
 import re
@@ -116,13 +116,13 @@ def test_a_killed_run_is_said_to_go_on_only_from_what_is_there(scripts: Callable
     run = tmp_path / "run"
     for out, says in (
         (run, f"no checkpoint was written yet: the same command with --out {run} begins again$"),
-        (None, "goes on from its last checkpoint, if there is one$"),
+        (None, "resumes from its last checkpoint, if there is one$"),
     ):
         with pytest.raises(RunError, match=says):
             scripts("sleep 1000", "kill -9 $$", out=None if out is None else str(out))
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.pt").touch()
-    with pytest.raises(RunError, match=f"the same command with --out {run} goes on from its last checkpoint$"):
+    with pytest.raises(RunError, match=f"the same command with --out {run} resumes from its last checkpoint$"):
         scripts("sleep 1000", "kill -9 $$", out=str(run))
 
 
@@ -214,9 +214,9 @@ def test_slurm_must_say_how_tasks_lie(monkeypatch: pytest.MonkeyPatch) -> None:
         environment.started()
 
 
-@pytest.mark.fault("one of several processes that fails", "all end, it is said once; another number of them goes on")
+@pytest.mark.fault("one of several processes that fails", "all end, it is said once; another number of them resumes")
 def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_path: Path) -> None:
-    """The second of two processes comes upon a picture that it may not do without; one process goes on alone, to what
+    """The second of two processes comes upon a picture that it may not do without; one process resumes alone, to what
     one would have done from the start: images, views, figures and weights."""
     data, run, whole = good(tmp_path / "data"), tmp_path / "run", tmp_path / "whole"
     wanted = int(epoch_order(64, 0, 0)[2 * 16 + 8])  # the first of that process's in the third step
@@ -244,7 +244,7 @@ def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_pat
 
 @pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 @pytest.mark.fault(
-    "one of several processes that hangs", "all end within 15 minutes, with a clear line; the same command goes on"
+    "one of several processes that hangs", "all end within 15 minutes, with a clear line; the same command resumes"
 )
 def test_one_that_hangs_ends_all(tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -258,7 +258,7 @@ def test_one_that_hangs_ends_all(tmp_path: Path) -> None:
     [error] = re.findall("hardviews: error: .*", found.stderr)
     assert error.startswith(
         "hardviews: error: another process gives no answer: it hangs, or its machine is gone; the same command with "
-        f"--out {run} goes on from its last checkpoint ("
+        f"--out {run} resumes from its last checkpoint ("
     )
     assert "Traceback" not in found.stderr
     assert not alive("hardviews.cli", str(run))

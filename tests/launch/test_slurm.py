@@ -36,7 +36,7 @@ def test_the_script_is_sound() -> None:
     assert "#SBATCH --requeue" in script
 
 
-@pytest.mark.fault("warning of Slurm that the time is nearly over", "saved; the job queues again and goes on")
+@pytest.mark.fault("warning of Slurm that the time is nearly over", "saved; the job queues again and resumes")
 @pytest.mark.parametrize(
     ("nodes", "per_node"),
     [
@@ -73,7 +73,7 @@ def test_a_job_is_stopped_in_time_and_goes_on(nodes: int, per_node: int, tmp_pat
         script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert f"going on at step {done} of 40" in again.stdout
+    assert f"resuming at step {done} of 40" in again.stdout
     assert (slurm / "scontrol.log").read_text() == "requeue 1234\n"
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(40)]
     followed = telemetry.load(run)

@@ -127,7 +127,7 @@ def test_a_module_given_in_python_is_copied_trained_and_found_again(tmp_path: Pa
         load_model(str(tmp_path / "run"))
     with pytest.raises(InputError, match="the checkpoint does not fit"):
         load_model(str(tmp_path / "run"), module=Tiny(7))
-    pretrain(options_of(own, tmp_path / "run"))  # is at its end, and goes on from there
+    pretrain(options_of(own, tmp_path / "run"))  # is at its end, and resumes from there
     with pytest.raises(InputError, match=r"--backbone is object:\S+Tiny there and object:torch\S+Sequential here"):
         pretrain(options_of(nn.Sequential(Tiny()), tmp_path / "run"))
 

@@ -158,7 +158,7 @@ def test_a_run_keeps_to_what_was_found(
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(batch_size, "in_own_process", never)  # a run that goes on looks for nothing
+    monkeypatch.setattr(batch_size, "in_own_process", never)  # a run that resumes looks for nothing
     assert pretrain(f"{line} --batch-size auto --out {run}") == 0
     assert pretrain(f"{line} --batch-size auto --seed 5 --out {run}") == 2
     assert "seed is 0 there and 5 here" in capsys.readouterr().err

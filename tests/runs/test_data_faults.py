@@ -1,4 +1,4 @@
-"""Faults put into the data of real runs: each is listed and training goes on, or ends in a clear line; none hangs."""
+"""Faults put into the data of real runs: each is listed and training continues, or ends in a clear line; none hangs."""
 
 import csv
 import json
@@ -200,7 +200,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path, capsys: pytest
     assert main(argv) == 0
 
 
-@pytest.mark.fault("killed worker", "a clear line naming the last checkpoint; the same command goes on")
+@pytest.mark.fault("killed worker", "a clear line naming the last checkpoint; the same command resumes")
 def test_a_killed_worker_ends_in_a_clear_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
     data, run = good(tmp_path / "data"), tmp_path / "run"
     more = ("--epochs", "20", "--workers", "2", "--in-memory", "off")

@@ -1,4 +1,4 @@
-"""Runs that extend another: they go on from it as it would have gone on itself, and say where they come from."""
+"""Runs that extend another: they continue from it as it would have continued itself, and say where they come from."""
 
 import csv
 import hashlib
@@ -154,7 +154,7 @@ def test_the_run_itself_stays_as_it_is(finished: Path, capsys: pytest.CaptureFix
     assert extend(finished, finished, "--epochs 4") == 2
     assert "is the run that is to be extended, and stays as it is; give another folder" in capsys.readouterr().err
     assert pretrain(f"{DATA} --epochs 4 --out {finished}") == 2
-    assert f"or go on from its weights by --extend {finished} and another --out" in capsys.readouterr().err
+    assert f"or continue from its weights by --extend {finished} and another --out" in capsys.readouterr().err
 
 
 def test_arms_of_a_comparison_begin_anew(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +217,7 @@ def test_settings_that_follow_from_given_ones_are_open_again(tmp_path: Path) -> 
     assert settings_to_extend(str(run), None, [])["views"] == [2, 2, 16]
     assert "views" not in settings_to_extend(str(run), None, ["plan.locals"])
     assert "epoch_images" not in settings_to_extend(str(run), None, ["data"])
-    for name in (str(run), f"{run}/"):  # the run that has begun goes on with its own
+    for name in (str(run), f"{run}/"):  # the run that has begun resumes with its own
         assert settings_to_extend(name, str(out), [])["extend"] == str(run)
 
 

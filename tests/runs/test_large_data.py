@@ -1,4 +1,4 @@
-"""Runs on shards and streams that are killed and go on; what is said of data that pretraining can't take."""
+"""Runs on shards and streams that are killed and continue; what is said of data that pretraining can't take."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def assert_goes_on(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert state(cut)["step"] == 3
     capsys.readouterr()
     assert main(arguments(data, cut, *more)) == 0
-    assert "going on at step 3 of 24" in capsys.readouterr().out
+    assert "resuming at step 3 of 24" in capsys.readouterr().out
     assert_equal(state(whole), state(cut))
     assert rows(whole) == rows(cut)
     assert [row["step"] for row in rows(cut)] == [str(step) for step in range(24)]
@@ -82,7 +82,7 @@ def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path, capsys: py
 
 @pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 @pytest.mark.fault("server that stalls, breaks off, or says 500", "asked again for what is missing")
-@pytest.mark.fault("server that stays silent", "a clear line; the same command goes on")
+@pytest.mark.fault("server that stays silent", "a clear line; the same command resumes")
 def test_a_server_that_misbehaves(tmp_path: Path) -> None:
     shards(tmp_path / "set", [16] * 4, (40, 36))
     with serving(tmp_path / "set") as served:

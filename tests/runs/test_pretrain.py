@@ -1,4 +1,4 @@
-"""Whole runs from the command line, small ones: what they leave, how they go on, and what is said of bad input."""
+"""Whole runs from the command line, small ones: what they leave, how they continue, and what is said of bad input."""
 
 import argparse
 import csv
@@ -520,7 +520,7 @@ def test_init_from_a_run_and_from_an_official_checkpoint(tmp_path: Path, capsys:
         assert summary["knn_top1_untrained"] == trained["knn_top1"]
         assert summary["embedding_rank_untrained"] == pytest.approx(trained["embedding_rank"], rel=1e-5)
         assert len(json.loads((second / "init.json").read_text())["matched"]) == 30
-    official.unlink()  # a run that goes on needs it no more
+    official.unlink()  # a run that resumes needs it no more
     assert main(["pretrain", *line]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(first), "--data", "shapes:32", "--workers", "0", "--json"]) == 0

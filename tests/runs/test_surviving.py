@@ -56,7 +56,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.fault("SIGINT, SIGTERM or SIGUSR1", "saved after the step; the same command goes on, on a CPU bit for bit")
+@pytest.mark.fault("SIGINT, SIGTERM or SIGUSR1", "saved after the step; the same command resumes, on a CPU bit for bit")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_path: Path) -> None:
     """Sent to all its processes, loader's workers included, in the middle of an epoch."""
@@ -70,7 +70,7 @@ def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_pat
     _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + number, said
     assert f"stopped by {number.name}, saved after step" in said
-    assert f"the same command with --out {run} goes on" in said
+    assert f"the same command with --out {run} resumes" in said
     assert "Traceback" not in said
     done = state(run)["step"]
     assert len(rows(run)) == done < 80
@@ -105,13 +105,13 @@ def test_a_signal_while_the_backbone_is_measured(
     assert len(begun) == extraction + 1
     said = capsys.readouterr().err
     moment = f", saved after step {done - 1}" if done else " before the first step"
-    assert f"stopped by SIGTERM{moment}; the same command with --out {run} goes on" in said
+    assert f"stopped by SIGTERM{moment}; the same command with --out {run} resumes" in said
     assert all(step != done for values in RunFolder(run).evaluations().values() for step, _ in values)
     assert pretrain(f"{LINE} --out {run}") == 0
     assert_the_same(run, whole)
 
 
-@pytest.mark.fault("lack of memory or data while the backbone is measured", "said, and training goes on")
+@pytest.mark.fault("lack of memory or data while the backbone is measured", "said, and training continues")
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -137,7 +137,7 @@ def test_a_measurement_that_fails_ends_no_run(
         patch.setattr("hardviews.setup.monitoring.extract", fails)
         assert pretrain(f"{LINE} --out {run}") == 0
     shown = capsys.readouterr().out
-    assert f"after 12 steps: not measured ({said}); training goes on" in shown
+    assert f"after 12 steps: not measured ({said}); training continues" in shown
     assert "trained backbone" not in shown.replace("untrained backbone", "")
     assert pretrain(f"{LINE} --out {run}") == 0  # which makes up for it
     assert_the_same(run, whole)
@@ -145,7 +145,7 @@ def test_a_measurement_that_fails_ends_no_run(
 
 @pytest.mark.fault("checkpoint cut short", "said, and the one before it is taken")
 @pytest.mark.fault("checkpoint with a flipped bit", "said, and the one before it is taken")
-@pytest.mark.fault("full disk while a checkpoint is saved", "said, and training goes on; the next one is saved")
+@pytest.mark.fault("full disk while a checkpoint is saved", "said, and training continues; the next one is saved")
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_and_a_full_disk(damage: str, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -160,8 +160,10 @@ def test_a_damaged_checkpoint_and_a_full_disk(damage: str, whole: Path, tmp_path
     assert found.returncode == 0, found.stderr
     assert f"{last}: can't be loaded as a checkpoint" in found.stdout
     assert "using the checkpoint before it" in found.stdout
-    assert "going on at step 8 of 12" in found.stdout
-    assert f"step 10: no checkpoint could be saved ({last}: No space left on device); training goes on" in found.stdout
+    assert "resuming at step 8 of 12" in found.stdout
+    assert (
+        f"step 10: no checkpoint could be saved ({last}: No space left on device); training continues" in found.stdout
+    )
     assert_the_same(run, whole)
     assert Checkpoints(run / "checkpoints").newest()[1] == []
 
@@ -221,11 +223,11 @@ def test_a_full_disk_stops_nothing(
     assert pretrain(f"{LINE} --out {run}") == 0
     said = capsys.readouterr().out
     assert "step 4: no checkpoint could be saved" in said
-    assert said.count("metrics.csv: No space left on device; training goes on") == 1
+    assert said.count("metrics.csv: No space left on device; training continues") == 1
     assert_the_same(run, whole)
 
 
-@pytest.mark.fault("file system that takes no checkpoint at all", "training goes on; at the end a clear line")
+@pytest.mark.fault("file system that takes no checkpoint at all", "training continues; at the end a clear line")
 def test_a_run_that_can_not_be_saved_at_its_end_says_so(tmp_path: Path) -> None:
     """The file system itself refuses the file: its size is limited to less than the checkpoint's."""
     code = (
@@ -237,7 +239,7 @@ def test_a_run_that_can_not_be_saved_at_its_end_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "pretrain", *TINY.split(), *line.split()]
     found = subprocess.run(command, check=False, capture_output=True, text=True)
     assert found.returncode == 1
-    assert "training goes on" in found.stdout
+    assert "training continues" in found.stdout
     assert "trained, but not saved:" in found.stderr
     assert "File too large" in found.stderr
     assert "no checkpoint was written yet" in found.stderr
@@ -370,4 +372,4 @@ def test_a_log_that_fails_ends_no_run(
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
     line = f"--data shapes:64 {SIMSIAM} --epochs 1 --knn-epochs 0 --tensorboard true --out {tmp_path / 'run'}"
     assert pretrain(line) == 0
-    assert "TensorBoard: [Errno 28] No space left on device; training goes on without it" in capsys.readouterr().out
+    assert "TensorBoard: [Errno 28] No space left on device; training continues without it" in capsys.readouterr().out

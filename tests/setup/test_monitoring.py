@@ -99,7 +99,7 @@ def test_a_run_says_where_its_figures_are_of_other_images(tmp_path: Path, capsys
     file = run / "evaluation.csv"
     file.write_text("".join(row for row in file.read_text().splitlines(keepends=True) if not row.startswith("4,")))
     assert pretrain(f"{line} {run} --knn-bank 0 --workers 0") == 0
-    assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 0  # which the next part goes on with
+    assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 0  # which the next part resumes with
     last = capsys.readouterr().out.splitlines()[-2]
     assert last.startswith("kNN accuracy: trained backbone ")
     assert "on 12 test images" in last

@@ -18,7 +18,8 @@ from hardviews.methods.ibot import IBOT
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.search import first_ids
 from hardviews.telemetry import files, reading
-from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import Recorder
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
@@ -121,7 +122,7 @@ def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_named_or_as_they_were(tmp_path: Path) -> None:
-    """Bytes turned over, zeroed, cut off: neither a report nor a run that goes on may meet anything else."""
+    """Bytes turned over, zeroed, cut off: neither a report nor a run that resumes may meet anything else."""
     written(tmp_path, IBOT.default_plan(32))
     file = tmp_path / "telemetry" / "epoch-0001.npz"
     whole, rows = file.read_bytes(), files.load(file)

@@ -21,7 +21,8 @@ from hardviews.selection.hard_views import Choice
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.telemetry import files, gallery
 from hardviews.telemetry.files import Rows
-from hardviews.telemetry.recording import SAMPLED, Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import SAMPLED, Recorder
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.views.draw import Views, draw
@@ -308,7 +309,7 @@ def test_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     about = json.loads((on / "telemetry" / "about.json").read_text())
     assert (about["images"], about["policy"], about["plan"]["slots"][0]["draw"]) == (64, "hardest", 4)
     assert len(about["gallery"]) == 16
-    # It may be changed in a run that goes on.
+    # It may be changed in a run that resumes.
     assert pretrain(f"{line} --telemetry 8 --out {off}") == 0
 
 

@@ -1,4 +1,4 @@
-"""What a run says of itself on a disk that is full when it goes on."""
+"""What a run says of itself on a disk that is full when it resumes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_rows_that_come_again_are_there_once_though_the_disk_was_full(
         logbook.metrics([row(3)], row(3))
     assert said == [
         "after 1 epoch: knn_top1 50.0%; on 10 images",
-        f"{folder.metrics_file}: No space left on device; training goes on",
+        f"{folder.metrics_file}: No space left on device; training continues",
     ]
     logbook.metrics([row(4)], row(4))
     steps = [line.split(",")[0] for line in folder.metrics_file.read_text().splitlines()[1:]]
@@ -52,5 +52,5 @@ def test_settings_that_cannot_be_written_down_end_no_run(tmp_path: Path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
         Logbook(folder, said.append).config()
-    assert said == [f"{folder.config_file}: No space left on device; training goes on"]
+    assert said == [f"{folder.config_file}: No space left on device; training continues"]
     assert folder.config() == config

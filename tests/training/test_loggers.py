@@ -18,7 +18,7 @@ def test_tensorboard_holds_every_step_once_after_going_on(tmp_path: Path) -> Non
     for step in range(4):
         first.log({"step": step, "epoch": 0, "loss": 1.0 + step}, step)
     first.close()
-    again = TensorBoard(tmp_path, 2)  # a run that goes on from step 2
+    again = TensorBoard(tmp_path, 2)  # a run that resumes from step 2
     for step in range(2, 5):
         again.log({"step": step, "epoch": 0, "loss": 10.0 + step}, step)
     again.close()

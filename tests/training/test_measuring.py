@@ -68,7 +68,7 @@ def test_what_one_process_lacks_is_said_once_and_all_leave_together(several: lis
     for name, said in (("missing later", "1 step: not measured (process {}: the images are gone)"),
                        ("memory", "0 steps: not measured (process {}: out of memory on cpu)"),
                        ("memory for copies", "0 steps: not measured (process {}: out of memory on cpu)")):  # fmt: skip
-        assert last[name] == f"after {said.format(number)}; training goes on"
+        assert last[name] == f"after {said.format(number)}; training continues"
     for other in others:
         assert other["missing at first"] == f"PeerError: process {number} failed and prints the reason"
         assert other["missing later"] == other["memory"] == other["memory for copies"] == ""

@@ -37,7 +37,7 @@ def test_a_run_that_goes_on_writes_down_what_it_now_uses(tmp_path: Path) -> None
     now, folder = CONFIG | {"workers": 8, "knn_bank": 5}, RunFolder(tmp_path / "run")
     folder.check(now, 0)
     folder.open(now)
-    assert folder.config()["workers"] == 2  # until it is known that it may go on
+    assert folder.config()["workers"] == 2  # until it is known that it may continue
     folder.update_config()
     assert folder.config() == {**now, "mean": [0.1, 0.2, 0.3]}
     assert sorted(file.name for file in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
@@ -74,7 +74,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
     there = RunFolder(tmp_path / "there")
     there.open(CONFIG)
-    there.check(CONFIG, 7 << 20)  # has checkpoints, and goes on
+    there.check(CONFIG, 7 << 20)  # has checkpoints, and resumes
 
 
 def test_a_disk_that_fills_while_a_run_is_begun_leaves_nothing_half_written(
@@ -116,7 +116,7 @@ def test_metrics_of_steps_run_again_are_dropped(tmp_path: Path) -> None:
     folder.drop_after(4)
     rows = folder.metrics_file.read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "0", "1", "2", "3"]
-    # what was measured after 4 steps stands: the run goes on from there
+    # what was measured after 4 steps stands: the run continues from there
     assert folder.evaluations() == {"knn_top1": [(0, 0.1), (4, 0.2)]}
 
 

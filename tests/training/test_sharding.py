@@ -1,4 +1,4 @@
-"""Two processes that share out a network (FSDP2) do what two do that each hold it whole (DDP), and go on from each
+"""Two processes that share out a network (FSDP2) do what two do that each hold it whole (DDP), and continue from each
 other's checkpoints."""
 
 import csv
@@ -116,7 +116,7 @@ def test_it_goes_on_bit_for_bit_from_the_last_checkpoint_that_is_whole(fsdp: Pat
     part.write_bytes(part.read_bytes()[:-500])
     said = trained(run, 2, "fsdp")
     assert f"{part}: can't be loaded as a checkpoint" in said
-    assert "going on at step 6 of 8" in said
+    assert "resuming at step 6 of 8" in said
     assert_equal(state(run), state(fsdp))
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(fsdp)]
 
@@ -134,7 +134,7 @@ def test_they_go_on_from_each_other(
     run, there = tmp_path / "run", request.getfixturevalue(begun)
     shutil.copytree(there, run)
     (run / "checkpoints" / "before.pt").replace(run / "checkpoints" / "last.pt")
-    assert "going on at step 6 of 8" in trained(run, processes, strategy)
+    assert "resuming at step 6 of 8" in trained(run, processes, strategy)
     assert_close(run, there)
 
 

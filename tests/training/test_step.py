@@ -15,7 +15,8 @@ from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
-from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.optimizers import Rates, clip, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.views.draw import draw

@@ -48,7 +48,7 @@ def _text(name: str, value: Any) -> str:
 
 def with_call_errors(function: Function) -> Function:
     """Raises the command line's errors in the words of a call, and what asked a run to stop as Python has it: Ctrl-C
-    as KeyboardInterrupt, which says how the run goes on; another signal is sent again, to whom it was meant for."""
+    as KeyboardInterrupt, which says how the run continues; another signal is sent again, to whom it was meant for."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:

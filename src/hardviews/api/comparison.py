@@ -32,7 +32,7 @@ def compare(
     """Trains with several policies, measures all alike, and says whether they differ, as ``hardviews compare`` does.
 
     Every run is made by a process of its own, so data and backbones are given by name; progress of the runs is shown
-    here. It goes on where it was stopped.
+    here. It resumes where it was stopped.
 
     Args:
         data: a path or a name.

@@ -33,7 +33,7 @@ def pretrain(
     quiet: bool = False,
     **options: Any,
 ) -> PretrainedRun:
-    """Pretrains a backbone, or goes on with the run in ``out``, as ``hardviews pretrain`` does.
+    """Pretrains a backbone, or resumes with the run in ``out``, as ``hardviews pretrain`` does.
 
     Args:
         data: as the command line takes it; or a map-style ``Dataset``, a list of images, or what ``as_source`` makes;
@@ -42,7 +42,7 @@ def pretrain(
         backbone: a name, a module, of which a copy is trained, or settings such as
             ``{"name": "resnet18", "channels": [16, 32, 64, 128]}``.
         epochs: passes over the data.
-        out: the run folder; that of an unfinished run goes on.
+        out: the run folder; that of an unfinished run resumes.
         quiet: show no progress. Warnings go to standard error either way, and several processes show theirs.
         options: the options below, by the names that a configuration file has; besides ``config``, a file of them, and
             ``recipe``, a published run.
@@ -52,8 +52,8 @@ def pretrain(
 
     Raises:
         InputError: an argument is unknown or does not fit; nothing was written.
-        RunError: the run could not go on.
-        KeyboardInterrupt: it was interrupted and has saved; the same call with its ``out`` goes on.
+        RunError: the run could not continue.
+        KeyboardInterrupt: it was interrupted and has saved; the same call with its ``out`` resumes.
 
     Example:
         >>> import hardviews, tempfile

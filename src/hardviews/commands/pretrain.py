@@ -56,7 +56,7 @@ def run(argv: list[str]) -> None:
 def how_to_resume(out: str | None) -> str:
     """How to resume a run whose processes could not print it. Without ``out`` the run chose its folder itself."""
     if out is None:
-        return "the same command with --out and the run's folder goes on from its last checkpoint, if there is one"
+        return "the same command with --out and the run's folder resumes from its last checkpoint, if there is one"
     # Imported only here: it takes seconds, and only a failed run needs it.
     from hardviews.training.output.run_folder import RunFolder
 

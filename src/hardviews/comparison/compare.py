@@ -219,7 +219,7 @@ def runs_of(jobs: Sequence[Job]) -> list[statistics.MeasuredRun]:
 
 
 def form(name: str) -> statistics.Form:
-    """Parts of one are told in points of a hundred."""
+    """Fractions are shown as points of a hundred."""
     return statistics.Form(1.0, 3) if name.endswith(protocols.PLAIN) else statistics.Form(100.0, 2)
 
 

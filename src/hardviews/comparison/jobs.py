@@ -74,10 +74,10 @@ class Job:
             return 0
 
     def carry_out(self, show: Callable[[int], None]) -> bool:
-        """Trains, going on where it stopped, and measures, as far as either is not done.
+        """Trains, resuming where it stopped, and measures, if either is not done.
 
         Args:
-            show: told from time to time how many more steps are done.
+            show: called from time to time with the number of steps done since the last call.
 
         Returns:
             Whether it is done; False: another process is at it.
@@ -131,7 +131,7 @@ class Job:
                 process.wait()
                 raise
         if stop.signal:
-            raise StoppedError("stopped; the same command goes on where it stopped", stop.signal)
+            raise StoppedError("stopped; the same command resumes where it stopped", stop.signal)
         if process.returncode:
             raise RunError(f"{self.folder.name}: {self._last_words()} ({self.log} has all of it)")
         return printed

@@ -31,7 +31,7 @@ Measured = tuple[ImageSource, ImageSource | None, str | None]  # training data, 
 
 
 def default_folder(request: Request) -> Path:
-    """``runs/compare-METHOD-DATA``: without the time, so that the same command goes on."""
+    """``runs/compare-METHOD-DATA``: without the time, so that the same command resumes."""
     return run_folder_name(request.arms[0].options, "compare")
 
 
@@ -91,7 +91,7 @@ def read_plan(folder: Path) -> Plan:
     try:
         plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"out: {folder} holds no comparison that can go on ({PLAN}); give a new folder") from error
+        raise InputError(f"out: {folder} holds no comparison that can continue ({PLAN}); give a new folder") from error
     for entry in plan.get("arms", {}).values():
         entry["settings"] = with_new_names(entry["settings"])
     return plan

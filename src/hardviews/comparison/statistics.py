@@ -87,7 +87,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Form:
-    """How figures are told: times ``scale``, with so many ``digits``."""
+    """How figures are shown: times ``scale``, with this many ``digits``."""
 
     scale: float = 1.0
     digits: int = 2
@@ -187,7 +187,7 @@ def table(rows: Sequence[ArmResult], show: Callable[[str], Form]) -> tuple[list[
 
     Args:
         rows: of ``compare``.
-        show: how a figure of a name is told.
+        show: how a figure of this name is shown.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     head = ["arm", "epochs", "seeds", "time, side by side", "seconds per epoch", "minutes"]

@@ -123,7 +123,7 @@ def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -
         yield Check("folder", "failed", str(error), "another --out")
     else:
         goes_on = folder.checkpoints.last.exists()
-        yield Check("folder", "ok", f"{folder.path} {'holds this run, which goes on' if goes_on else 'is free'}")
+        yield Check("folder", "ok", f"{folder.path} {'holds this run, which resumes' if goes_on else 'is free'}")
     copies = COPIES
     if options.keep_epochs:
         copies += COPIES // 3 * (options.epochs // options.keep_epochs)

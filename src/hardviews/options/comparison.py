@@ -9,7 +9,7 @@ class CompareOptions:
     differ by more than noise.
 
     Args:
-        out: the folder of the comparison; one that is there goes on where it stopped, and more seeds or arms may be
+        out: the folder of the comparison; one that is there resumes where it stopped, and more seeds or arms may be
             asked for. By default runs/compare-METHOD-DATA.
         policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64), unexpected(1), ...
         arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";

@@ -23,7 +23,7 @@ FOLLOWING = {
 def settings_to_extend(run: str, out: str | None, given: Collection[str]) -> dict[str, Any]:
     """What a run's ``config.yaml`` holds, as the settings under those that are given.
 
-    A run that has begun to extend another goes on with its own, so that the other need not be there any more.
+    A run that has begun to extend another resumes with its own, so that the other need not be there any more.
 
     Args:
         run: the folder of the run that is extended.

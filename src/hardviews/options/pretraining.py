@@ -65,16 +65,16 @@ class PretrainOptions:
         epoch_images: images of an epoch, for streams of unknown length.
         shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
         allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
-        out: the run folder; a folder of an unfinished run goes on where it stopped. By default runs/TIME-METHOD-DATA.
+        out: the run folder; a folder of an unfinished run resumes where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
         backbone: the network to train.
         init: weights the backbone starts from: a run's folder, a file (timm, torch, safetensors, Lightning, MoCo, an
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
             loaded, and the run prints what did and what did not.
-        extend: a run's folder: go on from its weights, optimizer and step in another folder (--out) with more --epochs,
-            another --lr or other settings; what is not given is as in that run, which stays as it is. Backbone, method
-            and optimizer can't change.
+        extend: a run's folder. Continues from its weights, optimizer and step in another folder (--out), with more
+            --epochs, another --lr or other settings. Settings that are not given are those of that run, which does not
+            change. Backbone, method and optimizer can't change.
         extend_schedule: of the learning rate. restart (the default): a new cycle, from the rate that the run had
             reached linearly up to --lr, over --warmup-epochs (by default a tenth of the epochs that are added), then by
             half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
@@ -147,7 +147,7 @@ class PretrainOptions:
         knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
         knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
             and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
-            with its whole validation set, or what a run that goes on began with; 0 takes all.
+            with its whole validation set, or what a run that resumes began with; 0 takes all.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
         knn_k: neighbours that vote.

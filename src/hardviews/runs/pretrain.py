@@ -27,7 +27,8 @@ from hardviews.setup.extension import extended, read_extension
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn_bank
 from hardviews.setup.step import create_step, selecting
-from hardviews.telemetry.recording import Followed, Recorder
+from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.recording import Recorder
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
@@ -40,7 +41,7 @@ from hardviews.views.plan import ViewPlan
 @global_state_restored()
 @peer_errors()
 def pretrain(options: PretrainOptions, console: Console | None = None, given: Given = BY_NAME) -> dict[str, Any]:
-    """Trains to the end, or goes on from the run folder's last checkpoint.
+    """Trains to the end, or resumes from the run folder's last checkpoint.
 
     Args:
         options: as parsed.
@@ -52,7 +53,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
 
     Raises:
         InputError: before anything is written.
-        RunError: the run could not go on.
+        RunError: the run could not continue.
         StoppedError: a signal asked it to stop; it has saved.
     """
     console = console or Console()

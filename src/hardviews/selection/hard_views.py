@@ -70,9 +70,8 @@ class HardViews:
     way, pass that module as ``guard``; otherwise scoring changes its running BN statistics, and dropout is active.
 
     For a method with several kinds of view (multi-crop), pass a plan, and as ``score`` a function of the candidates
-    that
-    returns ``Costs``, such as ``lambda views: Costs(cross)``, where ``cross[t, v]`` is the loss ``[B]`` of predicting
-    target view t from view v.
+    that returns ``Costs``, such as ``lambda views: Costs(cross)``, where ``cross[t, v]`` is the loss ``[B]`` of
+    predicting target view t from view v.
 
     Args:
         score: maps the V candidates, each ``[B, ...]``, to ``Costs`` or ``(Costs, Targets)``. It is called without

@@ -74,7 +74,7 @@ class Extension:
         return differences(plain(self.config), plain(config), {*FREE, "extend", "extend_schedule", "warmup_epochs"})
 
     def check(self, config: Mapping[str, Any], method: nn.Module) -> None:
-        """Raises InputError where its weights or what its optimizer remembers can't go on under these settings."""
+        """Raises InputError where its weights or what its optimizer remembers can't continue under these settings."""
         changed = self.changed(config)
         fixed = [one for one in changed if one.option in FIXED or one.option.startswith("--backbone.")]
         remedy = f"give what {self.run.path} has, or begin anew with --init {self.run.path}"
@@ -101,7 +101,7 @@ class Extension:
         if self.step % self.steps_per_epoch:
             raise InputError(
                 f"extend: {self.run.path} stopped within epoch {int(self.epochs) + 1}, and with another batch-size or "
-                "other data it can go on from the end of an epoch only: let it get there, or give what it has"
+                "other data it can continue from the end of an epoch only: let it get there, or give what it has"
             )
         return self.step // self.steps_per_epoch * steps_per_epoch
 
@@ -197,7 +197,7 @@ def extended(rates: Rates, record: Mapping[str, Any] | None) -> Rates:
 
 
 def read_extension(options: PretrainOptions, source: ImageSource | Stream) -> Extension | None:
-    """The run that ``--extend`` names; None where it names none, or where this run goes on from its own checkpoint.
+    """The run that ``--extend`` names; None where it names none, or where this run resumes from its own checkpoint.
 
     Raises:
         InputError: it has no checkpoint.

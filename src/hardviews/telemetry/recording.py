@@ -20,6 +20,7 @@ from hardviews.selection.hard_views import Choice
 from hardviews.selection.search import combinations_of, every_combination, mean_total, random_ids, totals
 from hardviews.telemetry import files, gallery
 from hardviews.telemetry.files import FORMAT, Rows
+from hardviews.telemetry.followed import Followed
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
@@ -28,42 +29,6 @@ from hardviews.views.streams import stream
 # If a plan allows at most this many combinations, all costs are recorded: pairs of up to 16 views, 4 global crops.
 MOST_COMBINATIONS = 128
 SAMPLED = 32  # otherwise, this many random combinations, fixed for the run
-
-
-@dataclass(frozen=True)
-class Followed:
-    """The images that a run follows.
-
-    Args:
-        images: in the data set.
-        count: number of images followed; a smaller set is a subset of a larger one.
-        gallery: number of thumbnails kept.
-        seed: of the run, which selects the images.
-        policy: of the run.
-        every: the run selects at every n-th step.
-        steps_per_epoch: each file holds an epoch.
-        selecting: the first step that selects, and the step after the last; None for all steps.
-    """
-
-    images: int
-    count: int
-    gallery: int
-    seed: int
-    policy: str
-    every: int
-    steps_per_epoch: int
-    selecting: tuple[int, int] | None = None
-
-    def chosen(self, step: Tensor) -> Tensor:
-        """Whether views are chosen at these steps."""
-        chosen = step % self.every == 0
-        if self.selecting is None:
-            return chosen
-        return chosen & (step >= self.selecting[0]) & (step < self.selecting[1])
-
-    def indices(self) -> Tensor:
-        """Indices of the followed images, the gallery's first."""
-        return torch.randperm(self.images, generator=stream(self.seed, "telemetry"))[: self.count]
 
 
 @dataclass(frozen=True)
@@ -86,7 +51,7 @@ class Recorder:
     ``note`` waits for nothing, ``fetch`` copies from the device, and ``write`` writes the epoch's rows so far. Writing
     precedes every checkpoint, and ``resume`` drops rows written after it, so a resumed run has every row once. Each
     process writes its own files; their number may change. Rows that can't be written are lost; this is reported once,
-    and the run goes on.
+    and the run continues.
 
     Args:
         folder: created on first write.
@@ -286,7 +251,7 @@ class Recorder:
 
     def _say_once(self, error: OSError) -> None:
         if not self._said:
-            self._say(f"telemetry: {self.folder}: {error.strerror or error}; rows are lost, training goes on")
+            self._say(f"telemetry: {self.folder}: {error.strerror or error}; rows are lost, training continues")
         self._said = True
 
 

@@ -91,7 +91,7 @@ class Loop:
         """
         steps_per_epoch = self.loader.steps_per_epoch
         steps, first = self.epochs * steps_per_epoch, self._restore()
-        if self.fabric.is_global_zero:  # only now, since they write: the run may go on
+        if self.fabric.is_global_zero:  # only now, since they write: the run may continue
             self.logbook.config()
             self.logbook.loggers = self.open_loggers(first)
         with (
@@ -100,9 +100,9 @@ class Loop:
         ):
             if first:
                 finished = (
-                    f"the run is finished: nothing to train; --extend {self.folder.path} in another --out goes on"
+                    f"the run is finished: nothing to train; --extend {self.folder.path} in another --out continues it"
                 )
-                self._say(f"going on at step {first} of {steps}" if first < steps else finished)
+                self._say(f"resuming at step {first} of {steps}" if first < steps else finished)
             # Includes measurements that an interrupted run did not reach.
             self._measure_if_due(first, stop)
             while True:
@@ -116,7 +116,7 @@ class Loop:
             raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
         if self.saver.failure:
             raise RunError(
-                f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}; the same command goes on"
+                f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}; the same command resumes"
             )
 
     def _say(self, line: str) -> None:
@@ -166,7 +166,7 @@ class Loop:
                 mark = time.perf_counter()
 
     def _restore(self) -> int:
-        """Restores the newest intact checkpoint, if there is one; returns the step to go on with."""
+        """Restores the newest intact checkpoint, if there is one; returns the step to continue with."""
         step, damaged = self.saver.restore()
         self.telemetry.resume(step)
         for line in damaged:
@@ -182,7 +182,7 @@ class Loop:
         return step
 
     def _go_back(self, diverged: DivergedError) -> int:
-        """Goes back to the last good checkpoint at a lower rate, once; returns the step to go on with."""
+        """Goes back to the last good checkpoint at a lower rate, once; returns the step to continue with."""
         if self.saver.factor < 1 or not self.folder.checkpoints.last.exists():
             tried = ", also at a lower rate" if self.saver.factor < 1 else ""
             raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower lr may help") from diverged
@@ -197,7 +197,7 @@ class Loop:
         self.saver.save(done, epoch if kept else None)
         if self.saver.failure:
             # A later save may find space again; this failure must not end days of training.
-            self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training goes on")
+            self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training continues")
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
         if self.fabric.world_size > 1:
@@ -206,7 +206,7 @@ class Loop:
         saved = f", saved after step {done - 1}" if done else " before the first step"
         if self.saver.failure:
             saved = f", could not save ({self.saver.failure})"
-        return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} goes on", number)
+        return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} resumes", number)
 
     def _write(self, pending: list[tuple[int, StepReport]], spent: float, progress: ProgressReport, asked: int) -> int:
         """Fetches the figures of the pending steps together and writes them to every log.

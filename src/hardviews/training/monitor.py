@@ -56,7 +56,7 @@ class Monitor:
 
         Raises:
             InputError, RunError: the measurement before the first step failed. Later failures are printed, and training
-                goes on.
+                resumes.
         """
         # The first process reads the folder for all, since others may see an older state of it, or none.
         measured = self.fabric.is_global_zero and self._measured(done)
@@ -77,7 +77,7 @@ class Monitor:
 
     def _not_measured(self, done: int, reason: str) -> None:
         who = f"process {self.fabric.global_rank}: " if self.fabric.global_rank else ""
-        self.say(f"after {several(done, 'step')}: not measured ({who}{reason}); training goes on")
+        self.say(f"after {several(done, 'step')}: not measured ({who}{reason}); training continues")
 
     def _measured(self, done: int) -> bool:
         return any(step == done for values in self.folder.evaluations().values() for step, _ in values)

@@ -2,7 +2,7 @@
 
 ``fused.py`` calls them and documents their arguments. Each program computes a part of one view; its first grid index
 is the view, counted through V · B. No program adds to another's result, so the same views always have the same bits.
-Triton recompiles a kernel for an integer argument that is 1 or a multiple of 16, unless told not to specialise.
+Triton recompiles a kernel for an integer argument that is 1 or a multiple of 16, unless it is told not to specialise.
 """
 
 import triton

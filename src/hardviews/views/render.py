@@ -39,8 +39,8 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     With ``plan.colour == "matrix"``, crop, resize, flip and blur match torchvision to rounding, colours match about as
     ``colour.py`` states for photographs, and nothing waits for a GPU. A transform that no slot of the plan allows
     (jitter of 0, ``blur_p`` of 0) is not read from ``views``. With ``"exact"``, torchvision's own functions are called
-    step by step and image by image. Slots with a custom transform are finished by it
-    (``transforms.py``).
+    step by step and image by image. Slots with a custom transform are finished by it (``transforms.py``), image by
+    image, which a GPU waits for.
 
     Args:
         images: B images of any sizes; the result is on their device.

@@ -143,11 +143,11 @@ class CocoScenes:
         except UnreadableImage as error:
             raise InputError(str(error)) from error
         height, width = image.shape[:2]
-        told = self.coco.imgs[number]
-        if (told.get("height", height), told.get("width", width)) != (height, width):
+        annotated = self.coco.imgs[number]
+        if (annotated.get("height", height), annotated.get("width", width)) != (height, width):
             raise InputError(
                 f"{printable(str(self.path(index)))}: is {width}x{height}, but its annotations are of "
-                f"{told['width']}x{told['height']} pixels"
+                f"{annotated['width']}x{annotated['height']} pixels"
             )
         found = self._objects[number]
         boxes = torch.tensor([annotation["bbox"] for annotation in found], dtype=torch.float32).reshape(-1, 4)

@@ -58,7 +58,7 @@ class Batches:
         first, within = divmod(start_step, steps)
         if within and self.process == 0:
             steps_again = several(within, "step")
-            log.warning("%s: reading %s of the epoch again, to go on from there", self.source.name, steps_again)
+            log.warning("%s: reading %s of the epoch again, to continue from there", self.source.name, steps_again)
         for epoch in count(first):
             with closing(self._epoch(epoch)) as images:
                 for step in range(steps):

@@ -90,7 +90,7 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
         for address in addresses:
             check(address)
 
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def read(shard: int) -> Iterator[Encoded]:
         passed: Counter[str] = Counter()
@@ -98,9 +98,9 @@ def tar_stream(data: str, images: int | None, allow_pipe: bool, image: str | Non
             try:
                 for found in samples(Tar(remote), image, LABEL, True, passed):
                     yield Encoded(found.data, found.fault)
-                if passed.keys() - told:  # their numbers are known at the end
-                    told.update(passed)
-                    log.warning("%s: %s; those in other shards are not told of", addresses[shard], in_words(passed))
+                if passed.keys() - reported:  # their numbers are known at the end
+                    reported.update(passed)
+                    log.warning("%s: %s; those in other shards are not reported", addresses[shard], in_words(passed))
             except BrokenTarError as error:
                 raise RunError(f"{printable(addresses[shard])}: {error}; put it right, and start again") from None
 

@@ -40,7 +40,7 @@ class Checkpoints:
         """How to resume the run, for a message that it has ended."""
         command = f"the same command with --out {self.folder.parent}"
         if self.last.exists():
-            return f"{command} goes on from its last checkpoint"
+            return f"{command} resumes from its last checkpoint"
         return f"no checkpoint was written yet: {command} begins again"
 
     def of_epoch(self, epoch: int) -> Path:

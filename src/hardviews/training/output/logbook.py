@@ -77,7 +77,9 @@ class Logbook:
                 do(logger)
             except Exception as error:
                 self.loggers.remove(logger)
-                self._say(f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training goes on without it")
+                self._say(
+                    f"{type(logger).__name__}: {' '.join(str(error).split())[:160]}; training continues without it"
+                )
 
     def close(self) -> None:
         loggers, self.loggers = self.loggers, []
@@ -92,5 +94,5 @@ class Logbook:
             self._failing.discard(name)
         except OSError as error:
             if name not in self._failing:
-                self._say(f"{self.folder.path / name}: {error.strerror or error}; training goes on")
+                self._say(f"{self.folder.path / name}: {error.strerror or error}; training continues")
             self._failing.add(name)

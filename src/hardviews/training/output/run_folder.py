@@ -89,7 +89,7 @@ class RunFolder:
         if differing:
             raise InputError(
                 f"out: {self.path} holds a run of another configuration: {differences_text(differing)}; "
-                f"give another folder, or go on from its weights by --extend {self.path} and another --out"
+                f"give another folder, or continue from its weights by --extend {self.path} and another --out"
             )
 
     def open(self, config: Mapping[str, Any]) -> None:
