@@ -1,4 +1,4 @@
-"""Several processes that share a run: who starts, ends and speaks; and runs that continue with another number of them."""
+"""Several processes that share a run: who starts, ends and speaks; and runs that resume with another number of them."""
 
 import os
 import re

@@ -112,7 +112,7 @@ def interrupted(
 
 
 def reading_again(fabric: Fabric) -> str:
-    """A run continues in the middle of an epoch of a stream, which takes the first process longer than a collective waits
+    """A run resumes in the middle of an epoch of a stream, which takes the first process longer than a collective waits
     to read again."""
     patience, meeting.BEAT = 4.0, 1.0
     answer_within(timedelta(seconds=patience), fabric.strategy)
