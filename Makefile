@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
 
 test: $(VENV)/.installed-test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

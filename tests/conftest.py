@@ -1,9 +1,12 @@
 """Fixtures of all tests, and the table of the faults that tests inject: ``make faults`` writes it."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "startup"), os.environ.get("PYTHONPATH", "")])
 
 FAULTS = """# Faults, and what becomes of them
 

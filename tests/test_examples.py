@@ -40,7 +40,7 @@ def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Pat
         "--batch-size 16 --epochs 1 --backbone.channels 8,8,16,16 --workers 0 --tensorboard false --out run"
     )
     command = [sys.executable, "-m", "hardviews.cli", *line.split()]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ["PYTHONPATH"]])}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -78,7 +78,7 @@ def test_a_data_set_of_ones_own_is_read_and_trained_on(tmp_path: Path) -> None:
     assert done.stdout.count("batch of 8") == 3
     line = (
         "pretrain --data python:own_dataset:discs --batch-size 100 --epochs 1 --backbone.channels 8,8,16,16 "
-        "--backbone resnet18 --backbone.layers 1,1,1,1 --workers 2 --tensorboard false --out run"
+        "--backbone resnet18 --backbone.layers 1,1,1,1 --workers 0 --tensorboard false --out run"
     )
     path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
