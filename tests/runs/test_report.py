@@ -16,6 +16,7 @@ from hardviews.analysis import page as pages
 from hardviews.analysis.measured import SIZES
 from hardviews.analysis.pictures import gallery
 from hardviews.cli import main
+from hardviews.selection.policies import names
 from hardviews.telemetry.reading import load
 from tests.analysis.reading import Page, check
 from tests.runs.conftest import STRANGE_CLASS, STRANGE_DATA, STRANGE_RUN, TINY
@@ -200,6 +201,10 @@ def test_what_differs_is_explained_by_the_policy(
     openings = [element.text for element in page.all("p") if "the model was" in element.text.lower()]
     assert len(openings) == 2
     assert all(says in opening for opening in openings)
+
+
+def test_every_policy_is_explained() -> None:
+    assert pages.MEANING.keys() == set(names())
 
 
 def test_where_nothing_is_chosen_nothing_is_claimed(reported: Reported, tmp_path: Path) -> None:
