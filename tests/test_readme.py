@@ -55,7 +55,9 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     short = {
         "hardviews pretrain --data PICTURES": " --image-size 32 --epochs 1 --batch-size 16 --workers 0",
         "hardviews compare --data PICTURES": " --image-size 32 --batch-size 16 --workers 0 --timed-steps 1",
-        "hardviews evaluate RUN --data COCO --protocol detection": " --detection.steps 1 --detection.min-size 64 --detection.width 16",
+        "hardviews evaluate RUN --data COCO --protocol detection": (
+            " --detection.steps 1 --detection.min-size 64 --detection.width 16"
+        ),
         "hardviews evaluate runs/first --data shapes:64 --protocol segmentation": " --segmentation.image-size 32",
     }
     for command in commands:

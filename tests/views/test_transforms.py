@@ -1,8 +1,10 @@
 """Augmentations of one's own: what they are given, what becomes of what they return, and that they repeat."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,22 @@ def test_crops_are_those_of_the_plan_without_it(images: ImageBatch) -> None:
     assert torch.equal(ours.ticket, theirs.ticket)
     assert theirs.seed is None
     assert not ours.blur.any()
+
+
+@pytest.mark.filterwarnings("ignore")  # albumentations asks its server for a newer version
+def test_the_block_of_the_docs_runs(images: ImageBatch) -> None:
+    """albumentations gives the same pixels each time, and others than without it."""
+    pytest.importorskip("albumentations")
+    page = Path(__file__).parents[2] / "docs" / "augmentations.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(block, made)
+    plan = own(made["colours"])
+    check_transforms(plan)
+    numbers = drawn(plan, images)
+    ours, again, plain = (render(images, numbers, p) for p in (plan, plan, plan.without_transforms()))
+    assert all(map(torch.equal, ours, again))
+    assert not any(map(torch.equal, ours, plain))
 
 
 def test_a_whole_view_is_that_of_the_transform_called_by_hand(images: ImageBatch, device: str) -> None:
