@@ -189,6 +189,15 @@ def test_equal_time_follows_from_the_timing(tmp_path: Path, monkeypatch: pytest.
         ("random", 20, 3), ("hardest", 20, 3), ("cheap", 20, 3), ("hardest", 12, 3), ("cheap", 16, 3)
     ]  # fmt: skip
     assert [job.seed for job in jobs] == [3] * 5 + [5] * 5
+    short = replace(wanted, options=replace(wanted.options, equal_epochs=False))
+    assert [(job.arm, job.epochs) for job in planning.jobs_of(short, plan, tmp_path)] == [
+        ("random", 20), ("hardest", 12), ("cheap", 16)
+    ] * 2  # fmt: skip
+    lines = list(planning.plan_lines(short, plan, jobs, tmp_path))
+    assert lines[1:3] == [
+        "  random: 20 epochs of 4 s, the baseline",
+        "  hardest: 12 epochs of 6.4 s, for equal time",
+    ]
     assert jobs[3].steps == 48
     # An arm that comes later is timed beside the baseline, on a machine that is now half as fast.
     (tmp_path / "out").mkdir()
@@ -198,7 +207,8 @@ def test_equal_time_follows_from_the_timing(tmp_path: Path, monkeypatch: pytest.
     assert asked == [["random", "hardest", "cheap"], ["random", "same"]]
     assert again["arms"]["same"]["seconds_per_epoch"] == pytest.approx(4 * 1.01)
     assert again["arms"]["same"]["equal_time_epochs"] == 20  # so it has no runs of its own
-    assert {job.epochs for job in planning.jobs_of(more, again, tmp_path) if job.arm == "same"} == {20}
+    for some in (more, replace(more, options=replace(more.options, equal_epochs=False))):
+        assert {job.epochs for job in planning.jobs_of(some, again, tmp_path) if job.arm == "same"} == {20}
 
 
 def test_who_was_first_has_settled_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +353,7 @@ def test_a_dry_run_writes_nothing(
         (["--arm", "a: --viwes 6"], "arm a: unknown option --viwes"),
         (["--baseline", "randm"], "did you mean random"),
         (["--seeds", "0"], "seeds: must be at least 1"),
+        (["--equal-epochs", "false", "--equal-time", "false"], "leaves nothing to compare"),
         (["--seed", "3"], "give --seeds"),
         (["--policy", "hardest"], "give --policies"),
         (["--protocol", "knnn"], "did you mean knn"),

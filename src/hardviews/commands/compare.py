@@ -97,6 +97,8 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     given = parser.parse(own).as_dict()
     dry, as_json = given.pop("dry_run"), given.pop("json")
     options = CompareOptions(**given | {"arm": extra_arms})
+    if not (options.equal_epochs or options.equal_time):
+        raise InputError("equal-epochs: false, and equal-time too, leaves nothing to compare; leave one of them true")
     for name in split_names(options.protocol):
         protocols.find(name)
     written = _written(options)

@@ -118,10 +118,10 @@ def jobs_of(request: Request, plan: Plan, folder: Path) -> Iterator[Job]:
     """Every run, seed by seed, so that an interrupted comparison has whole pairs."""
     options, epochs = request.options, int(plan["epochs"])
     for seed in request.seeds:
-        lengths = [(arm, epochs) for arm in request.arms]
+        lengths = [(arm, epochs) for arm in request.arms if options.equal_epochs or arm.name == request.baseline]
         if options.equal_time:
             equal = [(arm, int(plan["arms"][arm.name]["equal_time_epochs"])) for arm in request.arms]
-            lengths += [(arm, length) for arm, length in equal if length != epochs]
+            lengths += [one for one in equal if one not in lengths]
         for arm, length in lengths:
             run = folder / f"{arm.name}-{length}-epochs-seed-{seed}"
             own = ("--epochs", str(length), "--seed", str(seed), "--out", str(run), "--json")
@@ -141,11 +141,14 @@ def plan_lines(request: Request, plan: Plan, jobs: Sequence[Job], folder: Path) 
     for arm in request.arms:
         entry = plan["arms"][arm.name]
         seconds, equal = entry["seconds_per_epoch"], entry["equal_time_epochs"]
-        line = f"  {arm.name}: {several(run.epochs, 'epoch')} of {duration(seconds)}"
+        epochs = run.epochs if request.options.equal_epochs or arm.name == request.baseline else equal
+        line = f"  {arm.name}: {several(epochs, 'epoch')} of {duration(seconds)}"
         if arm.name == request.baseline:
             line += ", the baseline"
-        elif request.options.equal_time and equal != run.epochs:
+        elif request.options.equal_time and equal != epochs:
             line += f"; and {several(equal, 'epoch')}, for equal time"
+        elif epochs != run.epochs:
+            line += ", for equal time"
         yield line
     left = [job for job in jobs if job.summary() is None]
     parts = {name: seconds for name, seconds in estimate(request, plan, jobs).items() if seconds}

@@ -19,7 +19,8 @@ class CompareOptions:
         protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
         labelled: data the runs are measured on, by default --data; for unlabelled --data.
         labelled_test: its test data, by default --test-data where --labelled is not given.
-        equal_time: besides, train arms that are slower or faster than the baseline for as many epochs as take its time.
+        equal_epochs: train every arm for --epochs epochs; false: only the baseline.
+        equal_time: train arms that are slower or faster than the baseline for as many epochs as take its time.
         timed_steps: steps of every arm that are timed, side by side, to plan with.
     """
 
@@ -31,5 +32,6 @@ class CompareOptions:
     protocol: str = "knn,linear"
     labelled: str | None = None
     labelled_test: str | None = None
+    equal_epochs: bool = True
     equal_time: bool = True
     timed_steps: int = 8
