@@ -26,6 +26,7 @@ from hardviews.telemetry import reading
 STOPPED = 128  # exit codes from here on: by a signal
 HERE = Path(__file__).parent
 MARK = "<!-- What follows is written by evidence.py --write. -->"
+SECOND = "# Part two"  # of EVIDENCE.md, which equal_time.py writes
 PAPER = "the paper, SimSiam on ImageNet, read off a plot | | 0.35 | 0.49 | 0.33 to 0.47 | "
 IMAGES = 10_000  # of CIFAR-10, the first in its own order
 
@@ -188,9 +189,10 @@ def main() -> None:
     if unknown:
         parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(COMPARISONS)}")
     if args.write:
-        plan, mark, _ = (HERE / "EVIDENCE.md").read_text().partition(MARK)
+        plan, mark, rest = (HERE / "EVIDENCE.md").read_text().partition(MARK)
         assert mark, "EVIDENCE.md has lost the line that results come after"
-        (HERE / "EVIDENCE.md").write_text(f"{plan}{mark}\n\n{results(args.out)}")
+        _, title, second = rest.partition(SECOND)
+        (HERE / "EVIDENCE.md").write_text(f"{plan}{mark}\n\n{results(args.out)}\n{title}{second}")
         plot(args.out, HERE / "evidence.svg")
         return
     take_subset(args.packs, args.out / "cifar10-10000.parquet")

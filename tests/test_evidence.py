@@ -1,6 +1,6 @@
-"""The script behind EVIDENCE.md: its command lines are understood."""
+"""The scripts behind EVIDENCE.md: their command lines are understood."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -8,18 +8,18 @@ import pytest
 
 from hardviews.commands import compare
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "evidence.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def evidence() -> ModuleType:
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return imported("evidence", monkeypatch)
+
+
+def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     pytest.importorskip("pyarrow")
-    spec = importlib.util.spec_from_file_location("evidence", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,36 @@ def test_command_lines_are_those_of_the_plan(evidence: ModuleType, name: str, se
     assert (random.scoring, hardest.scoring) == ("exact", "exact")
     assert (cheap.score_resolution, cheap.score_network) != (hardest.score_resolution, hardest.score_network)
     assert random.views == hardest.views == cheap.views
+
+
+@pytest.mark.parametrize("stage", ["choose", "confirm", "curve"])
+def test_stages_at_equal_time(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    equal_time = imported("equal_time", monkeypatch)
+    names = equal_time.names()
+    monkeypatch.setattr(equal_time, "BUDGETS", dict.fromkeys(names, 60))
+    monkeypatch.setattr(equal_time, "CHOSEN", dict.fromkeys(equal_time.METHODS, ("strong-crops", "hardest")))
+    found = [compare.parse(argv[1:])[0] for argv in equal_time.commands(stage, names, tmp_path)]
+    assert len(found) == {"choose": 3, "confirm": 6, "curve": 12}[stage]
+    for request in found:
+        assert request.baseline == "random"
+        assert not request.options.equal_epochs
+        assert set(request.seeds) == {"choose": {100, 101}, "confirm": set(range(5)), "curve": {0, 1, 2}}[stage]
+        hardest = next(arm.options for arm in request.arms if arm.name == "hardest")
+        assert (hardest.policy, hardest.scoring) == ("hardest", "exact")
+        if hardest.method["name"] == "dino":
+            assert hardest.plan["local_size"] == (hardest.image_size or 32) // 2
+
+
+def test_runs_double_until_their_last_quarter_brings_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    equal_time = imported("equal_time", monkeypatch)
+    gained = {60: 0.02, 120: 0.005}
+    lengths = []
+    for argv in equal_time.flat(["--data", "x"], tmp_path):
+        epochs = int(argv[argv.index("--epochs") + 1])
+        lengths.append(epochs)
+        run = Path(argv[argv.index("--out") + 1])
+        run.mkdir(parents=True)
+        rows = {epochs * 3 // 4: 0.4, epochs: 0.4 + gained[epochs]}
+        text = "".join(f"0,{epoch},knn_top1,{value}\n" for epoch, value in rows.items())
+        (run / "evaluation.csv").write_text("step,epoch,name,value\n" + text)
+    assert lengths == [60, 120]

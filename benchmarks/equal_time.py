@@ -1,0 +1,241 @@
+"""Do hard views pay at equal time, where the plain method is flat? The runs behind the second part of EVIDENCE.md.
+
+    python benchmarks/equal_time.py PACKS OUT --stage flat|choose|confirm|curve [--only simclr-cifar,...] [--dry-run]
+    python benchmarks/equal_time.py PACKS OUT --write
+
+PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: plain runs of growing length
+for the stage ``flat``; for the others one comparison (``hardviews compare``) for each method, pack and budget. The same
+command resumes, and may be started once for every core (``OMP_NUM_THREADS=1 taskset -c N``): runs are shared out.
+``--write`` puts tables and a plot of what is finished into EVIDENCE.md and equal_time.svg.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from evidence import COMPARISONS, HERE, NARROW, NARROW_CIFAR, STOPPED
+
+from hardviews.cli import main as hardviews
+
+MARK = "<!-- What follows is written by equal_time.py --write. -->"
+STAGES = ("flat", "choose", "confirm", "curve")
+IMAGES = 2_000  # of each pack, the first in its own order: trained on, and the voters of kNN
+NETWORKS = {"cifar": NARROW_CIFAR, "imagenette": f"{NARROW} --backbone.stem imagenet --image-size 64"}
+LOCALS = {"dino-imagenette": "--plan.local_size 32"}  # half the side of a global view, as on CIFAR-10
+METHODS = ("simsiam", "simclr", "dino")
+LENGTHS = (60, 120, 240)  # epochs
+FLAT = 0.01  # kNN accuracy: the plain method is flat if the last quarter of its epochs brings less
+
+# Arms of the stage choose. Each takes the time of `random`, which keeps as many of the same views and scores none.
+PLAIN = "--policy random"
+TWO_VIEWS = {
+    "strong-crops": f"{PLAIN} --plan.scale 0.08,1",
+    "joint-crops": "--views 2 --crops joint_crop(0)",
+    "hardest": "--scoring exact",
+    "cheap": "--score-resolution 0.5",
+    "unexpected": "--policy unexpected --scoring exact --select-from 0.1",
+    "cheap-unexpected": "--policy unexpected --score-resolution 0.5 --select-from 0.1",
+}
+TEACHER = "--score-network teacher --score-resolution 0.5"
+ARMS = {
+    "simsiam": TWO_VIEWS | {
+        "strong-colours": f"{PLAIN} --plan.brightness 0.6 --plan.contrast 0.6 --plan.saturation 0.6 --plan.hue 0.15"
+    },
+    "simclr": TWO_VIEWS | {"strong-colours": f"{PLAIN} --plan.strength 1"},
+    "dino": {
+        "strong-crops": f"{PLAIN} --plan.scale 0.25,1 --plan.local_scale 0.08,0.4",
+        "strong-colours": f"{PLAIN} --plan.brightness 0.4 --plan.contrast 0.4 --plan.saturation 0.2 --plan.hue 0.1",
+        "joint-crops": "--views 1,1,2 --crops joint_crop(0)",
+        "hardest": "--scoring exact",
+        "cheap": TEACHER,
+        "unexpected": "--policy unexpected --scoring exact --select-from 0.1",
+        "cheap-unexpected": f"--policy unexpected {TEACHER} --select-from 0.1",
+        "learnable": "--policy learnable --scoring exact --select-from 0.1",
+    },
+}  # fmt: skip
+
+# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms that are confirmed.
+BUDGETS: dict[str, int] = {}
+CHOSEN: dict[str, tuple[str, ...]] = {}
+
+
+def names() -> list[str]:
+    return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
+
+
+def settings(name: str) -> str:
+    """Options of pretrain for a method and a pack: the first part's, with a batch of 128."""
+    method, pack = name.split("-")
+    of_method = COMPARISONS[method][2].rpartition(NARROW_CIFAR)[2]
+    given = " ".join([NETWORKS[pack], of_method, LOCALS.get(name, "")])
+    return f"{given} --batch-size 128 --workers 0 --tensorboard false --in-memory on"
+
+
+def data(pack: str, out: Path) -> str:
+    return f"--data {out / f'{pack}.parquet'} --test-data {out / f'{pack}-test.parquet'}"
+
+
+def commands(stage: str, only: list[str], out: Path) -> Iterator[list[str]]:
+    """The command lines of a stage."""
+    for name in only:
+        pack = name.split("-")[1]
+        common = shlex.split(f"{data(pack, out)} {settings(name)}")
+        if stage == "flat":
+            yield from flat(common, out / "flat" / name)
+        elif stage == "choose" and pack == "cifar":
+            yield compared(common, BUDGETS[name], "100,101", ARMS[name.split("-")[0]], out / "choose" / name)
+        elif stage == "confirm":
+            yield compared(common, BUDGETS[name], "0,1,2,3,4", chosen(name), out / "confirm" / name)
+        elif stage == "curve":
+            best = dict([list(chosen(name).items())[-1]])
+            for part in (4, 2):
+                epochs = BUDGETS[name] // part
+                yield compared(common, epochs, "0,1,2", best, out / "curve" / f"{name}-{epochs}")
+
+
+def chosen(name: str) -> dict[str, str]:
+    method = name.split("-")[0]
+    return {arm: ARMS[method][arm] for arm in CHOSEN[method]}
+
+
+def compared(common: list[str], epochs: int, seeds: str, arms: dict[str, str], out: Path) -> list[str]:
+    own = f"--epochs {epochs} --seeds {seeds} --policies random --equal-epochs false --timed-steps 24 --out {out}"
+    return ["compare", *common, *shlex.split(own), *(f"--arm={arm}: {more}" for arm, more in arms.items())]
+
+
+def flat(common: list[str], out: Path) -> Iterator[list[str]]:
+    """Plain runs, each twice as long as the one before, until the last quarter of one brings less than FLAT."""
+    for epochs in LENGTHS:
+        run = out / f"{epochs}-epochs"
+        if not (run / "summary.json").exists():
+            own = f"--policy random --epochs {epochs} --seed 100 --knn-epochs {epochs // 4} --telemetry 0 --out {run}"
+            yield ["pretrain", *common, *shlex.split(own)]
+        curve = accuracy(run)
+        if curve[epochs] - curve[epochs * 3 // 4] < FLAT:
+            return
+
+
+def accuracy(run: Path) -> dict[int, float]:
+    """kNN accuracy by epochs trained."""
+    with (run / "evaluation.csv").open() as file:
+        return {int(row["epoch"]): float(row["value"]) for row in csv.DictReader(file) if row["name"] == "knn_top1"}
+
+
+def take_images(packs: Path, out: Path) -> None:
+    """Of each pack 2,000 training images, in its own order. CIFAR-10's test images are its own; the Imagenette pack has
+    few, so its other training images are added."""
+    out.mkdir(parents=True, exist_ok=True)
+    cifar = packs / "cifar10" / "cifar10-jpeg-{}.parquet"
+    nette = packs / "imagenette224" / "imagenette224-sub-{}.parquet"
+    table = pq.read_table(str(cifar).format("train"))
+    write(table.take(np.argsort(table["index"].to_numpy(), kind="stable")[:IMAGES]), out / "cifar.parquet")
+    write(pq.read_table(str(cifar).format("test")), out / "cifar-test.parquet")
+    table, test = (pq.read_table(str(nette).format(split)) for split in ("train", "val"))
+    order = np.random.default_rng(0).permutation(len(table))  # in the file they lie class by class
+    write(table.take(order[:IMAGES]), out / "imagenette.parquet")
+    rest = table.take(order[IMAGES:])
+    write(pa.concat_tables([rest, test.select(rest.column_names).cast(rest.schema)]), out / "imagenette-test.parquet")
+
+
+def write(table: pa.Table, file: Path) -> None:
+    if not file.exists():
+        part = file.with_suffix(".part")
+        pq.write_table(table, part)
+        part.replace(file)
+
+
+def results(out: Path) -> str:
+    """Markdown of what is there of every stage."""
+    parts = ["![Accuracy against time, plain and hard](equal_time.svg)"]
+    for stage in STAGES[1:]:
+        for folder in sorted((out / stage).glob("*/comparison.md")):
+            commits = {
+                json.loads(run.read_text())["git_commit"][:7] for run in folder.parent.glob("runs/*/summary.json")
+            }
+            head = f"### {stage}: {folder.parent.name}\n\nMade at commit {', '.join(sorted(commits))}."
+            parts.append(f"{head}\n\n{folder.read_text().strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def budgets(out: Path, name: str) -> list[dict[str, Any]]:
+    """Rows of every comparison of a method and a pack, the shortest first."""
+    folders = [*(out / "curve").glob(f"{name}-*"), out / "confirm" / name]
+    found = [json.loads((one / "comparison.json").read_text()) for one in folders if (one / "comparison.json").exists()]
+    return sorted(found, key=lambda one: int(one["plan"]["epochs"]))
+
+
+def plot(out: Path, file: Path) -> None:
+    """kNN accuracy against the baseline's time, of random and of the best arm, mean and standard error of the seeds."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "equal_time"
+    shown = [name for name in names() if budgets(out, name)]
+    columns = min(len(shown), 3) or 1
+    rows = -(-len(shown) // columns) or 1
+    fig, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained")
+    for axis, name in zip(axes.flat, shown, strict=False):
+        arms: dict[str, list[tuple[float, float, float]]] = {}
+        for one in budgets(out, name):
+            minutes = one["plan"]["epochs"] * one["plan"]["arms"]["random"]["seconds_per_epoch"] / 60
+            for row in one["rows"]:
+                figure = row["figures"]["knn_top1"]
+                error = figure["std"] / max(figure["runs"], 1) ** 0.5 if figure["std"] is not None else 0.0
+                arms.setdefault(row["arm"], []).append((minutes, 100 * figure["mean"], 100 * error))
+        for arm, points in arms.items():
+            x, y, error = np.array(points).T
+            axis.errorbar(x, y, error, marker="o", capsize=3, label=arm)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("minutes of training")
+        axis.set_ylabel("kNN top-1, %")
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    fig.savefig(file, metadata={"Date": None}, facecolor="white")
+    plt.close(fig)
+
+
+def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stage", choices=STAGES, default="flat")
+    parser.add_argument("--only", default=",".join(names()), help="some of them, by name")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    unknown = set(args.only.split(",")) - set(names())
+    if unknown:
+        parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(names())}")
+    if args.write:
+        plan, mark, _ = (HERE / "EVIDENCE.md").read_text().partition(MARK)
+        assert mark, "EVIDENCE.md has lost the line that results come after"
+        (HERE / "EVIDENCE.md").write_text(f"{plan}{mark}\n\n{results(args.out)}")
+        plot(args.out, HERE / "equal_time.svg")
+        return
+    take_images(args.packs, args.out)
+    codes = [0]
+    for argv in commands(args.stage, args.only.split(","), args.out):
+        print(f"$ hardviews {shlex.join(argv)}", flush=True)
+        if args.dry_run and argv[0] == "pretrain":
+            break  # how long the next run is depends on this one
+        codes.append(hardviews(argv + ["--dry-run"] * args.dry_run))
+        if codes[-1] >= STOPPED:
+            break
+    sys.exit(max(codes))
+
+
+if __name__ == "__main__":
+    main()
