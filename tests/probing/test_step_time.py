@@ -20,7 +20,7 @@ from tests.runs.test_pretrain import LINES
 
 
 def options_of(*more: str) -> PretrainOptions:
-    return parse([*LINES["simsiam"].split(), "--accelerator", "cpu", *more])[0]
+    return parse([*LINES["simsiam"].split(), "--accelerator", "cpu", "--image-size", "64", *more])[0]
 
 
 def test_an_epoch_is_the_mean_over_the_run() -> None:

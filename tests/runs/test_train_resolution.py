@@ -9,9 +9,10 @@ import yaml
 
 from hardviews.cli import main
 from hardviews.training.loop import Loop
-from tests.runs.test_pretrain import LINES, SIMSIAM, VIT, assert_equal, pretrain, rows, state
+from tests.runs.test_pretrain import LINES, SIMSIAM, TINY, VIT, assert_equal, pretrain, rows, state
 
-DATA = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0"
+DATA = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --backbone.stem cifar"
+FIXED = f"{VIT} --backbone.dynamic_img_size false --plan.local_size 32"
 SMALL = "--train-resolution 0.5 --full-resolution-from 0.6"  # of 8 steps 5 are small
 
 
@@ -77,12 +78,13 @@ def test_extending_counts_all_epochs(tmp_path: Path, capsys: pytest.CaptureFixtu
         (f"{DATA} --train-resolution 0", "train-resolution: 0 must be above 0 and at most 1"),
         (f"{DATA} --train-resolution 1.5", "train-resolution: 1.5 must be"),
         (f"{DATA} --full-resolution-from 0", "full-resolution-from: 0 must be above 0"),
-        (f"{VIT} --backbone.dynamic_img_size false --plan.local_size 32 --train-resolution 0.5", "train-resolution: "),
-        (f"{DATA} --precision bf16-mixed --train-resolution 0.25", "shrink to one pixel"),
+        (f"{FIXED} --train-resolution 0.5", "train-resolution: of the views of kind 'global A': backbone 'vit_tiny"),
+        (f"{DATA} --backbone.stem imagenet --precision bf16-mixed --train-resolution 0.5", "views of 16 px shrink to"),
     ],
 )
 def test_bad_input_is_one_line(line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pretrain(line, "--accelerator", "cpu", "--out", str(tmp_path / "run")) == 2
+    tiny = [] if "--method dino" in line else TINY.split()
+    assert main(["pretrain", *tiny, *line.split(), "--accelerator", "cpu", "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
@@ -90,5 +92,6 @@ def test_bad_input_is_one_line(line: str, says: str, tmp_path: Path, capsys: pyt
 
 
 def test_sizes_that_are_rounded_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pretrain(f"{VIT} --plan.local_size 24 {SMALL} --knn-epochs 0 --out {tmp_path / 'run'}") == 0
+    line = f"{VIT} --plan.local_size 24 {SMALL} --knn-epochs 0 --out {tmp_path / 'run'}"
+    assert main(["pretrain", *line.split()]) == 0
     assert "views of 12 px are rendered at 16 px: whole patches of 8" in capsys.readouterr().err

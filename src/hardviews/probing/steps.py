@@ -88,8 +88,8 @@ def probe_step(
     observe: Observe = observe_nothing,
 ) -> Step:
     """A run's step at rate 0, not compiled, with views of full size: they take the most memory."""
-    whole = {"select_from": 0.0, "select_until": 1.0, "train_resolution": 1.0}
-    still = replace(options, lr=0.0, min_lr=0.0, compile=False, **whole)
+    still = replace(options, lr=0.0, min_lr=0.0, compile=False)
+    still = replace(still, select_from=0.0, select_until=1.0, train_resolution=1.0)
     return create_step(still, method, fabric, steps_per_epoch, observe)
 
 

@@ -177,7 +177,7 @@ def check_gradients(backbone: nn.Module, plan: ViewPlan, resolution: float) -> N
         if name:
             raise InputError(
                 f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
-                "in bf16 on CPUs; give larger views, stem cifar, or precision 32-true"
+                "in bf16 on CPUs; give larger views (also in train-resolution), stem cifar, or precision 32-true"
             )
 
 
