@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from hardviews.analysis.comparison import describe_scored, describe_size
 from hardviews.cli import main
 from hardviews.training.loop import Loop
 from tests.runs.test_pretrain import LINES, SIMSIAM, TINY, VIT, assert_equal, pretrain, rows, state
@@ -33,6 +34,9 @@ def test_a_run_that_is_cut_off_beside_the_change_goes_on_bit_for_bit(
     assert pretrain(f"{line} --out {whole}") == 0
     said = capsys.readouterr().out
     assert "at 32 px (50% of that until epoch 1.2), batch" in said
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    assert describe_size(config) == "32 px, in the first 60% of the steps 50% of that"
+    assert describe_scored(config) == "at the size of training"
     assert said.count("step 5: views have their full size from here on") == 1
     save = Loop._save
 

@@ -182,7 +182,8 @@ def describe_scored(config: dict[str, Any]) -> str | None:
     resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
         return None
-    words = ["at full size" if resolution == 1 else f"at {resolution:.0%} of the size"]
+    whole = "at full size" if config.get("train_resolution", 1) == 1 else "at the size of training"
+    words = [whole if resolution == 1 else f"at {resolution:.0%} of the size"]
     if config.get("score_network", "student") != "student":
         words.append(f"by {str(config['score_network']).replace('_', ' ')}")
     if every != 1:
