@@ -116,6 +116,7 @@ class Step:
         fabric, plan, method, lap = self.fabric, self.plan, self.method, self.watch.lap
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
+        resolution = self.resolution.at(step)
         start, total = fabric.global_rank * len(images), fabric.world_size * len(images)
         numbers = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
         drawn = numbers.to(images.device, non_blocking=True)
@@ -129,9 +130,7 @@ class Step:
             views = candidates.take(choice.ids, plan.slot_of_kept())
             self.observe(step, batch, numbers[rows], choice)
             lap("score")
-            kept = (
-                gather(rendered, choice.ids, plan) if rendered else render(batch, views, plan, self.resolution.at(step))
-            )
+            kept = gather(rendered, choice.ids, plan) if rendered else render(batch, views, plan, resolution)
             del rendered
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
