@@ -32,11 +32,12 @@ from hardviews.networks.backbones import build_backbone
 from hardviews.selection.hard_views import HardViews
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
+from hardviews.training.schedules import ResolutionSchedule
 from hardviews.views.draw import draw
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 from tests.device.fake_cuda import CUDA, FakeCuda, onto_cuda, pretending
-from tests.device.steps import batch_of, bench, create_step, created, network_of, take, telemetry
+from tests.device.steps import NUMBER, batch_of, bench, create_step, created, network_of, take, telemetry
 
 # What may wait for the device, and why.
 ALLOWED = {
@@ -115,6 +116,9 @@ def test_no_policy_waits(policy: str, guarded: bool) -> None:
         ("dino", {"scoring": Scoring(chunk=3, reuse=False)}),
         ("ibot", {"scoring": Scoring(network="teacher_targets", resolution=0.5)}),
         ("ibot", {"scoring": Scoring(resolution=0.5), "parts": 2}),
+        ("dino", {"resolution": ResolutionSchedule(0.5, 100)}),
+        ("ibot", {"resolution": ResolutionSchedule(0.5, 100), "scoring": Scoring(resolution=0.5)}),
+        ("simsiam", {"resolution": ResolutionSchedule(0.5, NUMBER + 1)}),  # the step that is judged is the first large
     ],
     ids=str,
 )

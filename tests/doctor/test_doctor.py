@@ -150,6 +150,15 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert tolerant["data"]["verdict"] == "warning"
 
 
+def test_smaller_views_are_timed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*LINES["simsiam"].split(), "--data", "shapes:64", "--image-size", "64", "--out", str(tmp_path / "run")]
+    more = "--train-resolution 0.5 --full-resolution-from 0.6 --epochs 10 --knn-epochs 0"
+    found = diagnosed(capsys, *line, *more.split())
+    full, small = (found[name]["figures"]["seconds_step"] for name in ("speed", "smaller"))
+    assert found["smaller"]["says"].startswith("views at 50% of their size: ")
+    assert found["time"]["figures"]["seconds"] == pytest.approx(10 * 4 * (0.4 * full + 0.6 * small))
+
+
 def test_data_none_of_which_decodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(16):
         (tmp_path / f"{index}.png").write_bytes(b"not a picture")

@@ -44,6 +44,9 @@ def test_fast_scoring_and_what_changes_it() -> None:
     assert scoring(image_size=32) == scoring(image_size=64, scoring="exact") == EXACT
     assert scoring(image_size=64, scoring="exact", score_resolution=0.25) == Scoring(resolution=0.25)
     assert scoring(image_size=64, score_resolution=1.0, score_every=2) == Scoring(every=2)
+    # It is a part of the size in training, of which the smallest counts.
+    assert scoring(image_size=128, train_resolution=0.5) == Scoring(resolution=0.75)
+    assert scoring(image_size=120, train_resolution=0.5) == EXACT
 
 
 def test_backbones_of_fixed_size_are_scored_at_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.search import every_combination, totals
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
 from hardviews.training.step import Step
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
@@ -57,9 +58,11 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
     """Losses, gradients, statistics, choices and what they cost of ten steps, and the state after them.
 
     Args:
-        name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``.
+        name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``; or ``"ibot growing"``,
+            whose views are small in half of the steps.
     """
     name, _, policy = name.partition(" ")
+    growing, policy = policy == "growing", policy.removeprefix("growing")
     method = create_method(name)
     learning = policies.named(policy or "hardest")
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
@@ -87,6 +90,7 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
     step = Step(
         fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), learning, 0,
         steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
+        resolution=ResolutionSchedule(0.5, STEPS // 2) if growing else FULL_SIZE,
     )  # fmt: skip
     share = GLOBAL_BATCH // fabric.world_size
     mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)

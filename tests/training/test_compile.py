@@ -13,6 +13,7 @@ from hardviews.networks.backbones import compile_backbones
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
 from hardviews.training.step import Step
 from hardviews.views.images import ImageBatch
 from tests.methods.multi_crop import dino, ibot, tiny_vit
@@ -28,9 +29,13 @@ def created(name: str) -> Any:
     return SimSiam(backbone, SimSiam.default_plan(64), dim=16, predictor_dim=8)
 
 
-@pytest.mark.parametrize("name", ["simsiam", "dino", "ibot"])
-def test_no_graph_after_the_first_steps(name: str) -> None:
-    """BN's flags, the teacher, two sizes of view, scoring small and without gradient: all known after two steps."""
+@pytest.mark.parametrize(
+    ("name", "resolution"),
+    [("simsiam", FULL_SIZE), ("dino", FULL_SIZE), ("ibot", FULL_SIZE), ("dino", ResolutionSchedule(0.5, 2))],
+)
+def test_no_graph_after_the_first_steps(name: str, resolution: ResolutionSchedule) -> None:
+    """BN's flags, the teacher, two sizes of view, scoring small and without gradient: all known after two steps, and
+    after two more where views grow."""
     torch._dynamo.reset()
     counters.clear()
     generator = torch.Generator().manual_seed(0)
@@ -45,12 +50,13 @@ def test_no_graph_after_the_first_steps(name: str) -> None:
         step = Step(
             Fabric(accelerator="cpu", devices=1), method, optimizer, Rates(1e-4, 0.0, 6, 0),
             policies.named("hardest"), 3, steps=6, scoring=Scoring(resolution=0.5),
+            resolution=resolution,
         )  # fmt: skip
         losses[compiled] = []
         for number in range(6):
             step.watch.start()
             losses[compiled].append(step(pictures, number).loss.item())
-            if number == 1:
+            if number == resolution.full_from + 1:
                 graphs = counters["stats"]["unique_graphs"]
     assert graphs > 0
     assert counters["stats"]["unique_graphs"] == graphs

@@ -122,7 +122,7 @@ def properties(run: Run) -> list[tuple[str, str]]:
         ("Backbone", backbone.get("name") if isinstance(backbone, dict) else backbone),
         ("Data", config.get("data")),
         ("Pictures", describe_pictures(images, followed)),
-        ("Size of views", f"{config['image_size']} px" if config.get("image_size") else None),
+        ("Size of views", describe_size(config)),
         ("Views", describe_views(run)),
         ("Policy", config.get("policy")),
         ("Scored", describe_scored(config) if was_scored(run) else None),
@@ -144,6 +144,14 @@ def properties_of_all(runs: Sequence[Run]) -> list[list[str]]:
     found = [dict(properties(run)) for run in runs]
     titles = list(dict.fromkeys(title for one in found for title in one))
     return [[title, *(one.get(title, "–") for one in found)] for title in titles]
+
+
+def describe_size(config: dict[str, Any]) -> str | None:
+    """The side of views: ``64 px, in the first 75% of the steps 50% of that``."""
+    size, small = config.get("image_size"), config.get("train_resolution", 1)
+    if not size or not _number(small) or small == 1:
+        return f"{size} px" if size else None
+    return f"{size} px, in the first {config['full_resolution_from']:.0%} of the steps {small:.0%} of that"
 
 
 def describe_views(run: Run) -> str | None:
@@ -174,7 +182,8 @@ def describe_scored(config: dict[str, Any]) -> str | None:
     resolution, every = config.get("score_resolution"), config.get("score_every", 1)
     if not _number(resolution):
         return None
-    words = ["at full size" if resolution == 1 else f"at {resolution:.0%} of the size"]
+    whole = "at full size" if config.get("train_resolution", 1) == 1 else "at the size of training"
+    words = [whole if resolution == 1 else f"at {resolution:.0%} of the size"]
     if config.get("score_network", "student") != "student":
         words.append(f"by {str(config['score_network']).replace('_', ' ')}")
     if every != 1:

@@ -250,16 +250,20 @@ def check_time(
     steps_per_epoch: int,
     options: PretrainOptions,
     measured: TrialMeasurement | None,
+    small: dict[str, float] | None = None,
 ) -> Check:
     """How long the whole run will take.
 
     Args:
         step, data: as of ``check_speed``.
+        small: the same of a step with smaller views, for runs that begin with such.
         steps_per_epoch: of all processes together.
         options: of the run.
         measured: of the measurements on the way; None: there are none.
     """
     timing = Timing({"run": sum(step.values())}, data, steps_per_epoch, options.workers > 0)
+    if small:
+        timing = replace(timing, small={"run": (options.full_resolution_from, sum(small.values()))})
     training, count = options.epochs * timing.epoch("run"), measurements(options.epochs, options.knn_epochs)
     measuring = count * measured.each + measured.pixels if measured else 0.0
     says = f"{several(options.epochs, 'epoch')} of {several(steps_per_epoch, 'step')}"

@@ -3,6 +3,7 @@
 Nothing is trained into the run's folder, and several devices are stood for by one, with its share of the batch.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from copy import deepcopy
@@ -39,6 +40,7 @@ from hardviews.setup.step import check_norms, uses_batch_statistics
 from hardviews.training.memory import available, is_out_of_memory
 from hardviews.training.output.checkpoint import COPIES
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.training.schedules import ResolutionSchedule
 from hardviews.views.plan import ViewPlan
 from hardviews.wording import several
 
@@ -95,6 +97,10 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     yield checks.check_memory(probes, share, there, fabric.device.type == "cuda")
     if not probes.taken:
         return
+    small = None
+    if options.train_resolution < 1:
+        step.resolution = ResolutionSchedule(options.train_resolution, sys.maxsize)
+        small = grow(step, sample, [probes.taken[-1].images], SECONDS, round(checks.TIGHT * there)).seconds(share)
     del step, method
 
     measuring, trial = check_measuring(options, source, test, own, fabric)
@@ -112,7 +118,12 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         return
     seconds = probes.seconds(share)
     yield checks.check_speed(seconds, data, share, devices * nodes, options)
-    yield checks.check_time(seconds, data, per_epoch, options, trial)
+    if small:  # such steps are faster, and wait for images first
+        check = checks.check_speed(small, data, share, devices * nodes, options)
+        yield replace(
+            check, name="smaller", says=f"views at {options.train_resolution:.0%} of their size: {check.says}"
+        )
+    yield checks.check_time(seconds, data, per_epoch, options, trial, small)
 
 
 def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from hardviews.options.old_names import with_new_names
 # where that one is given.
 FOLLOWING = {
     "scoring": ("score_resolution", "score_network", "score_token_keep"),
+    "train_resolution": ("score_resolution",),
     "image_size": ("score_resolution", "decode_size", "crop"),
     "weight_decay": ("weight_decay_end",),
     "plan.locals": ("views",),

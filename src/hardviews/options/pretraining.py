@@ -92,7 +92,7 @@ class PretrainOptions:
         scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
             (others), for less time and a choice a little less hard; exact at full size, as published. The options
             score-... change parts of either.
-        score_resolution: candidates are scored at this part of their size.
+        score_resolution: candidates are scored at this part of the size that training gives them.
         score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
             networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
         score_every: choose at every so-many-th step, and take plain views in between.
@@ -103,6 +103,9 @@ class PretrainOptions:
             apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
         image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
+        train_resolution: views are trained on at this part of their size, for less time, until full-resolution-from
+            (FastDINOv2); evaluation is always at full size. 1 is full size throughout.
+        full_resolution_from: from this part of the run on, views have their full size.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
@@ -191,6 +194,8 @@ class PretrainOptions:
     crops: str = "independent"
     colour: Literal["matrix", "exact"] = "matrix"
     image_size: int | None = None
+    train_resolution: float = 1.0
+    full_resolution_from: float = 0.75
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     batch_size: int | Literal["auto"] = 256

@@ -21,6 +21,7 @@ from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import preprocessing_of
 from hardviews.setup.step import create_step
+from hardviews.training.schedules import ResolutionSchedule
 from hardviews.training.step import Step
 from hardviews.views.images import ImageBatch
 
@@ -55,11 +56,12 @@ class Timing:
     """The time of a step.
 
     Args:
-        steps: seconds of a step of every arm.
+        steps: seconds of a step of every arm, with views of full size.
         data: seconds that the loader takes for a batch.
         steps_per_epoch: of all arms.
         beside: whether workers load in parallel with the step, so that the longer of the two counts.
         besides: seconds of a run of any arm outside of its steps.
+        small: of arms that first train on smaller views: the part of the run, and seconds of such a step.
     """
 
     steps: dict[str, float]
@@ -67,11 +69,16 @@ class Timing:
     steps_per_epoch: int
     beside: bool = True
     besides: dict[str, Besides] = field(default_factory=dict)
+    small: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def epoch(self, arm: str) -> float:
-        """Seconds of an arm's epoch."""
-        step = self.steps[arm]
-        return self.steps_per_epoch * (max(step, self.data) if self.beside else step + self.data)
+        """Seconds of an arm's epoch, on average over its run."""
+        part, small = self.small.get(arm, (0.0, 0.0))
+        return self.steps_per_epoch * ((1 - part) * self._loaded(self.steps[arm]) + part * self._loaded(small))
+
+    def _loaded(self, step: float) -> float:
+        """Seconds of a step and what its data takes besides."""
+        return max(step, self.data) if self.beside else step + self.data
 
 
 def time_arms(
@@ -110,31 +117,58 @@ def time_arms(
         )
         for name, (arm, method) in resolved.items()
     }
-    shares = {name: arm.select_until - arm.select_from for name, arm in alone.items()}
+    phases = {name: phases_of(arm) for name, arm in alone.items()}
     turns = WARM_UP + max(rounds, *(2 * arm.score_every for arm in alone.values()))
     for name, step in steps.items():
-        if shares[name] < 1:  # both kinds of steps are timed
+        if selecting_part(alone[name]) < 1:  # both kinds of steps are timed
             step.selecting = range(0, turns, 2 * alone[name].score_every)
     batches = moved(loader.batches(0), fabric.device)
-    spent: dict[str, list[float]] = {name: [] for name in steps}
+    spent = {name: {size: list[float]() for size in phases[name]} for name in steps}
     end = time.perf_counter() + LONGEST
     for turn in range(turns):
         images = next(batches)
         for name, step in steps.items():
-            spent[name].append(_seconds(lambda: _take(step, images, turn), fabric.device))  # noqa: B023  # called at once
+            for size, times in spent[name].items():
+                step.resolution = ResolutionSchedule(size, turns)
+                times.append(_seconds(lambda: _take(step, images, turn), fabric.device))  # noqa: B023  # called at once
         if turn > WARM_UP and time.perf_counter() > end:
             break
     data = seconds_to_make(batches, options.workers, rounds)
-    medians = {name: _typical(times, alone[name].score_every, shares[name]) for name, times in spent.items()}
+    medians = {
+        name: {size: _typical(times, alone[name], *phases[name][size]) for size, times in of_sizes.items()}
+        for name, of_sizes in spent.items()
+    }
     besides, known = {}, dict[str, dict[str, Any]]()
     for name, (arm, method) in resolved.items():
-        warm_up = max(sum(spent[name][:WARM_UP]) - WARM_UP * medians[name], 0.0)
+        typical = medians[name]
+        warm_up = max(sum(sum(times[:WARM_UP]) - WARM_UP * typical[size] for size, times in spent[name].items()), 0.0)
         network = repr((arm.backbone, arm.image_size, arm.crop, bool(arm.knn_epochs)))
         if network not in known:  # most arms differ in their views alone
             known[network] = _measuring(arm, method, source, test, evaluation, settings or {}, fabric)
         besides[name] = Besides(start, loading + warm_up, **known[network])
     per_epoch = len(source) // next(iter(arms.values())).images_per_step
-    return Timing(medians, data, per_epoch, options.workers > 0, besides)
+    full = {name: typical[1.0] for name, typical in medians.items()}
+    small = {
+        name: (arm.full_resolution_from, medians[name][arm.train_resolution])
+        for name, arm in alone.items()
+        if arm.train_resolution < 1
+    }
+    return Timing(full, data, per_epoch, options.workers > 0, besides, small)
+
+
+def phases_of(options: PretrainOptions) -> dict[float, tuple[float, float]]:
+    """The sizes of views that a run trains on, as parts of the full one, and the part of the run of each: from,
+    until."""
+    full_from = options.full_resolution_from if options.train_resolution < 1 else 0.0
+    phases = {1.0: (full_from, 1.0)}
+    return phases if options.train_resolution == 1 else phases | {options.train_resolution: (0.0, full_from)}
+
+
+def selecting_part(options: PretrainOptions, begin: float = 0.0, end: float = 1.0) -> float:
+    """The part of the steps between two parts of a run that may choose views."""
+    if begin == end:
+        return 0.0
+    return max(min(options.select_until, end) - max(options.select_from, begin), 0.0) / (end - begin)
 
 
 def _measuring(
@@ -191,15 +225,18 @@ def _seconds(do: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def _typical(times: Sequence[float], every: int, share: float) -> float:
+def _typical(times: Sequence[float], options: PretrainOptions, begin: float, end: float) -> float:
     """The mean, over steps that choose and those that don't, of the median of each kind.
 
     Args:
-        times: of steps that choose at every ``every``-th turn, or, if ``share`` is below 1, at every second of these.
-        every: steps of a run choose at every so-many-th only.
-        share: part of the run in which they do.
+        times: of steps that choose at every ``score_every``-th turn, or, if a part of the run chooses nothing, at every
+            second of these.
+        options: of the run.
+        begin, end: the part of the run that has such steps.
     """
-    if share < 1:
+    every = options.score_every
+    if selecting_part(options) < 1:
+        share = selecting_part(options, begin, end)
         chosen, plain = (
             median(s for turn, s in enumerate(times) if turn >= WARM_UP and (turn % (2 * every) == 0) is chooses)
             for chooses in (True, False)

@@ -87,8 +87,9 @@ def probe_step(
     steps_per_epoch: int,
     observe: Observe = observe_nothing,
 ) -> Step:
-    """A run's step at rate 0, not compiled."""
-    still = replace(options, lr=0.0, min_lr=0.0, compile=False, select_from=0.0, select_until=1.0)
+    """A run's step at rate 0, not compiled, with views of full size: they take the most memory."""
+    still = replace(options, lr=0.0, min_lr=0.0, compile=False)
+    still = replace(still, select_from=0.0, select_until=1.0, train_resolution=1.0)
     return create_step(still, method, fabric, steps_per_epoch, observe)
 
 

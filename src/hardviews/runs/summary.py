@@ -27,9 +27,13 @@ def headline(
     if fabric.world_size > 1:
         where = f"{fabric.world_size} x {where} ({options.strategy})"
     images, epochs = several(len(source), "image"), several(options.epochs, "epoch")
+    size = f"{options.image_size} px"
+    if options.train_resolution < 1:
+        until = options.full_resolution_from * options.epochs
+        size += f" ({options.train_resolution:.0%} of that until epoch {until:g})"
     return (
         f"{options.method['name']} on {source.name}: {images}, {chosen}, {options.backbone.name} "
-        f"at {options.image_size} px, batch {options.batch_size}, {epochs}, "
+        f"at {size}, batch {options.batch_size}, {epochs}, "
         f"{options.precision} on {where}; run folder {folder.path}"
     )
 

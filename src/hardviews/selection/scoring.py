@@ -17,8 +17,8 @@ class Scoring:
     """How candidates are scored. By default scoring is exact: it saves only what costs no hardness.
 
     Args:
-        resolution: render and score candidates at this fraction of their size, which takes about its square of the
-            time. A ViT's position embeddings are interpolated, and its masks shrink along.
+        resolution: render and score candidates at this fraction of their size in training, which takes about its square
+            of the time. A ViT's position embeddings are interpolated, and its masks shrink along.
         network: ``student`` predicts as in training. ``teacher``: the momentum teacher replaces both networks in one
             forward, whose encodings training mostly reuses at full resolution. ``teacher_targets``: the teacher scores
             target views only; other views (local crops) are kept as drawn, unscored.

@@ -84,6 +84,10 @@ def resolve_defaults(
     )  # fmt: skip
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
+    small = options.train_resolution
+    if small < 1:
+        check_sizes(network.name, backbone, plan, small, "train-resolution")
+        say_rounded({whole_patches(s.size * small, 1): size_at(plan, s, small) for s in plan.slots}, plan.multiple)
     if options.views is not None:
         plan = plan.with_draws(options.views if isinstance(options.views, int) else tuple(options.views))
     check_transforms(plan)
@@ -98,7 +102,7 @@ def resolve_defaults(
         if precision == "16-mixed":  # whose scaler fabric has not for it
             precision = "32-true"
     if accelerator == "cpu" and precision == "bf16-mixed":
-        check_gradients(backbone, plan)
+        check_gradients(backbone, plan, small)
     channels_last = options.channels_last != "off"
     if channels_last:
         method = method.to(memory_format=torch.channels_last)
@@ -139,12 +143,14 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
         InputError: the backbone takes no views as small as was asked for.
     """
     fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
-    usual = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    small = options.train_resolution
+    usual = Scoring(fast) if options.scoring == "fast" and image_size * small >= FAST_FROM else EXACT
     given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
     resolved = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
     if 0 < resolved["resolution"] < 1:  # what is out of range is refused where Scoring is made
         try:
-            for size in {size_at(plan, slot, resolved["resolution"]) for slot in plan.slots}:
+            scored = resolved["resolution"]
+            for size in {size_at(plan, slot, part * scored) for slot in plan.slots for part in (1.0, small)}:
                 check_features(type(backbone).__name__, backbone, size)
         except InputError as error:
             if given["resolution"] is not None:
@@ -154,25 +160,24 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
     return {f"score_{name}": value for name, value in resolved.items()}
 
 
-def check_sizes(name: str, backbone: nn.Module, plan: ViewPlan) -> None:
-    """Raises InputError where the backbone can't take views of a size in the plan."""
+def check_sizes(name: str, backbone: nn.Module, plan: ViewPlan, resolution: float = 1.0, option: str = "plan") -> None:
+    """Raises InputError, which names the option, where the backbone can't take views of a size in the plan."""
     for slot in plan.slots:
         try:
-            check_features(name, backbone, size_at(plan, slot))
+            check_features(name, backbone, size_at(plan, slot, resolution))
         except InputError as error:
-            raise InputError(f"plan: of the views of kind {slot.name!r}: {error}") from error
+            raise InputError(f"{option}: of the views of kind {slot.name!r}: {error}") from error
 
 
-def check_gradients(backbone: nn.Module, plan: ViewPlan) -> None:
+def check_gradients(backbone: nn.Module, plan: ViewPlan, resolution: float) -> None:
     """torch's bfloat16 convolutions for CPUs give what happens to be in memory as the gradient of a strided convolution
     that sees one pixel (found in torch 2.15; full precision and GPUs are sound)."""
-    for slot in plan.slots:
-        side = size_at(plan, slot)
+    for side in {size_at(plan, slot, part) for slot in plan.slots for part in (1.0, resolution)}:
         name = strided_over_one_pixel(backbone, side)
         if name:
             raise InputError(
                 f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
-                "in bf16 on CPUs; give larger views, stem cifar, or precision 32-true"
+                "in bf16 on CPUs; give larger views (also in train-resolution), stem cifar, or precision 32-true"
             )
 
 
@@ -194,6 +199,12 @@ def check(options: PretrainOptions) -> None:
         raise InputError(
             f"select-from {options.select_from:g} and select-until {options.select_until:g} must be an increasing "
             "range within 0 to 1, parts of the run"
+        )
+    if not 0 < options.train_resolution <= 1:
+        raise InputError(f"train-resolution: {options.train_resolution:g} must be above 0 and at most 1")
+    if not 0 < options.full_resolution_from <= 1:
+        raise InputError(
+            f"full-resolution-from: {options.full_resolution_from:g} must be above 0 and at most 1, a part of the run"
         )
     at_least = {
         1: "batch_size grad_accumulation epochs devices nodes log_steps knn_k image_size decode_size max_batch_bytes "

@@ -17,6 +17,7 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.distributed.sharding import shard_backbones
 from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
+from hardviews.training.schedules import ResolutionSchedule
 from hardviews.training.step import Observe, Step, observe_nothing
 
 
@@ -55,12 +56,18 @@ def create_step(
         selecting=None
         if (options.select_from, options.select_until) == (0, 1)
         else selecting(options, options.epochs * steps_per_epoch),
+        resolution=resolution_schedule(options, options.epochs * steps_per_epoch),
     )
 
 
 def selecting(options: PretrainOptions, steps: int) -> range:
     """The steps of a run of ``steps`` that choose views."""
     return range(round(options.select_from * steps), round(options.select_until * steps))
+
+
+def resolution_schedule(options: PretrainOptions, steps: int) -> ResolutionSchedule:
+    """The sizes of views in a run of ``steps``."""
+    return ResolutionSchedule(options.train_resolution, round(options.full_resolution_from * steps))
 
 
 def scoring_of(options: PretrainOptions) -> Scoring:

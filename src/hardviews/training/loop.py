@@ -137,6 +137,8 @@ class Loop:
         pending: list[tuple[int, StepReport]] = []
         mark = time.perf_counter()
         for step in range(first, steps):
+            if self.step.resolution.grows_at(step):
+                self._say(f"step {step}: views have their full size from here on")
             self.step.watch.start()
             with self._clear_errors(step):
                 # At the start, a stream reads its epoch again up to this step.

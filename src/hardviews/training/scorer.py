@@ -55,13 +55,19 @@ class Scorer:
             if not list(_vits(method)):
                 raise InputError("score-token-keep: this backbone has no patches to leave out; give 1")
 
-    def candidates(self, images: ImageBatch, views: Views) -> list[Tensor]:
-        """The V candidates; unscored ones have no pixels: ``[B, 0]``."""
+    def candidates(self, images: ImageBatch, views: Views, resolution: float = 1.0) -> list[Tensor]:
+        """The V candidates; unscored ones have no pixels: ``[B, 0]``.
+
+        Args:
+            images: B images.
+            views: V of each.
+            resolution: of training, at a fraction of which candidates are scored.
+        """
         plan, rest = self.method.plan, 0
         if self.scoring.network == "teacher_targets":
             scored = torch.arange(plan.targets, device=views.device)[:, None].expand(-1, len(images))
             views, rest = views.take(scored, plan.slot_of()[: plan.targets]), plan.draw - plan.targets
-        rendered = render(images, views, plan, self.scoring.resolution)
+        rendered = render(images, views, plan, resolution * self.scoring.resolution)
         return rendered + [rendered[0].new_empty(len(images), 0)] * rest
 
     def __call__(self, candidates: list[Tensor], masks: Tensor | None, seed: int) -> Costs | tuple[Costs, Any]:

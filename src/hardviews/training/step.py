@@ -20,6 +20,7 @@ from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.distributed.sharding import is_sharded, synchronise
 from hardviews.training.nonfinite import NonFiniteSteps
 from hardviews.training.optimizers import Rates, clip
+from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
 from hardviews.training.scorer import Scorer, joined
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
@@ -67,6 +68,7 @@ class Step:
         min_contrast: guard against empty views, as of ``HardViews``.
         selecting: the steps that choose, of which ``scoring.every`` may leave out some; None for all. The others take
             the views of the plain method.
+        resolution: the size of views at every step, for scoring and training.
 
     Raises:
         InputError: gradient accumulation would change the method, or it does not support this way of scoring.
@@ -90,6 +92,7 @@ class Step:
         observe: Observe = observe_nothing,
         min_contrast: float = 0.0,
         selecting: range | None = None,
+        resolution: ResolutionSchedule = FULL_SIZE,
     ) -> None:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
@@ -100,6 +103,7 @@ class Step:
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
+        self.resolution = resolution
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         self.scorer, self.selecting = Scorer(fabric, method, scoring, needs_teacher(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
@@ -112,6 +116,7 @@ class Step:
         fabric, plan, method, lap = self.fabric, self.plan, self.method, self.watch.lap
         method.progress = Progress(step, self.steps, self.steps_per_epoch)
         self.rates.set(self.optimizer, step)
+        resolution = self.resolution.at(step)
         start, total = fabric.global_rank * len(images), fabric.world_size * len(images)
         numbers = draw(plan, images.size, stream(self.seed, "views", step), start=start, total=total)
         drawn = numbers.to(images.device, non_blocking=True)
@@ -125,7 +130,7 @@ class Step:
             views = candidates.take(choice.ids, plan.slot_of_kept())
             self.observe(step, batch, numbers[rows], choice)
             lap("score")
-            kept = gather(rendered, choice.ids, plan) if rendered else render(batch, views, plan)
+            kept = gather(rendered, choice.ids, plan) if rendered else render(batch, views, plan, resolution)
             del rendered
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
@@ -160,14 +165,14 @@ class Step:
         select, keeps the first views of every slot.
 
         Returns:
-            The choice, and the candidates if training can use them as rendered: all of them, at full size.
+            The choice, and the candidates if training can use them as rendered: all of them, at training's size.
         """
         scoring, rendered = self.scorer.scoring, list[Tensor]()
         if step % scoring.every or (self.selecting is not None and step not in self.selecting):
             return Choice(first_ids(self.plan, len(images), images.device)), rendered
 
         def candidates() -> list[Tensor]:
-            rendered[:] = self.scorer.candidates(images, views)
+            rendered[:] = self.scorer.candidates(images, views, self.resolution.at(step))
             self.watch.lap("render")
             return rendered
 

@@ -103,7 +103,7 @@ class Slot:
             Python, NumPy and torch, which are seeded for every view. Of the keyword arguments ``seed`` (an int, for its
             own generators), ``size`` and ``slot`` (the name) it gets those that it names.
         transform_input: what the transform is given. ``"crop"``: float32 ``[3, h, h]`` in 0..1, cropped, resized and
-            flipped, on the images' device; smaller where scoring is at a smaller size. ``"image"``: the decoded image,
+            flipped, on the images' device; smaller where scoring or training is. ``"image"``: the decoded image,
             uint8 ``[3, H, W]`` on the CPU, from which it makes the whole view; ``scale``, ``ratio`` and ``flip_p`` are
             then unused, and boxes are those of whole images.
     """
