@@ -111,6 +111,8 @@ def test_no_policy_waits(policy: str, guarded: bool) -> None:
         ("dino", {"scoring": Scoring(chunk=3, reuse=False)}),
         ("ibot", {"scoring": Scoring(network="teacher_targets", resolution=0.5)}),
         ("ibot", {"scoring": Scoring(resolution=0.5), "parts": 2}),
+        ("dino", {"scoring": Scoring(once=True)}),
+        ("ibot", {"scoring": Scoring(once=True), "parts": 2}),
     ],
     ids=str,
 )

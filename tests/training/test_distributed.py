@@ -15,6 +15,7 @@ from tests.training import distributed_steps
 
 REPOSITORY = Path(__file__).parents[2]
 METHODS = ["simsiam", "simclr", "byol", "dino", "ibot"]
+ONCE = ["simclr once", "dino once"]
 POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
 LIMIT = 240  # seconds after which processes are taken to hang
 
@@ -23,7 +24,7 @@ LIMIT = 240  # seconds after which processes are taken to hang
 def alone() -> dict[str, dict[str, Any]]:
     """What one process does."""
     fabric = distributed_steps.create_fabric()
-    return {name: distributed_steps.ten_steps(fabric, name) for name in [*METHODS, *POLICIES]}
+    return {name: distributed_steps.ten_steps(fabric, name) for name in [*METHODS, *POLICIES, *ONCE]}
 
 
 def shared(out: Path, names: list[str], processes: int, nodes: int = 1) -> dict[str, dict[str, Any]]:
@@ -59,6 +60,7 @@ def assert_the_same(many: dict[str, Any], one: dict[str, Any]) -> None:
     [
         pytest.param(METHODS, 2, 1, id="two"),
         pytest.param(POLICIES, 2, 1, id="two, policies that exchange"),
+        pytest.param(ONCE, 2, 1, id="two, candidates encoded once"),
         pytest.param(["simclr"], 4, 1, id="four"),  # whose processes exchange most
         pytest.param(["simsiam"], 1, 2, id="two machines"),
         pytest.param(

@@ -139,7 +139,8 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
         InputError: the backbone takes no views as small as was asked for.
     """
     fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
-    usual = Scoring(fast) if options.scoring == "fast" and image_size >= FAST_FROM else EXACT
+    cheap = options.scoring == "fast" and image_size >= FAST_FROM and not options.score_once
+    usual = Scoring(fast) if cheap else EXACT
     given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
     resolved = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
     if 0 < resolved["resolution"] < 1:  # what is out of range is refused where Scoring is made
