@@ -69,9 +69,10 @@ class Replay:
 
         def record(forward: Forward, images: Tensor) -> Tensor:
             self.calls.append(Call(len(images), deque()))
-            # With gradient, so that torch takes the operations that it will take in training; without keeping anything
-            # for a backward.
-            with torch.enable_grad(), saved_tensors_hooks(lambda _: None, lambda _: None), _Record(self.calls[-1]):
+            # With gradient, so that torch takes the operations that it will take in training; what their backward would
+            # need is replaced by nothing.
+            nothing = images.new_empty(0)
+            with torch.enable_grad(), saved_tensors_hooks(lambda _: nothing, lambda x: x), _Record(self.calls[-1]):
                 return forward(images).detach()
 
         with _replaced(self.backbone, record):
@@ -158,9 +159,9 @@ def _gradients(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     return [found.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-class _Record(TorchDispatchMode):
+class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, call: Call) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.call = call
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -172,9 +173,9 @@ class _Record(TorchDispatchMode):
         return found
 
 
-class _Replay(TorchDispatchMode):
+class _Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, call: Call, index: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.call, self.index = call, index
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -192,10 +193,12 @@ class _Replay(TorchDispatchMode):
 
 
 def _take(x: Tensor, images: int, index: Tensor) -> Tensor:
-    """Copies the rows of some images, in the same memory order, which the next operation may need."""
-    order = sorted(range(x.dim()), key=lambda dim: -x.stride(dim))
-    parts = x.permute(order).unflatten(0, (images, -1))
+    """Copies the rows of some images, in the same memory order, since the next operation would copy them otherwise."""
+    strides = x.stride()
+    order = [0, *sorted(range(1, x.dim()), key=lambda dim: -strides[dim])]
     back = sorted(range(x.dim()), key=lambda dim: order[dim])
+    parts = x.permute(order)
+    parts = parts.view(images, len(x) // images, *parts.shape[1:])
     return parts.index_select(0, index).flatten(0, 1).permute(back)
 
 
