@@ -46,9 +46,11 @@ BATCH = {"dino": 8, "ibot": 8, "simsiam": 64, "simclr": 64}
 SPEED = 1e-4  # learning rate, so small that repeats do not diverge
 
 
-def created(name: str, device: torch.device, batch: int, plain: bool) -> tuple[Step, Method[Any]]:
-    """A step of a method as a run creates it."""
-    vit = name in ("dino", "ibot")
+def created(
+    name: str, device: torch.device, batch: int, plain: bool, patches: bool = False
+) -> tuple[Step, Method[Any]]:
+    """A step of a method as a run creates it, with ViT-S/16 or, unless ``patches``, its own network."""
+    vit = patches or name in ("dino", "ibot")
     options = PretrainOptions(
         data="shapes", method={"name": name}, image_size=224 if vit else 128, batch_size=batch, optimizer="adamw",
         lr=SPEED * 256 / batch, min_lr=SPEED, weight_decay=0.04, weight_decay_end=0.04, warmup_epochs=0, epochs=1,

@@ -119,6 +119,8 @@ def test_no_policy_waits(policy: str, guarded: bool) -> None:
         ("dino", {"resolution": ResolutionSchedule(0.5, 100)}),
         ("ibot", {"resolution": ResolutionSchedule(0.5, 100), "scoring": Scoring(resolution=0.5)}),
         ("simsiam", {"resolution": ResolutionSchedule(0.5, NUMBER + 1)}),  # the step that is judged is the first large
+        ("dino", {"scoring": Scoring(once=True)}),
+        ("ibot", {"scoring": Scoring(once=True), "parts": 2}),
     ],
     ids=str,
 )

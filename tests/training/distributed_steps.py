@@ -15,6 +15,7 @@ from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.base import Method
 from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
+from hardviews.selection.scoring import Scoring
 from hardviews.selection.search import every_combination, totals
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
@@ -59,12 +60,13 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
 
     Args:
         name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``; or ``"ibot growing"``,
-            whose views are small in half of the steps.
+            whose views are small in half of the steps; or ``"dino once"``, whose candidates are encoded once.
     """
     name, _, policy = name.partition(" ")
     growing, policy = policy == "growing", policy.removeprefix("growing")
     method = create_method(name)
-    learning = policies.named(policy or "hardest")
+    once = policy == "once"
+    learning = policies.named("hardest" if once else policy or "hardest")
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
     optimizer = create_optimizer("sgd", groups, 0.9)
     gradients: list[list[Tensor]] = []
@@ -89,7 +91,7 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
 
     step = Step(
         fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), learning, 0,
-        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
+        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe, scoring=Scoring(once=once),
         resolution=ResolutionSchedule(0.5, STEPS // 2) if growing else FULL_SIZE,
     )  # fmt: skip
     share = GLOBAL_BATCH // fabric.world_size

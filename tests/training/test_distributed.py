@@ -15,8 +15,10 @@ from tests.training import distributed_steps
 
 REPOSITORY = Path(__file__).parents[2]
 METHODS = ["simsiam", "simclr", "byol", "dino", "ibot"]
+ONCE = ["simclr once", "dino once"]
 POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
 GROWING = ["ibot growing"]  # views that are small at first
+OTHERS = [*POLICIES, *ONCE, *GROWING]
 LIMIT = 240  # seconds after which processes are taken to hang
 
 
@@ -24,7 +26,7 @@ LIMIT = 240  # seconds after which processes are taken to hang
 def alone() -> dict[str, dict[str, Any]]:
     """What one process does."""
     fabric = distributed_steps.create_fabric()
-    return {name: distributed_steps.ten_steps(fabric, name) for name in [*METHODS, *POLICIES, *GROWING]}
+    return {name: distributed_steps.ten_steps(fabric, name) for name in [*METHODS, *OTHERS]}
 
 
 def shared(out: Path, names: list[str], processes: int, nodes: int = 1) -> dict[str, dict[str, Any]]:
@@ -59,7 +61,7 @@ def assert_the_same(many: dict[str, Any], one: dict[str, Any]) -> None:
     ("names", "processes", "nodes"),
     [
         pytest.param(METHODS, 2, 1, id="two"),
-        pytest.param([*POLICIES, *GROWING], 2, 1, id="two, policies that exchange, and views that grow"),
+        pytest.param(OTHERS, 2, 1, id="two, what else exchanges or changes the step"),
         pytest.param(["simsiam"], 1, 2, id="two machines"),
         pytest.param(
             METHODS, 4, 1, id="four, every method",

@@ -99,6 +99,8 @@ class PretrainOptions:
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
+        score_once: train on what scoring has computed instead of encoding kept views again: less time, the same
+            gradients, more memory. Scores exactly; for backbones without BN and drop-path.
         crops: how crops are drawn, also without selection. independent: one by one; joint_crop(0): areas of a pair far
             apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
@@ -191,6 +193,7 @@ class PretrainOptions:
     score_token_keep: float | None = None
     score_reuse: bool = True
     score_chunk: int = 0
+    score_once: bool = False
     crops: str = "independent"
     colour: Literal["matrix", "exact"] = "matrix"
     image_size: int | None = None

@@ -26,6 +26,7 @@ class Scoring:
         token_keep: a ViT scores this fraction of its patches, drawn at random.
         reuse: reuse the target encodings in training if that is exact. This saves time at no loss.
         chunk: encode this many images at once, to save memory; 0 for all. Only for networks without BN.
+        once: train on what scoring computed instead of encoding kept views again. Takes memory; loses nothing.
 
     Raises:
         InputError: a number is outside its range.
@@ -37,6 +38,7 @@ class Scoring:
     token_keep: float = 1.0
     reuse: bool = True
     chunk: int = 0
+    once: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resolution", "token_keep"):
@@ -45,6 +47,11 @@ class Scoring:
                 raise InputError(f"score-{option}: {getattr(self, name)} must be above 0 and at most 1")
         if self.every < 1 or self.chunk < 0:
             raise InputError(f"score-every {self.every} must be at least 1, and score-chunk {self.chunk} at least 0")
+        if self.once and (self.resolution, self.network, self.token_keep, self.chunk) != (1, "student", 1, 0):
+            raise InputError(
+                "score-once: training takes up what the student computes of all candidates, whole, at full size; "
+                "give scoring exact and no other savings, or score-once false"
+            )
 
 
 EXACT = Scoring()

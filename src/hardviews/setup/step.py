@@ -17,6 +17,7 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.distributed.sharding import shard_backbones
 from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
+from hardviews.training.replay import check_replay
 from hardviews.training.schedules import ResolutionSchedule
 from hardviews.training.step import Observe, Step, observe_nothing
 
@@ -29,6 +30,8 @@ def create_step(
     observe: Observe = observe_nothing,
 ) -> Step:
     check_norms(method, options, fabric.world_size)
+    if options.score_once:
+        check_once(method, options)
     method = synchronised(method, fabric.device.type, fabric.world_size)
     if options.compile:
         compile_backbones(method)
@@ -91,6 +94,14 @@ def synchronised(method: Method[Any], device_type: str, processes: int) -> Metho
 def uses_batch_statistics(method: nn.Module) -> bool:
     """Whether it has BN that uses batch statistics."""
     return any(isinstance(module, _BatchNorm) and module.training for module in method.modules())
+
+
+def check_once(method: Method[Any], options: PretrainOptions) -> None:
+    """Raises InputError if training can't take up what scoring computed."""
+    if options.compile or options.strategy == "fsdp":
+        given = "compile" if options.compile else "strategy fsdp"
+        raise InputError(f"score-once: it takes single operations, which {given} changes; give score-once false")
+    check_replay(method.backbone, method.plan)
 
 
 def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import E, Method, TargetEncoding
 from hardviews.selection.costs import Costs
 from hardviews.selection.scoring import Scoring
+from hardviews.training.replay import Replay
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -37,6 +38,7 @@ class Scorer:
 
     def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring, teacher_too: bool = False) -> None:
         self.fabric, self.method, self.scoring, self.teacher_too = fabric, method, scoring, teacher_too
+        self.replay = Replay(method.backbone, method.plan)
         if teacher_too and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(
                 f"policy learnable compares with a momentum teacher, and {type(method).__name__} has none; "
@@ -85,7 +87,8 @@ class Scorer:
         hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
         with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed):
             if self.scoring.network == "student":
-                encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
+                with self.replay.recorded() if self.scoring.once else nullcontext():
+                    encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
                 costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
                 if self.teacher_too:
                     hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))

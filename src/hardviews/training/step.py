@@ -135,7 +135,8 @@ class Step:
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
             with fabric.no_backward_sync(self.network, enabled=part < self.parts - 1):
-                encoding = self.network(kept, targets=choice.targets, masks=views.mask)
+                with self.scorer.replay.replayed(choice.ids):
+                    encoding = self.network(kept, targets=choice.targets, masks=views.mask)
                 loss = method.loss(encoding)
                 fabric.backward(loss / self.parts)
             encodings.append(detached(encoding))
