@@ -143,8 +143,9 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
         InputError: the backbone takes no views as small as was asked for.
     """
     fast = FAST_WITH_PATCHES if patch_size(backbone) > 1 else FAST_WITH_CONVOLUTIONS
-    large = image_size * options.train_resolution >= FAST_FROM
-    usual = Scoring(fast) if options.scoring == "fast" and large and not options.score_once else EXACT
+    small = options.train_resolution
+    fits = image_size * small >= FAST_FROM and not options.score_once
+    usual = Scoring(fast) if options.scoring == "fast" and fits else EXACT
     given = {name: getattr(options, f"score_{name}") for name in ("resolution", "network", "token_keep")}
     resolved = {name: getattr(usual, name) if value is None else value for name, value in given.items()}
     if 0 < resolved["resolution"] < 1:  # what is out of range is refused where Scoring is made
