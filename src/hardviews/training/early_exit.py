@@ -214,10 +214,13 @@ def moments_of(x: Tensor, y: Tensor) -> Tensor:
 
 
 def pooled(output: Tensor, backbone: nn.Module) -> Tensor:
-    """One vector per image, in float32, of a stage's feature map or a block's tokens."""
+    """One vector per image, in float32: of a stage's feature map the means of its quarters and the deviation of every
+    channel, of a block's tokens the first and the mean of the patches."""
     output = output.float()
     if output.ndim == 4:
-        return output.mean((1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else (2, 3))
+        output = output.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else output
+        quarters = F.adaptive_avg_pool2d(output, 2).flatten(1)
+        return torch.cat([quarters, output.var((2, 3), correction=0).sqrt()], 1)
     # Blocks add to what they get; the network's own last layer norms it.
     tokens, prefix = F.layer_norm(output, output.shape[-1:]), int(getattr(backbone, "num_prefix_tokens", 0))
     mean = tokens[:, prefix:].mean(1)
