@@ -15,7 +15,9 @@ from hardviews.launch.processes import destroy_process_group
 from hardviews.methods.base import Method
 from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
+from hardviews.selection.scoring import Scoring
 from hardviews.selection.search import every_combination, totals
+from hardviews.training import early_exit
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.step import Step
 from hardviews.views.draw import Views
@@ -57,11 +59,13 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
     """Losses, gradients, statistics, choices and what they cost of ten steps, and the state after them.
 
     Args:
-        name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``.
+        name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``; then the part of the
+            backbone that candidates pass: ``"dino hardest 0.5"``.
     """
-    name, _, policy = name.partition(" ")
+    words = name.split()
+    name, policy, depth = words[0], *(words[1:2] or ["hardest"]), *(words[2:] or ["1"])
     method = create_method(name)
-    learning = policies.named(policy or "hardest")
+    learning = policies.named(policy)
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
     optimizer = create_optimizer("sgd", groups, 0.9)
     gradients: list[list[Tensor]] = []
@@ -86,8 +90,10 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
 
     step = Step(
         fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), learning, 0,
-        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
+        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe, scoring=Scoring(depth=float(depth)),
     )  # fmt: skip
+    if step.scorer.exit:
+        step.scorer.exit.steps = early_exit.STEPS - 3  # exits from the fourth step on
     share = GLOBAL_BATCH // fabric.world_size
     mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
     losses: list[Any] = []
@@ -101,13 +107,14 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
         report = step(ImageBatch.pack(list(pictures))[mine], index)
         losses.append(fabric.all_reduce(report.loss, reduce_op="mean"))
         values.append({key: fabric.all_reduce(value, reduce_op="mean") for key, value in report.values.items()})
+    learned = {name: value for module in step.learners.values() for name, value in module.state_dict().items()}
     return {
         "losses": torch.stack(losses),
         "values": values,
         "chosen": torch.stack(chosen),
         "costs": torch.stack(costs),
         "gradients": gradients,
-        "state": method.state_dict() | (learning.state_dict() if isinstance(learning, torch.nn.Module) else {}),
+        "state": method.state_dict() | learned,
         "everywhere": [fabric.all_gather(parameter.detach()) for parameter in method.parameters()],
         "world": fabric.world_size,
     }

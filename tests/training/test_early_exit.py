@@ -175,8 +175,7 @@ def test_dinos_costs_by_hand(network: Any) -> None:
     assert not passed
     other = copy.deepcopy(method)
     other.backbone, other.teacher.backbone = (
-        ByHand(net, *solved)
-        for net, solved in zip((other.backbone, other.teacher.backbone), maps, strict=True)  # type: ignore[assignment]
+        ByHand(net, *solved) for net, solved in zip((other.backbone, other.teacher.backbone), maps, strict=True)
     )
     expected = costs_of(Scorer(FABRIC, other, Scoring(network=network, reuse=False)))
     torch.testing.assert_close(found.cross, expected.cross, atol=1e-5, rtol=1e-5)

@@ -17,7 +17,7 @@ from hardviews.errors import InputError
 
 # What is left of the moments after a step: they are about those of the last 20.
 FORGETTING = 0.95
-RIDGE = 1e-3  # penalty on standardised features, as a part of the moments' weight
+RIDGE = 1e-2  # penalty on standardised features, as a part of the moments' weight
 STEPS = 20  # learned from before the first exit; until then candidates pass the whole backbone
 
 
@@ -71,7 +71,7 @@ class EarlyExit(nn.Module):
         found = {name: moments_of(*pair) for name, pair in heard.items() if pair is not None}
         packed = torch.cat([matrix.flatten() for matrix in found.values()])
         packed = fabric.all_reduce(packed, reduce_op="mean")  # type: ignore[assignment]
-        parts = packed.split([matrix.numel() for matrix in found.values()])
+        parts = torch.split(packed, [matrix.numel() for matrix in found.values()])
         for (name, matrix), part in zip(found.items(), parts, strict=True):
             self.ridges[name].add(part.view_as(matrix))  # type: ignore[operator]
         self.steps += 1
@@ -110,8 +110,9 @@ class Part:
         self._caught: Tensor | None = None
         self._pairs: list[tuple[Tensor, Tensor]] = []
         # They stay, since compiled modules may not notice hooks that come and go; compilers leave them as they are.
-        backbone.get_submodule(stages[self.index]["module"]).register_forward_hook(torch.compiler.disable(self._catch))
-        backbone.register_forward_hook(torch.compiler.disable(self._pair))
+        last = backbone.get_submodule(stages[self.index]["module"])
+        for module, hook in ((last, self._catch), (backbone, self._pair)):
+            module.register_forward_hook(torch.compiler.disable(hook))  # type: ignore[no-untyped-call]
 
     def _catch(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         if self.listens:
