@@ -103,7 +103,7 @@ def main() -> None:
         plain = total(work(method, backbone, plan, None))
         for name, way in WAYS.items():
             alone = method in ("simsiam", "simclr")
-            if way.token_keep < 1 or (alone and (way.network != "student" or not way.reuse)):
+            if min(way.token_keep, way.depth) < 1 or (alone and (way.network != "student" or not way.reuse)):
                 continue
             ratio = total(work(method, backbone, plan, way)) / plain
             found = measured.get(method, {}).get("with_hard_views", {}).get(name)

@@ -1,11 +1,15 @@
 """What cheaper scoring keeps of the hardness, and what a step with it takes, of trained runs.
 
-    python benchmarks/scoring.py RUN [RUN ...] [--images 2048] [--skip 2048] [--device cuda] [--json FILE]
+    python benchmarks/scoring.py RUN [RUN ...] [--images 2048] [--skip 2048] [--only WAY;WAY] [--device cuda]
+        [--json FILE]
 
 Hardness kept: (cost of the cheap choice - mean cost of all choices) / (cost of the exact choice - mean cost of all
 choices), every cost at full resolution by the student, means over images, in batches as in training; with its standard
 error over batches. The images are those of the run's data after the first SKIP in a fixed random order: with --skip 0
 those that the defaults were picked on.
+
+What an early exit predicts with is learned before that from 60 batches of the SKIP images, from the kept views of the
+exact choice, as in training, but with the weights as they are.
 
 Step: its time with this scoring divided by that of the same step without hard views, on the run's batches; median,
 lowest and highest of the repeats. Choosing at every k-th step only keeps 1/k of the hardness at 1/k of the extra time.
@@ -13,7 +17,9 @@ lowest and highest of the repeats. Choosing at every k-th step only keeps 1/k of
 
 import copy
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +35,22 @@ from hardviews.methods.base import Method, Progress
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
-from hardviews.selection.scoring import EXACT, Scoring
+from hardviews.selection.scoring import Scoring
 from hardviews.selection.search import hardest_ids, mean_total
 from hardviews.setup.data import open_sources
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.step import create_step
+from hardviews.training.early_exit import STEPS
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch
+from hardviews.views.render import render
 from hardviews.views.streams import stream
+
+LEARNED = 60  # batches that early exits learn from
 
 
 def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, ImageSource, Method[Any]]:
@@ -58,12 +68,32 @@ def restored(folder: Path, device: torch.device) -> tuple[PretrainOptions, Image
     return options, source, method
 
 
-def batches(source: ImageSource, options: PretrainOptions, skip: int, device: torch.device) -> Iterator[ImageBatch]:
-    order = torch.randperm(len(source), generator=stream(0, "benchmark")).tolist()[skip:]
+def batches(
+    source: ImageSource, options: PretrainOptions, skip: int, device: torch.device, stop: int | None = None
+) -> Iterator[ImageBatch]:
+    order = torch.randperm(len(source), generator=stream(0, "benchmark")).tolist()[skip:stop]
     bounds = Bounds(options.decode_size or 512)
     for start in range(0, len(order) - options.images_per_step + 1, options.images_per_step):
         rows = order[start : start + options.images_per_step]
         yield ImageBatch.pack([source.read(row, bounds) for row in rows], rows).to(device)
+
+
+def teach(method: Method[Any], scorers: dict[str, Scorer], data: Iterator[ImageBatch]) -> None:
+    """Lets early exits learn from a training forward of the kept views of each batch; nothing else learns."""
+    early = [scorer for scorer in scorers.values() if scorer.exit]
+    for number, batch in enumerate(data):
+        views = draw(method.plan, batch.size, stream(2, "views", number)).to(batch.device)
+        with untouched(method):
+            exact = scorers["exact"]
+            found = exact(exact.candidates(batch, views), views.mask, seed=number)
+            costs = (found[0] if isinstance(found, tuple) else found).upcast()
+            kept = views.take(hardest_ids(costs, method.plan), method.plan.slot_of_kept())
+            with ExitStack() as stack, exact.fabric.autocast():
+                for scorer in early:
+                    stack.enter_context(scorer.learning())
+                method(render(batch, kept, method.plan), masks=kept.mask)
+        for scorer in early:
+            scorer.learn()
 
 
 def hardness_kept(
@@ -114,14 +144,18 @@ def step_times(
     plain.plan = plain.plan.without_selection()
     without, step = (create_step(options, m, fabric, steps_per_epoch=10) for m in (plain, copy.deepcopy(method)))
 
-    def take(step: Step, scoring: Scoring) -> None:
-        step.scorer = Scorer(fabric, step.method, scoring)
+    def take(step: Step, scorer: Scorer) -> None:
+        step.scorer = scorer
         step.watch.start()
         step(batch, 0)
 
-    runs = {"without": lambda: take(without, EXACT)}
+    runs = {"without": lambda: take(without, without.scorer)}
     for name, scoring in ways.items():
-        runs[name] = lambda scoring=scoring: take(step, scoring)  # type: ignore[misc]
+        scorer = Scorer(fabric, step.method, scoring)
+        if scorer.exit:
+            take(step, scorer)  # learns
+            scorer.exit.steps += STEPS
+        runs[name] = lambda scorer=scorer: take(step, scorer)  # type: ignore[misc]
     return ratios(side_by_side(runs, repeats, batch.device), "without")
 
 
@@ -130,6 +164,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--skip", type=int, default=2048)
+    parser.add_argument("--only", help="ways of scoring, separated by semicolons; exact is always among them")
     args = parser.parse_args()
     everything: dict[str, Any] = {"device": str(args.device), "images": args.images, "skip": args.skip}
     for folder in args.runs:
@@ -138,10 +173,15 @@ def main() -> None:
         fabric = create_fabric(options)
         scorers, ways = {}, {}
         for name, scoring in WAYS.items():
+            if args.only and name not in ("exact", *args.only.split(";")):
+                continue
             try:
                 scorers[name], ways[name] = Scorer(fabric, method, scoring), scoring
             except InputError:  # nothing of the kind in this method
                 continue
+        others = chain.from_iterable(batches(source, options, 0, args.device, args.skip) for _ in repeat(None))
+        if any(scorer.exit for scorer in scorers.values()):
+            teach(method, scorers, islice(others, LEARNED))
         kept = hardness_kept(method, scorers, batches(source, options, args.skip, args.device), args.images)
         batch = next(batches(source, options, 0, args.device))
         times = step_times(options, method, ways, batch, args.repeats)

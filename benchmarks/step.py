@@ -175,6 +175,8 @@ def with_hard_views(name: str, device: torch.device, batch: int, repeats: int) -
 
     runs: dict[str, Callable[[], None]] = {"without": partial(take, plain, EXACT)}
     for way, scoring in WAYS.items():
+        if scoring.depth < 1:  # takes the whole backbone until it has learned; scoring.py measures it
+            continue
         with contextlib.suppress(InputError):  # nothing of the kind in this method
             Scorer(hard.fabric, hard.method, scoring)
             if hard.method.evaluated != "backbone" or scoring.reuse:  # without a teacher there is nothing to use again

@@ -17,4 +17,9 @@ WAYS = {
     "half the patches": Scoring(token_keep=0.5),
     "a quarter of the patches": Scoring(token_keep=0.25),
     "resolution 0.5, half the patches": Scoring(resolution=0.5, token_keep=0.5),
+    "depth 0.75": Scoring(depth=0.75),
+    "depth 0.5": Scoring(depth=0.5),
+    "depth 0.75, resolution 0.75": Scoring(depth=0.75, resolution=0.75),
+    "depth 0.5, resolution 0.75": Scoring(depth=0.5, resolution=0.75),
+    "depth 0.5, resolution 0.5": Scoring(depth=0.5, resolution=0.5),
 }

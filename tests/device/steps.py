@@ -36,7 +36,7 @@ def network_of(name: str) -> Any:
     """A small backbone on the CPU, of this kind."""
     given: dict[str, Any] = {"channels": [8, 8, 16, 16]}
     if name.startswith("vit"):
-        given = {"patch_size": 8, "depth": 1, "drop_path_rate": 0.1}
+        given = {"patch_size": 8, "depth": 2, "drop_path_rate": 0.1}
     return create_backbone(name, 32, **given)
 
 

@@ -32,6 +32,7 @@ from hardviews.networks.backbones import build_backbone
 from hardviews.selection.hard_views import HardViews
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
+from hardviews.training import early_exit
 from hardviews.training.schedules import ResolutionSchedule
 from hardviews.views.draw import draw
 from hardviews.views.plan import ViewPlan
@@ -113,6 +114,9 @@ def test_no_policy_waits(policy: str, guarded: bool) -> None:
         ("dino", {"optimizer": "sgd", "parts": 2}),
         ("dino", {"scoring": Scoring(network="teacher_targets", resolution=0.5)}),
         ("dino", {"scoring": Scoring(token_keep=0.5)}),
+        ("simsiam", {"scoring": Scoring(depth=0.5)}),
+        ("byol", {"scoring": Scoring(depth=0.5, network="teacher"), "parts": 2}),
+        ("dino", {"scoring": Scoring(depth=0.5)}),
         ("dino", {"scoring": Scoring(chunk=3, reuse=False)}),
         ("ibot", {"scoring": Scoring(network="teacher_targets", resolution=0.5)}),
         ("ibot", {"scoring": Scoring(resolution=0.5), "parts": 2}),
@@ -124,7 +128,8 @@ def test_no_policy_waits(policy: str, guarded: bool) -> None:
     ],
     ids=str,
 )
-def test_no_way_of_scoring_waits(name: str, options: dict[str, Any]) -> None:
+def test_no_way_of_scoring_waits(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(early_exit, "STEPS", 1)
     with pretending() as mode:
         take(create_step(created(name), "bf16-mixed", **options), mode)
     check_step(mode)

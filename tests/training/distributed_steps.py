@@ -17,6 +17,7 @@ from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.scoring import Scoring
 from hardviews.selection.search import every_combination, totals
+from hardviews.training import early_exit
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
 from hardviews.training.step import Step
@@ -60,13 +61,13 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
 
     Args:
         name: a method's, and the policy's if it is not ``hardest``: ``"simsiam unexpected"``; or ``"ibot growing"``,
-            whose views are small in half of the steps; or ``"dino once"``, whose candidates are encoded once.
+            whose views are small in half of the steps; ``"dino once"``, whose candidates are encoded once; ``"dino
+            early"``, whose candidates pass half of the backbone.
     """
     name, _, policy = name.partition(" ")
-    growing, policy = policy == "growing", policy.removeprefix("growing")
+    way = policy if policy in ("growing", "once", "early") else ""
     method = create_method(name)
-    once = policy == "once"
-    learning = policies.named("hardest" if once else policy or "hardest")
+    learning = policies.named("hardest" if way else policy or "hardest")
     groups = parameter_groups(method, 1e-4, True, method.constant_rate)
     optimizer = create_optimizer("sgd", groups, 0.9)
     gradients: list[list[Tensor]] = []
@@ -91,9 +92,12 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
 
     step = Step(
         fabric, method, optimizer, Rates(RATE, 0.0, STEPS, 2), learning, 0,
-        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe, scoring=Scoring(once=once),
-        resolution=ResolutionSchedule(0.5, STEPS // 2) if growing else FULL_SIZE,
+        steps=STEPS, steps_per_epoch=3, clip=CLIP, observe=observe,
+        scoring=Scoring(once=way == "once", depth=0.5 if way == "early" else 1.0),
+        resolution=ResolutionSchedule(0.5, STEPS // 2) if way == "growing" else FULL_SIZE,
     )  # fmt: skip
+    if step.scorer.exit:
+        step.scorer.exit.steps = early_exit.STEPS - 3  # exits from the fourth step on
     share = GLOBAL_BATCH // fabric.world_size
     mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
     losses: list[Any] = []
@@ -107,13 +111,14 @@ def ten_steps(fabric: Fabric, name: str) -> dict[str, Any]:
         report = step(ImageBatch.pack(list(pictures))[mine], index)
         losses.append(fabric.all_reduce(report.loss, reduce_op="mean"))
         values.append({key: fabric.all_reduce(value, reduce_op="mean") for key, value in report.values.items()})
+    learned = {name: value for module in step.learners.values() for name, value in module.state_dict().items()}
     return {
         "losses": torch.stack(losses),
         "values": values,
         "chosen": torch.stack(chosen),
         "costs": torch.stack(costs),
         "gradients": gradients,
-        "state": method.state_dict() | (learning.state_dict() if isinstance(learning, torch.nn.Module) else {}),
+        "state": method.state_dict() | learned,
         "everywhere": [fabric.all_gather(parameter.detach()) for parameter in method.parameters()],
         "world": fabric.world_size,
     }

@@ -15,10 +15,9 @@ from tests.training import distributed_steps
 
 REPOSITORY = Path(__file__).parents[2]
 METHODS = ["simsiam", "simclr", "byol", "dino", "ibot"]
-ONCE = ["simclr once", "dino once"]
 POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
-GROWING = ["ibot growing"]  # views that are small at first
-OTHERS = [*POLICIES, *ONCE, *GROWING]
+WAYS = ["simclr once", "dino once", "dino early", "ibot growing"]  # of scoring, and views that grow
+OTHERS = [*POLICIES, *WAYS]
 LIMIT = 240  # seconds after which processes are taken to hang
 
 
@@ -45,11 +44,11 @@ def shared(out: Path, names: list[str], processes: int, nodes: int = 1) -> dict[
     return loaded
 
 
-def assert_the_same(many: dict[str, Any], one: dict[str, Any]) -> None:
+def assert_the_same(many: dict[str, Any], one: dict[str, Any], costs: float = 1e-5) -> None:
     assert torch.equal(many["chosen"], one["chosen"])
     # Of figures up to 4, in float32.
     torch.testing.assert_close(many["losses"], one["losses"], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(many["values"], one["values"], atol=1e-5, rtol=1e-5)  # which are logged
+    torch.testing.assert_close(many["values"], one["values"], atol=costs, rtol=1e-5)  # which are logged
     torch.testing.assert_close(many["gradients"], one["gradients"], atol=1e-5, rtol=0)
     torch.testing.assert_close(many["state"], one["state"], atol=1e-5, rtol=0)  # with teacher and centres
     for parameter in many["everywhere"]:  # and all processes hold the same
@@ -76,7 +75,8 @@ def test_processes_equal_one_with_the_whole_batch(
     assert list(many) == names
     for name in names:
         assert many[name]["world"] == processes * nodes
-        assert_the_same(many[name], alone[name])
+        # An early exit's regression multiplies what its moments differ by in rounding.
+        assert_the_same(many[name], alone[name], costs=1e-3 if name.endswith("early") else 1e-5)
 
 
 def test_the_command_line_starts_two_processes(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ def describe_scored(config: dict[str, Any]) -> str | None:
         words.append(f"at one step of {every}")
     if _number(part := config.get("score_token_keep")) and part != 1:
         words.append(f"on {part:.0%} of the patches")
+    if _number(part := config.get("score_depth")) and part != 1:
+        words.append(f"after {part:.0%} of the backbone")
     return ", ".join(words)
 
 

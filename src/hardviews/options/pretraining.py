@@ -97,6 +97,8 @@ class PretrainOptions:
             networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
         score_every: choose at every so-many-th step, and take plain views in between.
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
+        score_depth: candidates pass this part of the backbone's stages or blocks (timm's backbones alone); a linear map
+            that is learned while training predicts the features of the whole. Not for methods that compare patches.
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
         score_once: train on what scoring has computed instead of encoding kept views again: less time, the same
@@ -191,6 +193,7 @@ class PretrainOptions:
     score_network: Literal["student", "teacher", "teacher_targets"] | None = None
     score_every: int = 1
     score_token_keep: float | None = None
+    score_depth: float = 1.0
     score_reuse: bool = True
     score_chunk: int = 0
     score_once: bool = False

@@ -23,19 +23,17 @@ class NonFiniteSteps:
         fabric: of the run; only this class uses its scaler, if there is one.
         method: whose gradients and buffers to judge.
         optimizer: as returned by fabric.
-        policy: a module whose buffers are restored too, such as a policy that learns.
+        learners: modules whose buffers are restored too, such as a policy that learns.
     """
 
-    def __init__(
-        self, fabric: Fabric, method: nn.Module, optimizer: Optimizer, policy: nn.Module | None = None
-    ) -> None:
-        self.fabric, self.method, self.policy = fabric, method, policy
+    def __init__(self, fabric: Fabric, method: nn.Module, optimizer: Optimizer, *learners: nn.Module) -> None:
+        self.fabric, self.method, self.learners = fabric, method, learners
         self.optimizer: Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
         self._buffers: Copies | None = None
 
     def begin(self) -> None:
-        modules = [self.method] if self.policy is None else [self.method, self.policy]
+        modules = [self.method, *self.learners]
         self._buffers = Copies([x for module in modules for x in module.buffers() if x.is_floating_point()])
 
     def judge(self, figures: Iterable[Tensor]) -> dict[str, Tensor]:

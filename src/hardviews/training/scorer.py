@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import E, Method, TargetEncoding
 from hardviews.selection.costs import Costs
 from hardviews.selection.scoring import Scoring
+from hardviews.training.early_exit import EarlyExit
 from hardviews.training.replay import Replay
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
@@ -56,6 +57,9 @@ class Scorer:
                 raise InputError(f"score-token-keep: {type(method).__name__} compares all patches; give 1")
             if not list(_vits(method)):
                 raise InputError("score-token-keep: this backbone has no patches to leave out; give 1")
+        if scoring.depth < 1 and any(slot.mask for slot in method.plan.slots):
+            raise InputError(f"score-depth: {type(method).__name__} compares patches of the last block; give 1")
+        self.exit = EarlyExit(method, scoring.depth) if scoring.depth < 1 else None
 
     def candidates(self, images: ImageBatch, views: Views, resolution: float = 1.0) -> list[Tensor]:
         """The V candidates; unscored ones have no pixels: ``[B, 0]``.
@@ -82,10 +86,12 @@ class Scorer:
         """
         size = self.scoring.chunk or candidates[0].shape[0]
         chunks = [list(chunk) for chunk in zip(*(torch.split(view, size) for view in candidates), strict=True)]
-        # Smaller pictures or fewer patches give other encodings of the targets than training needs.
-        reuse = self.scoring.reuse and self.scoring.resolution == 1 and self.scoring.token_keep == 1
+        # Smaller pictures, fewer patches or a part of the backbone give other encodings than training needs.
+        exact = (self.scoring.resolution, self.scoring.token_keep, self.scoring.depth) == (1, 1, 1)
+        reuse = self.scoring.reuse and exact
         hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
-        with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed):
+        early = self.exit.exiting() if self.exit else nullcontext()
+        with self.fabric.autocast(), patches_left_out(self.method, 1 - self.scoring.token_keep, seed), early:
             if self.scoring.network == "student":
                 with self.replay.recorded() if self.scoring.once else nullcontext():
                     encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
@@ -100,6 +106,15 @@ class Scorer:
                 ]
                 costs, targets = self._join_chunks(parts)
         return costs if targets is None or not reuse else (costs, targets)
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Context of a training forward, from which an early exit learns."""
+        return self.exit.listening() if self.exit else nullcontext()
+
+    def learn(self) -> None:
+        """Learns from the training forwards of a step."""
+        if self.exit:
+            self.exit.learn(self.fabric)
 
     def _join_chunks(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
         """Joins the chunks' costs; unscored views get no terms."""

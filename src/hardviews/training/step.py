@@ -108,8 +108,10 @@ class Step:
         self.scorer, self.selecting = Scorer(fabric, method, scoring, needs_teacher(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
-        self.policy = policy if isinstance(policy, nn.Module) else None  # one that learns
-        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, self.policy)
+        # What learns beside the method, by its name in a checkpoint.
+        learners = {"policy": policy, "exit": self.scorer.exit}
+        self.learners = {name: module for name, module in learners.items() if isinstance(module, nn.Module)}
+        self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, *self.learners.values())
         self.watch = Stopwatch(fabric.device)
 
     def __call__(self, images: ImageBatch, step: int) -> StepReport:
@@ -135,7 +137,7 @@ class Step:
             lap("render")
             torch.manual_seed(stream(self.seed, "forward", step, fabric.global_rank, part).initial_seed())
             with fabric.no_backward_sync(self.network, enabled=part < self.parts - 1):
-                with self.scorer.replay.replayed(choice.ids):
+                with self.scorer.replay.replayed(choice.ids), self.scorer.learning():
                     encoding = self.network(kept, targets=choice.targets, masks=views.mask)
                 loss = method.loss(encoding)
                 fabric.backward(loss / self.parts)
@@ -144,6 +146,7 @@ class Step:
             lap("train")
         if self.sharded:
             synchronise(method)
+        self.scorer.learn()
         method.after_backward()
         losses, values = zip(*reports, strict=True)
         verdict = self.nonfinite.judge([*losses, *(v["cost_mean"] for v in values if "cost_mean" in v)])

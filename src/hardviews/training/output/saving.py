@@ -81,13 +81,13 @@ class Saver:
             self.checkpoints.set_aside()
         return int(state["step"]) if state else 0, damaged
 
-    def _load(self, state: dict[str, Any], policy: bool = True) -> None:
+    def _load(self, state: dict[str, Any], learners: bool = True) -> None:
         load_weights(self.step.method, state["method"])
         load_named_state(self.step.method, self.step.optimizer.optimizer, state["optimizer"])
         if state["scaler"]:  # another precision has none
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        if policy and self.step.policy is not None:
-            self.step.policy.load_state_dict(state["policy"])
+        for name, module in self.step.learners.items() if learners else ():
+            module.load_state_dict(state[name])
 
     def _restore_origin(self, origin: Origin) -> int:
         """Takes up the run that is extended, and saves that at once: from here on nobody needs the other run."""
@@ -95,7 +95,7 @@ class Saver:
         if self._any(state is None or state["step"] != origin.step):
             raise RunError(f"{origin.checkpoints.folder}: the checkpoint of step {origin.step} is gone")
         assert state is not None
-        self._load(state, policy=False)  # it learned from that run's views and policy, and learns anew in a few steps
+        self._load(state, learners=False)  # they learned from that run's views, and learn anew in a few steps
         self.save(origin.begin, None)
         return origin.begin
 
@@ -180,11 +180,11 @@ class Saver:
         if first:
             state |= {
                 "scaler": self.fabric.strategy.precision.state_dict(),
-                "policy": {} if self.step.policy is None else self.step.policy.state_dict(),
                 "rate_factor": self.factor,
                 "processes": self.fabric.world_size,
                 "data": self.data,
             }
+            state |= {name: module.state_dict() for name, module in self.step.learners.items()}
         return state
 
     def _try(self, save: Callable[[], None]) -> None:
