@@ -35,14 +35,14 @@ LENGTHS = (60, 120, 240)  # epochs
 FLAT = 0.01  # kNN accuracy: the plain method is flat if the last quarter of its epochs brings less
 
 # Arms of the stage choose. Each takes the time of `random`, which keeps as many of the same views and scores none.
-PLAIN = "--policy random"
+PLAIN, CHEAP = "--policy random", "--score-resolution 0.5 --score-depth 0.5"
 TWO_VIEWS = {
     "strong-crops": f"{PLAIN} --plan.scale 0.08,1",
     "joint-crops": "--views 2 --crops joint_crop(0)",
     "hardest": "--scoring exact",
-    "cheap": "--score-resolution 0.5",
+    "cheap": CHEAP,
     "unexpected": "--policy unexpected --scoring exact --select-from 0.1",
-    "cheap-unexpected": "--policy unexpected --score-resolution 0.5 --select-from 0.1",
+    "cheap-unexpected": f"--policy unexpected {CHEAP} --select-from 0.1",
 }
 TEACHER = "--score-network teacher --score-resolution 0.5"
 ARMS = {
@@ -62,13 +62,14 @@ ARMS = {
     },
 }  # fmt: skip
 
-# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms that are confirmed.
-BUDGETS: dict[str, int] = {}
-CHOSEN: dict[str, tuple[str, ...]] = {}
-
 
 def names() -> list[str]:
     return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
+
+
+# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms that are confirmed.
+BUDGETS = dict.fromkeys(names(), 60)
+CHOSEN: dict[str, tuple[str, ...]] = {}
 
 
 def settings(name: str) -> str:
@@ -96,8 +97,7 @@ def commands(stage: str, only: list[str], out: Path) -> Iterator[list[str]]:
             yield compared(common, BUDGETS[name], "0,1,2,3,4", chosen(name), out / "confirm" / name)
         elif stage == "curve":
             best = dict([list(chosen(name).items())[-1]])
-            for part in (4, 2):
-                epochs = BUDGETS[name] // part
+            for epochs in (BUDGETS[name] // 2, BUDGETS[name] * 2):
                 yield compared(common, epochs, "0,1,2", best, out / "curve" / f"{name}-{epochs}")
 
 

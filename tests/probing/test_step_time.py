@@ -15,6 +15,7 @@ from hardviews.probing import step_time
 from hardviews.probing.step_time import Timing, phases_of, selecting_part
 from hardviews.probing.steps import lone_fabric, probe_step
 from hardviews.setup.defaults import resolve_defaults
+from hardviews.training.early_exit import EarlyExit
 from tests.comparison.test_compare import request
 from tests.runs.test_pretrain import LINES
 
@@ -48,6 +49,19 @@ def test_parts_of_a_run_by_counting_its_steps(
         if own:
             chosen = sum(selects_from <= part < until for part in own) / len(own)
             assert selecting_part(options, begin, end) == pytest.approx(chosen)
+
+
+def test_an_early_exit_is_timed_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its first steps pass the whole backbone."""
+    ready, exiting = list[bool](), EarlyExit.exiting
+
+    def watched(self: EarlyExit) -> Any:
+        ready.append(self.ready)
+        return exiting(self)
+
+    monkeypatch.setattr(EarlyExit, "exiting", watched)
+    step_time.time_arms({"early": options_of("--scoring", "exact", "--score-depth", "0.5")}, 2)
+    assert ready == [False, True, True, True]
 
 
 @pytest.mark.parametrize("every", [1, 2])

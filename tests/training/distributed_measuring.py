@@ -32,6 +32,7 @@ from hardviews.training.distributed.sharding import UnshardedCopy
 from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.training.schedules import FULL_SIZE
 from tests.methods.tiny import TinyBackbone
 from tests.training.distributed_steps import create_fabric
 
@@ -127,7 +128,7 @@ def reading_again(fabric: Fabric) -> str:
         dist.all_reduce(torch.ones(1))  # as of gradients
         taken.append(number)
 
-    vars(step)["watch"] = SimpleNamespace(start=lambda: None, lap=lambda _: None)
+    vars(step).update(watch=SimpleNamespace(start=lambda: None, lap=lambda _: None), resolution=FULL_SIZE)
     loop: Any = SimpleNamespace(
         fabric=fabric, step=step, loader=SimpleNamespace(steps_per_epoch=100), checkpoint_steps=0, log_steps=100,
         _clear_errors=lambda _: nullcontext(), _show_gallery_if_due=lambda _: None, _measure_if_due=lambda *_: False,

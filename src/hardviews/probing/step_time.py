@@ -120,6 +120,8 @@ def time_arms(
     phases = {name: phases_of(arm) for name, arm in alone.items()}
     turns = WARM_UP + max(rounds, *(2 * arm.score_every for arm in alone.values()))
     for name, step in steps.items():
+        if step.scorer.exit is not None:
+            step.scorer.exit.exit_soon()
         if selecting_part(alone[name]) < 1:  # both kinds of steps are timed
             step.selecting = range(0, turns, 2 * alone[name].score_every)
     batches = moved(loader.batches(0), fabric.device)
