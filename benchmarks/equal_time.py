@@ -49,7 +49,10 @@ ARMS = {
     "simsiam": TWO_VIEWS | {
         "strong-colours": f"{PLAIN} --plan.brightness 0.6 --plan.contrast 0.6 --plan.saturation 0.6 --plan.hue 0.15"
     },
-    "simclr": TWO_VIEWS | {"strong-colours": f"{PLAIN} --plan.strength 1"},
+    # SimCLR's own crops are those of the others' stronger ones.
+    "simclr": TWO_VIEWS | {
+        "strong-crops": f"{PLAIN} --plan.scale 0.05,0.6", "strong-colours": f"{PLAIN} --plan.strength 1"
+    },
     "dino": {
         "strong-crops": f"{PLAIN} --plan.scale 0.25,1 --plan.local_scale 0.08,0.4",
         "strong-colours": f"{PLAIN} --plan.brightness 0.4 --plan.contrast 0.4 --plan.saturation 0.2 --plan.hue 0.1",
