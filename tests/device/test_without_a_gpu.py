@@ -95,7 +95,9 @@ def test_rendering_launches_few_kernels(by: str, most: int, monkeypatch: pytest.
     assert counts.pop() <= most
 
 
-@pytest.mark.parametrize("policy", ["sampled(8)" if name == "sampled" else name for name in names()])
+@pytest.mark.parametrize(
+    "policy", ["learnable(0.9)", *("sampled(8)" if name == "sampled" else name for name in names())]
+)
 @pytest.mark.parametrize("guarded", [False, True], ids=["", "guarded"])
 def test_no_policy_waits(policy: str, guarded: bool) -> None:
     with pretending() as mode:

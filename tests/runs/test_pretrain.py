@@ -191,6 +191,7 @@ def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
         "highest_iou",
         "unexpected(0.5)",
         "learnable",
+        "learnable(0.9)",
         "rescue(2)",
     ],
 )

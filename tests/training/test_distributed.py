@@ -16,7 +16,7 @@ from tests.training import distributed_steps
 REPOSITORY = Path(__file__).parents[2]
 METHODS = ["simsiam", "simclr", "byol", "dino", "ibot"]
 POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
-WAYS = ["simclr once", "dino once", "dino early", "ibot growing"]  # of scoring, and views that grow
+WAYS = ["simclr once", "dino once", "dino early", "simclr learnable(0.9)", "ibot growing"]  # of scoring, and of views
 OTHERS = [*POLICIES, *WAYS]
 LIMIT = 240  # seconds after which processes are taken to hang
 

@@ -234,8 +234,13 @@ def test_steps_go_on_from_their_state_bit_for_bit() -> None:
     assert_equal(dict(second.learners["exit"].state_dict()), dict(whole.learners["exit"].state_dict()))
 
 
-def test_a_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = f"--data shapes:64 {SIMSIAM} --epochs 2 --checkpoint-steps 2 --score-depth 0.5 --backbone.drop_path_rate 0.3"
+@pytest.mark.parametrize(
+    ("options", "learner"), [("--score-depth 0.5", "exit"), ("--policy learnable(0.9)", "average")]
+)
+def test_a_run_goes_on_bit_for_bit(
+    options: str, learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    line = f"--data shapes:64 {SIMSIAM} --epochs 2 --checkpoint-steps 2 {options} --backbone.drop_path_rate 0.3"
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert pretrain(f"{line} --out {whole}") == 0
     save = Loop._save
@@ -251,7 +256,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             pretrain(f"{line} --out {cut}")
     assert pretrain(f"{line} --out {cut}") == 0
     assert_equal(state(whole), state(cut))
-    assert state(whole)["exit"]["_extra_state"] == 8
+    assert state(whole)[learner]["_extra_state"] == 8
     assert rows(whole) == rows(cut)
 
 

@@ -206,7 +206,7 @@ def test_what_a_method_can_not_do(method: str, settings: dict[str, Any], wanted:
 def test_the_teacher_judges_beside_the_student(name: str, chunk: int) -> None:
     method = taught(name)
     fabric = Fabric(accelerator="cpu", devices=1)
-    both, targets = scored(Scorer(fabric, method, Scoring(chunk=chunk), teacher_too=True))
+    both, targets = scored(Scorer(fabric, method, Scoring(chunk=chunk), reference="teacher"))
     alone, _ = scored(scorer(method, network="teacher", reuse=False))
     student, reused = scored(scorer(method))
     assert both.reference is not None
@@ -220,6 +220,6 @@ def test_who_has_no_teacher_to_compare_with() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     plain = SimSiam(TinyBackbone(), SimSiam.default_plan(16), dim=16, predictor_dim=8)
     with pytest.raises(InputError, match="SimSiam has none"):
-        Scorer(fabric, plain, EXACT, teacher_too=True)
+        Scorer(fabric, plain, EXACT, reference="teacher")
     with pytest.raises(InputError, match="give score-network student"):
-        Scorer(fabric, byol(), Scoring(network="teacher"), teacher_too=True)
+        Scorer(fabric, byol(), Scoring(network="teacher"), reference="teacher")

@@ -82,8 +82,8 @@ class PretrainOptions:
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
             unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts;
-            learnable, the cost to the student minus that to the momentum teacher; rescue(4), the hardest for the
-            easiest fourth of the images alone.
+            learnable, the cost to the student minus that to the momentum teacher; learnable(0.99), minus that to a
+            moving average of the weights; rescue(4), the hardest for the easiest fourth of the images alone.
         min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
             mean of the image's candidates are kept only where too few others remain; 0 is off.
         select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); the steps before

@@ -12,6 +12,7 @@ and the device.
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,9 @@ from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
 
 ALLOWED = ("allowed",)  # further arguments of a policy, given by name
+
+# Of the policy ``learnable``: the momentum teacher, or a moving average of the weights with this momentum.
+Reference = Literal["teacher"] | float
 
 Policy = Callable[[Costs | None, ViewPlan, Views | None, Generator], Tensor]
 
@@ -50,9 +54,10 @@ def needs_costs(chosen: Policy) -> bool:
     return bool(getattr(chosen, "needs_costs", True))
 
 
-def needs_teacher(chosen: Policy) -> bool:
-    """Whether a policy compares with the costs by a momentum teacher (``Costs.reference``)."""
-    return chosen is learnable
+def reference_of(chosen: Policy) -> Reference | None:
+    """The network whose costs a policy compares with (``Costs.reference``); None for none."""
+    found: Reference | None = getattr(chosen, "reference", None)
+    return found
 
 
 def names() -> list[str]:
@@ -156,29 +161,41 @@ def sampled(limit: int = 64) -> Policy:
     return choose
 
 
-@policy(needs_costs=True)
-def learnable(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
-) -> Tensor:
-    """The combination with the largest cost to the student minus that to the momentum teacher, exactly: what is hard,
-    and not to the better network, can be learned (after the reducible loss of Mindermann et al., RHO-LOSS, ICML 2022).
+def learnable(momentum: float | None = None) -> Policy:
+    """The combination with the largest cost to the student minus that to a better network, exactly: what is hard for
+    the one and not for the other can be learned (after the reducible loss of Mindermann et al., RHO-LOSS, ICML 2022).
 
-    Where the teacher has no own costs (iBOT's, who hides no patches), only costs between views are compared.
+    The better network is the momentum teacher, or with ``momentum`` (0.99) a moving average of the trained weights,
+    for methods that have no teacher. Where the teacher has no own costs (iBOT's, who hides no patches), only costs
+    between views are compared.
+
+    Raises:
+        InputError: the momentum is out of range.
     """
-    costs = require_costs(costs)
-    reference = costs.reference
-    if reference is None:
-        raise InputError(
-            "policy learnable compares with a teacher's costs, and none were given: let the score function return "
-            "Costs(cross, reference=Costs(...))"
-        )
-    both = costs.own is not None and reference.own is not None
-    own = costs.own - reference.own if both and costs.own is not None and reference.own is not None else None
-    return hardest_ids(Costs(costs.cross - reference.cross, own), plan, allowed)
+    if momentum is not None and not 0 <= momentum < 1:
+        raise InputError(f"learnable({momentum:g}): the average's momentum must be at least 0 and below 1")
+
+    def choose(
+        costs: Costs | None,
+        plan: ViewPlan,
+        views: Views | None,
+        generator: Generator,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        costs = require_costs(costs)
+        reference = costs.reference
+        if reference is None:
+            raise InputError(
+                "policy learnable compares with a teacher's costs, and none were given: let the score function return "
+                "Costs(cross, reference=Costs(...))"
+            )
+        both = costs.own is not None and reference.own is not None
+        own = costs.own - reference.own if both and costs.own is not None and reference.own is not None else None
+        return hardest_ids(Costs(costs.cross - reference.cross, own), plan, allowed)
+
+    choose.__name__ = choose.__qualname__ = "learnable" if momentum is None else f"learnable({momentum:g})"
+    vars(choose).update(takes=ALLOWED, reference="teacher" if momentum is None else momentum)
+    return choose
 
 
 def rescue(part: int = 4) -> Policy:
@@ -228,7 +245,8 @@ def gathered(own: Tensor) -> tuple[Tensor, int]:
     return torch.cat(parts), dist.get_rank() * len(own)
 
 
-_families |= {"sampled": (sampled, int), "rescue": (rescue, int), "unexpected": (Unexpected, float)}
+_families |= {"sampled": (sampled, int), "rescue": (rescue, int)}
+_families |= {"unexpected": (Unexpected, float), "learnable": (learnable, float)}
 
 
 @policy(needs_costs=False)

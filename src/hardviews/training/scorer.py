@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 from hardviews.methods.base import E, Method, TargetEncoding
 from hardviews.selection.costs import Costs
+from hardviews.selection.policies import Reference
 from hardviews.selection.scoring import Scoring
+from hardviews.training.average import Average
 from hardviews.training.early_exit import EarlyExit
 from hardviews.training.replay import Replay
 from hardviews.views.draw import Views
@@ -31,21 +33,24 @@ class Scorer:
         fabric: sets the precision.
         method: called unwrapped.
         scoring: the savings.
-        teacher_too: also costs by the momentum teacher alone, as the costs' ``reference``.
+        reference: also costs by the momentum teacher alone, or by a moving average of the method with this momentum, as
+            the costs' ``reference``.
 
     Raises:
         InputError: the method does not support this way of scoring.
     """
 
-    def __init__(self, fabric: Fabric, method: Method[Any], scoring: Scoring, teacher_too: bool = False) -> None:
-        self.fabric, self.method, self.scoring, self.teacher_too = fabric, method, scoring, teacher_too
+    def __init__(
+        self, fabric: Fabric, method: Method[Any], scoring: Scoring, reference: Reference | None = None
+    ) -> None:
+        self.fabric, self.method, self.scoring, self.reference = fabric, method, scoring, reference
         self.replay = Replay(method.backbone, method.plan)
-        if teacher_too and type(method).teacher_costs is Method.teacher_costs:
+        if reference == "teacher" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(
                 f"policy learnable compares with a momentum teacher, and {type(method).__name__} has none; "
-                "take another policy, or byol, dino or ibot"
+                "give learnable(0.99), which compares with a moving average of the weights, or byol, dino or ibot"
             )
-        if teacher_too and scoring.network != "student":
+        if reference is not None and scoring.network != "student":
             raise InputError("policy learnable compares the student with the teacher; give score-network student")
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
@@ -60,6 +65,11 @@ class Scorer:
         if scoring.depth < 1 and any(slot.mask for slot in method.plan.slots):
             raise InputError(f"score-depth: {type(method).__name__} compares patches of the last block; give 1")
         self.exit = EarlyExit(method, scoring.depth) if scoring.depth < 1 else None
+        self.average = Average(method, reference) if isinstance(reference, float) else None
+        if self.average is not None and (scoring.depth, scoring.token_keep) != (1, 1):
+            raise InputError(
+                f"policy learnable({reference}) compares whole networks; give score-depth 1 and score-token-keep 1"
+            )
 
     def candidates(self, images: ImageBatch, views: Views, resolution: float = 1.0) -> list[Tensor]:
         """The V candidates; unscored ones have no pixels: ``[B, 0]``.
@@ -96,10 +106,9 @@ class Scorer:
                 with self.replay.recorded() if self.scoring.once else nullcontext():
                     encoding = joined([self.method(chunk, masks=next(hidden)) for chunk in chunks])
                 costs, targets = self.method.costs(encoding), self.method.reusable(encoding)
-                if self.teacher_too:
+                if self.reference is not None:
                     hidden = itertools.repeat(None) if masks is None else iter(torch.split(masks, size, dim=1))
-                    parts = [self.method.teacher_costs(chunk, next(hidden), False) for chunk in chunks]
-                    costs = replace(costs, reference=self._join_chunks(parts)[0])
+                    costs = replace(costs, reference=self._reference_costs(chunks, hidden))
             else:
                 parts = [
                     self.method.teacher_costs([v for v in chunk if v.numel()], next(hidden), reuse) for chunk in chunks
@@ -115,6 +124,20 @@ class Scorer:
         """Learns from the training forwards of a step."""
         if self.exit:
             self.exit.learn(self.fabric)
+
+    def follow(self) -> None:
+        """Moves the average of the weights, after the optimizer's step."""
+        if self.average:
+            self.average.follow(self.method)
+
+    def _reference_costs(self, chunks: list[list[Tensor]], hidden: Iterator[Tensor | None]) -> Costs:
+        if self.average is None:
+            parts = [self.method.teacher_costs(chunk, next(hidden), False) for chunk in chunks]
+            return self._join_chunks(parts)[0]
+        self.average.begin(self.method)
+        average = self.average.method
+        average.progress = self.method.progress
+        return average.costs(joined([average(chunk, masks=next(hidden)) for chunk in chunks]))
 
     def _join_chunks(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
         """Joins the chunks' costs; unscored views get no terms."""

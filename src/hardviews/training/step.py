@@ -14,7 +14,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import ClipMode, E, Method, Progress
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import Choice, HardViews, gather
-from hardviews.selection.policies import Policy, needs_teacher
+from hardviews.selection.policies import Policy, reference_of
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, mean_total
 from hardviews.training.distributed.sharding import is_sharded, synchronise
@@ -105,11 +105,13 @@ class Step:
         self.plan, self.seed, self.parts, self.observe = method.plan, seed, parts, observe
         self.resolution = resolution
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
-        self.scorer, self.selecting = Scorer(fabric, method, scoring, needs_teacher(policy)), selecting
+        if self.sharded and isinstance(reference_of(policy), float):
+            raise InputError("strategy fsdp: policy learnable(m) keeps a copy of the network, whole; give strategy ddp")
+        self.scorer, self.selecting = Scorer(fabric, method, scoring, reference_of(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
         # What learns beside the method, by its name in a checkpoint.
-        learners = {"policy": policy, "exit": self.scorer.exit}
+        learners = {"policy": policy, "exit": self.scorer.exit, "average": self.scorer.average}
         self.learners = {name: module for name, module in learners.items() if isinstance(module, nn.Module)}
         self.nonfinite = NonFiniteSteps(fabric, method, self.optimizer, *self.learners.values())
         self.watch = Stopwatch(fabric.device)
@@ -156,6 +158,7 @@ class Step:
         encoding = joined(encodings)
         statistics = method.statistics(encoding)
         method.after_step(encoding)
+        self.scorer.follow()
         self.nonfinite.end(verdict["skipped"])
         lap("train")
         means = {key: _mean([v[key] for v in values]) for key in values[0]}

@@ -1,0 +1,88 @@
+"""The policy ``learnable`` against a moving average of the weights, for methods without a teacher."""
+
+import copy
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from hardviews.errors import InputError
+from hardviews.selection import policies
+from hardviews.selection.costs import Costs
+from hardviews.selection.guard import untouched
+from hardviews.selection.scoring import EXACT, Scoring
+from hardviews.training.average import Average
+from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
+from hardviews.training.scorer import Scorer
+from hardviews.training.step import Step
+from hardviews.views.draw import draw
+from hardviews.views.streams import stream
+from tests.training.test_early_exit import images, simsiam, take
+
+FABRIC = Fabric(accelerator="cpu", devices=1)
+MOMENTUM = 0.8
+
+
+def costs_of(scorer: Scorer) -> Costs:
+    views = draw(scorer.method.plan, images().size, stream(0, "views", 0))
+    assert scorer.average is not None
+    with untouched(scorer.method, scorer.average):
+        found = scorer(scorer.candidates(images(), views), None, 0)
+    assert isinstance(found, Costs)
+    assert found.reference is not None
+    return found
+
+
+def test_the_reference_are_the_costs_of_a_method_with_the_averaged_weights() -> None:
+    method = simsiam()
+    scorer = Scorer(FABRIC, method, EXACT, reference=MOMENTUM)
+    with torch.no_grad():
+        for parameter in method.parameters():  # loaded after the scorer was made
+            parameter.add_(0.01)
+    found = costs_of(scorer)
+    assert found.reference is not None
+    torch.testing.assert_close(found.reference.cross, found.cross, rtol=0, atol=1e-6)
+    before = [parameter.detach().clone() for parameter in method.parameters()]
+    scorer.follow()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.mul_(1.1)
+    scorer.follow()
+    by_hand = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter, old, now in zip(by_hand.parameters(), before, method.parameters(), strict=True):
+            parameter.copy_(MOMENTUM * old + (1 - MOMENTUM) * now)
+    found, expected = costs_of(scorer), costs_of(Scorer(FABRIC, by_hand, EXACT, reference=MOMENTUM))
+    assert found.reference is not None
+    torch.testing.assert_close(found.reference.cross, expected.cross, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found.reference.cross, found.cross, atol=1e-4)
+
+
+def test_a_step_follows_and_leaves_the_average_in_peace_while_scoring() -> None:
+    method = simsiam()
+    groups = parameter_groups(method, 0.0, True, method.constant_rate)
+    step = Step(
+        FABRIC, method, create_optimizer("sgd", groups, 0.9), Rates(0.1, 0.0, 20, 0),
+        policies.named(f"learnable({MOMENTUM})"), 3, steps=20,
+    )  # fmt: skip
+    average = step.learners["average"]
+    assert isinstance(average, Average)
+    expected = None
+    for number in range(4):
+        buffers = copy.deepcopy(dict(average.named_buffers()))
+        take(step, range(number, number + 1))
+        weights = [parameter.detach().clone() for parameter in method.parameters()]
+        expected = expected or weights
+        expected = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(expected, weights, strict=True)]
+        for found, wanted in zip(average.method.parameters(), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+            assert not found.requires_grad
+        for name, buffer in average.named_buffers():  # BN's statistics
+            assert torch.equal(buffer, buffers[name])
+
+
+def test_what_it_does_not_go_with() -> None:
+    with pytest.raises(InputError, match="at least 0 and below 1"):
+        policies.named("learnable(1)")
+    with pytest.raises(InputError, match="give score-depth 1 and score-token-keep 1"):
+        Scorer(FABRIC, simsiam(), Scoring(depth=0.5), reference=MOMENTUM)
