@@ -94,7 +94,7 @@ def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
 
     class Stopping(Pictures):
         def __getitem__(self, index: int) -> Any:
-            if pictures.reads == 30:
+            if pictures.reads == 120:
                 signal.raise_signal(signal.SIGUSR1)
             return pictures[index]
 
@@ -244,9 +244,9 @@ def test_how_several_processes_end(
         ({"method": "simcrl"}, "unknown method 'simcrl'; did you mean simclr?"),
         ({"epochs": "many"}, "epochs: 'many' is not a whole number"),
         ({"knn_temperature": -1}, "knn_temperature: -1.0 must be above 0"),
-        ({"lr": object()}, "lr: a object is not a value it takes"),
+        ({"lr": object()}, "lr: it takes no value of type object"),
         ({"json": True}, "unknown option json; it is one of the command line alone"),
-        ({"data": 3}, "data: a int gives no images by number; give a map-style Dataset or a list of images"),
+        ({"data": 3}, "data: int gives no images by number; give a map-style Dataset or a list of images"),
         ({"data": Pictures(), "batch_size": "auto"}, "batch_size: auto needs data by name; give a number"),
         ({"views": 1}, "keep"),
     ],

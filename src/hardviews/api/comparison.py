@@ -62,7 +62,7 @@ def compare(
     from hardviews.console import printer
 
     if not isinstance(data, str | Path):
-        raise InputError(f"data: a {type(data).__name__}; every run opens its data, so give a path or a name")
+        raise InputError(f"data: got {type(data).__name__}; every run opens its data, so give a path or a name")
     own = {"data": data, "policies": _joined(policies), "protocol": _joined(protocols)}
     argv = argv_of(own | options)
     for name, settings in (arms or {}).items():

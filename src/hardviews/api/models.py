@@ -35,10 +35,11 @@ def load(
 
     Args:
         target: a run or its folder; or a backbone's name, such as ``resnet18``.
-        checkpoint: of a name: its weights from this file.
-        pretrained: of a name: False leaves its weights random.
-        image_size: of a name: the size it is made for; by default that it was trained for.
-        module: for a run that was given its backbone as an object: one like it, which is copied.
+        checkpoint: for a named model: a file with its weights.
+        pretrained: for a named model: False leaves its weights random.
+        image_size: for a named model: input size; default: its training size.
+        module: for a run that was given its backbone as an object: a module of the same architecture; a copy receives
+            the weights.
 
     Returns:
         ``backbone``, an ``nn.Module``; ``transform``, what makes an image its input; ``preprocessing``, the same as
@@ -174,7 +175,7 @@ def export(
 
 def _name(model: Any) -> str:
     if not isinstance(model, str | Path | PretrainedRun):
-        raise InputError(f"model: a {type(model).__name__}; give a run, its folder, a name, or what load gives")
+        raise InputError(f"model: got {type(model).__name__}; give a run, its folder, a name, or what load returns")
     return str(model.folder) if isinstance(model, PretrainedRun) else str(model)
 
 

@@ -93,7 +93,7 @@ def pretrain(
         settings = replace(settings, plan={**settings.plan, "transform": transform})
     console = Console(quiet=quiet)
     summary = runs.pretrain(settings, console, Given(source, test_source))
-    return PretrainedRun(Path(summary.get("run", settings.out or "")))  # only the first of several processes knows
+    return PretrainedRun(Path(summary["run"]))
 
 
 def _method(method: Any) -> Any:

@@ -47,9 +47,11 @@ def run(argv: list[str]) -> None:
 
     console = Console(stderr=as_json)
     summary = pretrain(options, console)
-    if summary and as_json:
+    if rank():  # the first shows it
+        return
+    if as_json:
         print(json.dumps(summary, indent=2))
-    elif summary:
+    else:
         show(summary, printer(console))
 
 

@@ -14,7 +14,7 @@ class CompareOptions:
         policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64), unexpected(1), ...
         arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
             may be given again.
-        baseline: the arm that the others are compared with; by default random where that is an arm, else the first.
+        baseline: the arm that the others are compared with; by default random if it is an arm, otherwise the first arm.
         seeds: how many (5 is 0 to 4), or which (0,1,7).
         protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
         labelled: data the runs are measured on, by default --data; for unlabelled --data.

@@ -73,17 +73,16 @@ class PretrainOptions:
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
             loaded, and the run prints what did and what did not.
         extend: a run's folder. Continues from its weights, optimizer and step in another folder (--out), with more
-            --epochs, another --lr or other settings. Settings that are not given are those of that run, which does not
-            change. Backbone, method and optimizer can't change.
-        extend_schedule: of the learning rate. restart (the default): a new cycle, from the rate that the run had
-            reached linearly up to --lr, over --warmup-epochs (by default a tenth of the epochs that are added), then by
-            half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
+            --epochs, another --lr or other settings. Other settings are taken from that run, which is not changed.
+            Backbone, method and optimizer can't change.
+        extend_schedule: of the learning rate. restart (the default): a new cycle, which rises linearly from the last
+            rate to --lr over --warmup-epochs (by default a tenth of the added epochs) and falls by half a cosine to
+            --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
             plan draws. As many as are kept is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
-            unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts;
-            learnable, the cost to the student minus that to the momentum teacher; rescue(4), the hardest for the
-            easiest fourth of the images alone.
+            unexpected(1), which subtracts what the augmentations' strength predicts; learnable, the student's cost
+            minus the momentum teacher's; rescue(4), the hardest, but only for the easiest quarter of the images.
         min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
             mean of the image's candidates are kept only where too few others remain; 0 is off.
         select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); the steps before
@@ -95,14 +94,14 @@ class PretrainOptions:
         score_resolution: candidates are scored at this part of their size.
         score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
             networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
-        score_every: choose at every so-many-th step, and take plain views in between.
+        score_every: choose at every N-th step, and take plain views in between.
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
         score_reuse: use encodings of targets again in training, where that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
         crops: how crops are drawn, also without selection. independent: one by one; joint_crop(0): areas of a pair far
             apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
-        image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
+        image_size: side of a view in pixels; by default the images' own size if all are small squares, else 224.
         mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
@@ -140,19 +139,19 @@ class PretrainOptions:
         max_batch_bytes: limit on the decoded pixels of one batch of a process.
         max_unreadable: the run ends when more than this part of the data can't be read.
         in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
-        checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
-        keep_epochs: keep the checkpoint of every so-many-th epoch for good, besides the last two; 0 keeps none.
-        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite, before the
-            run goes back to its last checkpoint, once, at a tenth of the learning rate.
-        knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
-        knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
-            and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
-            with its whole validation set, or what a run that resumes began with; 0 takes all.
+        checkpoint_steps: also save a checkpoint every N steps; 0 saves at the end of epochs only.
+        keep_epochs: keep the checkpoint of every N-th epoch for good, besides the last two; 0 keeps none.
+        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite. After
+            more, the run goes back to its last checkpoint, once, at a tenth of the learning rate.
+        knn_epochs: measure the kNN accuracy every N epochs, if there are labels, and at the end; 0 never.
+        knn_bank: at most this many labelled images, the same share of every class, are neighbours in the kNN accuracy,
+            and at most as many test images are measured; 0 takes all. By default 50,000 (all of CIFAR; of ImageNet 50
+            of every class, and all of its validation set); a run that resumes keeps its own number.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
         knn_k: neighbours that vote.
         knn_temperature: of the votes.
-        log_steps: write metrics every so many steps (each step has its row).
+        log_steps: write metrics every N steps (each step has its row).
         tensorboard: write TensorBoard events too.
         telemetry: images that are followed through the run: of each, every time it comes by, what was drawn, what it
             cost and what was kept (docs/telemetry.md); 0 records nothing.

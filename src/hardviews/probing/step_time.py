@@ -196,7 +196,7 @@ def _typical(times: Sequence[float], every: int, share: float) -> float:
 
     Args:
         times: of steps that choose at every ``every``-th turn, or, if ``share`` is below 1, at every second of these.
-        every: steps of a run choose at every so-many-th only.
+        every: a run chooses at every N-th step only.
         share: part of the run in which they do.
     """
     if share < 1:

@@ -32,7 +32,7 @@ class Extension:
         config: its settings.
         step: steps that it has taken.
         steps_per_epoch: its own, which other data or another batch size would change.
-        factor: of its learning rate that was left after it had gone back.
+        factor: factor its learning rate was reduced to after a rollback.
         data: fingerprint of its images; empty where its version did not say.
         shapes: of every tensor of its method.
     """
@@ -154,8 +154,8 @@ class Extension:
             lines.append(f"{self.run.path} was trained on other images: {then:,} there, {now:,} here")
         if self.factor < 1:
             lines.append(
-                f"{self.run.path} had gone back to {self.factor:g} of its learning rate; this run takes the whole "
-                "rate, and a lower --lr may help"
+                f"{self.run.path} went on at {self.factor:g} of its learning rate after a rollback; this run takes the "
+                "whole rate, and a lower --lr may help"
             )
         return lines
 

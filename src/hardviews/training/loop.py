@@ -47,10 +47,10 @@ class Loop:
         folder: opened; only the first process writes.
         epochs: passes over the data.
         monitor: measures the backbone, and says when to show a gallery.
-        checkpoint_steps: also save every so many steps; 0 for epochs only.
+        checkpoint_steps: also save every N steps; 0 for epochs only.
         keep_epochs: keep every n-th epoch's checkpoint permanently; 0 for none.
         max_nonfinite_steps: maximum consecutive skipped steps before the run goes back to its last checkpoint.
-        log_steps: fetch metrics from the device and write them every so many steps.
+        log_steps: fetch metrics from the device and write them every N steps.
         open_loggers: opens loggers such as TensorBoard in the first process, at the step where the run starts or
             resumes.
         telemetry: the step's observer; it writes at the end of epochs and before checkpoints.
