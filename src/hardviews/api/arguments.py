@@ -49,7 +49,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def with_call_errors(function: Function) -> Function:
-    """Raises the command line's errors in the words of a call. If Ctrl-C stops a run, it raises KeyboardInterrupt, which
+    """Raises the command line's errors in the words of a call. If Ctrl-C stops a run, it raises KeyboardInterrupt and
     says how the run continues; other signals are raised again for the caller's handler."""
 
     @functools.wraps(function)
@@ -83,9 +83,9 @@ def _as_call(line: str, function: str) -> str:
 
     line = line.replace("hardviews pretrain --method NAME --help", f"help(hardviews.{function})")
     line = line.replace("see --help", f"see help(hardviews.{function})").replace("the same command", "the same call")
-    line = re.sub(r"with --out (\S+)", r"with out=\1", line)
+    line = re.sub(r"with --out (\S+)", r"with out=\1", line).replace("to --protocol", "to protocols")
     line = re.sub(r"(?<![\w/.-])--([a-z][\w.-]*\w)", underscored, line)
-    return re.sub(r"^([a-z]+(?:-[a-z]+)+)(?=: )", underscored, line)
+    return re.sub(r"^((?:arm \S+: )?[a-z.]+(?:-[a-z]+)+)(?=: )", underscored, line)
 
 
 def with_options_of(*options: type[Any], skip: tuple[str, ...] = ()) -> Callable[[Function], Function]:
@@ -113,6 +113,25 @@ def _parameter(field: "dataclasses.Field[Any]") -> inspect.Parameter:
         field.name, inspect.Parameter.KEYWORD_ONLY, annotation=field.type,
         default=None if default is dataclasses.MISSING else default,
     )  # fmt: skip
+
+
+def joined(option: str, names: Any) -> str:
+    """Names with commas between, of a list of them or of a text; raises InputError for anything else."""
+    if isinstance(names, str):
+        return names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{option}: got {names!r}; give a list of names")
+    return ",".join(names)
+
+
+def check_module(option: str, module: Any) -> Any:
+    """The module itself; raises InputError for anything else, such as a class of modules."""
+    from torch import nn
+
+    if not isinstance(module, nn.Module):
+        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise InputError(f"{option}: got {got}; give an nn.Module, an object")
+    return module
 
 
 def names_or_object(value: Any) -> tuple[str | None, Any]:

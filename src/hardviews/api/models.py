@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
+from hardviews.api.arguments import argv_of, check_module, joined, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands import embed as embedding
 from hardviews.commands import evaluate as evaluation
@@ -57,7 +57,8 @@ def load(
     from hardviews.models.load import load_model
 
     weights = None if checkpoint is None else str(checkpoint)
-    return load_model(_name(target), weights, pretrained, image_size, module)
+    given = None if module is None else check_module("module", module)
+    return load_model(_name(target), weights, pretrained, image_size, given)
 
 
 @with_options_of(EvaluateOptions, skip=("data", "test_data", "protocol"))
@@ -97,7 +98,7 @@ def evaluate(
     name, source = names_or_object(options.pop("data", train))
     test_name, test_source = names_or_object(options.pop("test_data", test))
     asked = options.pop("protocol", protocols)
-    given = {"protocol": asked if isinstance(asked, str) else ",".join(asked), "data": name, "test_data": test_name}
+    given = {"protocol": joined("protocols", asked), "data": name, "test_data": test_name}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
     _, parsed, settings, _ = evaluation.parse(["model", *argv])
     if isinstance(model, str | Path | PretrainedRun) and source is None and test_source is None:

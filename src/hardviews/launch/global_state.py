@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LIMITS = ("recompile_limit", "cache_size_limit")  # of torch.compile, which timm raises on import; one setting, two names
+LIMITS = (
+    "recompile_limit",
+    "cache_size_limit",
+)  # of torch.compile, which timm raises on import; one setting, two names
 
 
 @contextmanager

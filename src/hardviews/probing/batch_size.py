@@ -141,6 +141,6 @@ def largest(shares: list[int], probes: ProbeSteps, most: int, waiting: int = 0) 
     if not fitting:
         raise InputError(
             f"batch-size: there is no room for {several(shares[0], 'image')} in {format_bytes(most)}; give a smaller "
-            "image-size or backbone, fewer views or a smaller score-resolution"
+            "--image-size or --backbone, fewer --views or a smaller --score-resolution"
         )
     return fitting[-1]

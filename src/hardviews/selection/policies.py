@@ -10,6 +10,7 @@ A policy that needs no costs gets None, or zeros of the right shape if there are
 and the device.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -55,6 +56,10 @@ def needs_teacher(chosen: Policy) -> bool:
     return chosen is learnable
 
 
+def __dir__() -> list[str]:
+    return ["named", "names", "policy", *_policies, *(family.__name__ for family, _ in _families.values())]
+
+
 def names() -> list[str]:
     """The names of all policies."""
     return sorted([*_policies, *_families])
@@ -75,6 +80,14 @@ def named(name: str) -> Policy:
             return family(*([number(call[2])] if call[2] else []))
     if call and call[1] in _policies and call[2] is None:
         return _policies[call[1]]
+    start = name.partition("(")[0].strip()
+    if start in _families:
+        family, number = _families[start]
+        (usual,) = (parameter.default for parameter in inspect.signature(family).parameters.values())
+        what = "a whole number" if number is int else "a number"
+        raise InputError(f"policy {name!r}: {start} takes {what}, such as {start}({usual:g})")
+    if start in _policies:
+        raise InputError(f"policy {name!r}: {start} takes no number")
     raise unknown("policy", name, names())
 
 

@@ -44,7 +44,9 @@ class Scoring:
                 option = name.replace("_", "-")
                 raise InputError(f"score-{option}: {getattr(self, name)} must be above 0 and at most 1")
         if self.every < 1 or self.chunk < 0:
-            raise InputError(f"score-every {self.every} must be at least 1, and score-chunk {self.chunk} at least 0")
+            raise InputError(
+                f"--score-every {self.every} must be at least 1, and --score-chunk {self.chunk} at least 0"
+            )
 
 
 EXACT = Scoring()

@@ -113,7 +113,7 @@ class Loop:
                     first = self._go_back(diverged)
         self.collapse.judge()
         if self.diverging.skipped >= steps_per_epoch:
-            raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
+            raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower --lr may help")
         if self.saver.failure:
             raise RunError(
                 f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}; the same command resumes"
@@ -185,7 +185,7 @@ class Loop:
         """Goes back to the last good checkpoint at a lower rate, once; returns the step to continue with."""
         if self.saver.factor < 1 or not self.folder.checkpoints.last.exists():
             tried = ", also at a lower rate" if self.saver.factor < 1 else ""
-            raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower lr may help") from diverged
+            raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower --lr may help") from diverged
         step = self._restore()
         self.saver.lower(LOWER)
         self._say(f"{diverged}: going back to step {step}, at {LOWER:g} of the learning rate")
@@ -289,7 +289,7 @@ class Loop:
                 raise
             scoring = self.step.scorer.scoring
             raise RunError(
-                f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
-                f"grad-accumulation (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
-                f"or score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
+                f"step {step}: out of memory on {self.fabric.device}: give a smaller --batch-size, a larger "
+                f"--grad-accumulation (now {self.step.parts}), a smaller --score-resolution (now "
+                f"{scoring.resolution:g}) or --score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
             ) from error

@@ -43,7 +43,7 @@ class Scorer:
                 "take another policy, or byol, dino or ibot"
             )
         if teacher_too and scoring.network != "student":
-            raise InputError("policy learnable compares the student with the teacher; give score-network student")
+            raise InputError("policy learnable compares the student with the teacher; give --score-network student")
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
