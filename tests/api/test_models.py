@@ -103,6 +103,16 @@ def test_what_evaluate_refuses(run: hardviews.PretrainedRun) -> None:
             "unknown option knn.kk; did you mean knn",
         ),
         (lambda: hardviews.evaluate(model), "data: give data"),
+        (
+            lambda: hardviews.evaluate(model, train="shapes:40", linear={"epochs": 0}),
+            "linear.epochs: linear is not measured; add linear to protocols",
+        ),
+        (lambda: hardviews.evaluate(model, train="shapes:40", protocols=5), "protocols: got 5"),  # type: ignore[arg-type]
+        (lambda: hardviews.load(run, module=torch.nn.Linear), "module: got the class Linear"),  # type: ignore[arg-type]
+        (lambda: hardviews.report([]), "runs: none given"),
+        (lambda: hardviews.report(5), "runs: got int; give a list of runs"),  # type: ignore[arg-type]
+        (lambda: hardviews.compare("shapes:40", arms={"a": 1}), "arms: give settings by name"),  # type: ignore[dict-item]
+        (lambda: hardviews.compare("shapes:40", policies=[1]), r"policies: got \[1\]"),  # type: ignore[list-item]
         (lambda: hardviews.evaluate(3, train="shapes:40"), "model: got int; give a run"),  # type: ignore[arg-type]
         (
             lambda: hardviews.embed(model, "shapes:40", "x.parquet", checkpoint="w.pth"),
