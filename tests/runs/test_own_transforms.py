@@ -71,7 +71,7 @@ def test_an_object_of_python_is_named_by_its_class(tmp_path: Path) -> None:
         ("--plan.transform-input image", "plan.transform-input: give --plan.transform too"),
         (
             f"--plan.transform {PATH}:whole --plan.transform-input image --policy lowest_iou",
-            "policy: lowest_iou compares crops, and with plan.transform-input image there are none",
+            "policy: lowest_iou compares crops, and with --plan.transform-input image there are none",
         ),
     ],
 )
