@@ -55,6 +55,12 @@ def test_each_file_of_a_road_is_imported_by_the_one_above_it(road: str) -> None:
             assert upper not in IMPORTS[lower], line
 
 
+def test_an_adapter_is_at_most_60_lines() -> None:
+    files = list((ROOT / "src/hardviews/adapters").glob("[a-z]*.py"))
+    assert len(files) >= 2
+    assert {file.name: len(file.read_text().splitlines()) > 60 for file in files} == {f.name: False for f in files}
+
+
 WIDEST = 120  # columns
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".sbatch", ".j2", ".css"}
 # A command, a link or a pragma that can't be broken, and the rows of a table.

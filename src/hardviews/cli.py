@@ -26,7 +26,7 @@ Pretrain vision backbones on the hardest of several random views of every image.
 verbs:
 {verbs}
 
-`hardviews pretrain` without anything else runs a demonstration of about two minutes.
+`hardviews pretrain` without options runs a demonstration of two minutes.
 `hardviews VERB --help` shows the options of a verb.
 """
 

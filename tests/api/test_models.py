@@ -62,9 +62,10 @@ def test_any_mixture_is_embedded_in_order(run: hardviews.PretrainedRun, tmp_path
     ("images", "options", "says"),
     [
         ([], {}, "images: none given"),
-        ("a.jpg", {}, "images: a str; give a list"),
+        ("a.jpg", {}, "images: got str; give a list"),
         ([PIXELS[0], PIXELS[1], "none.jpg"], {"batch_size": 1}, "images: none.jpg: No such file"),
         ([3], {}, "images: image 0: came as int"),
+        (PIXELS[0], {}, r"images: got one image, of shape \[40, 48, 3\]; give a list of images"),
         ([PIXELS[0]], {"batch_size": 0}, "batch_size 0"),
         ([PIXELS[0]], {"device": "nowhere"}, "device: nowhere"),
     ],
@@ -102,7 +103,17 @@ def test_what_evaluate_refuses(run: hardviews.PretrainedRun) -> None:
             "unknown option knn.kk; did you mean knn",
         ),
         (lambda: hardviews.evaluate(model), "data: give data"),
-        (lambda: hardviews.evaluate(3, train="shapes:40"), "model: a int; give a run"),  # type: ignore[arg-type]
+        (
+            lambda: hardviews.evaluate(model, train="shapes:40", linear={"epochs": 0}),
+            "linear.epochs: linear is not measured; add linear to protocols",
+        ),
+        (lambda: hardviews.evaluate(model, train="shapes:40", protocols=5), "protocols: got 5"),  # type: ignore[arg-type]
+        (lambda: hardviews.load(run, module=torch.nn.Linear), "module: got the class Linear"),  # type: ignore[arg-type]
+        (lambda: hardviews.report([]), "runs: none given"),
+        (lambda: hardviews.report(5), "runs: got int; give a list of runs"),  # type: ignore[arg-type]
+        (lambda: hardviews.compare("shapes:40", arms={"a": 1}), "arms: give settings by name"),  # type: ignore[dict-item]
+        (lambda: hardviews.compare("shapes:40", policies=[1]), r"policies: got \[1\]"),  # type: ignore[list-item]
+        (lambda: hardviews.evaluate(3, train="shapes:40"), "model: got int; give a run"),  # type: ignore[arg-type]
         (
             lambda: hardviews.embed(model, "shapes:40", "x.parquet", checkpoint="w.pth"),
             "checkpoint: the model is loaded",

@@ -9,6 +9,8 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,62 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
     with pytest.raises(hardviews.InputError, match="the run has not ended"):
         _ = hardviews.PretrainedRun(tmp_path / "cut").summary
+    for read in ("summary", "metrics"):
+        with pytest.raises(hardviews.InputError, match="nowhere is not a run folder: it has no config"):
+            getattr(hardviews.PretrainedRun(Path("nowhere")), read)
     done = len(hardviews.PretrainedRun(tmp_path / "cut").metrics["step"])
     assert 0 < done < 8
     assert hardviews.pretrain(pictures, out=tmp_path / "cut", **options).summary["steps"] == 8
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_other_pictures_or_another_module_do_not_resume(tmp_path: Path) -> None:
+    """Of a finished run either, and a model's weights go into no other module."""
+
+    def network(width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(3, width, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    pictures, narrow = list(Pictures().pixels), network(8)
+    options = OPTIONS | {"knn_epochs": 0, "epochs": 1, "out": tmp_path / "run"}
+
+    def call(data: Any, backbone: nn.Module) -> hardviews.PretrainedRun:
+        return hardviews.pretrain(data, **options | {"backbone": backbone})
+
+    run = call(pictures, backbone=narrow)
+    before = weights(run.folder)
+    others = [pictures[0], 255 - pictures[1], *pictures[2:]]
+    wrong: tuple[tuple[Callable[[], Any], str], ...] = (
+        (lambda: call(others, backbone=narrow), "began with 64 images and finds others of that number"),
+        (lambda: call(pictures[:40], backbone=narrow), "began with 64 images and finds 40"),
+        (lambda: call(pictures, backbone=network(16)), r"backbone.0.weight is \[8, 3, 3, 3\] there and \[16, 3, 3, 3"),
+        (lambda: call(pictures, backbone=nn.Sequential(*narrow, nn.Linear(8, 8))), "3.weight is missing there and"),
+        (lambda: hardviews.load(run, module=network(16)), r"does not fit the module: 0.weight is \[8, 3, 3, 3\] there"),
+    )
+    for act, says in wrong:
+        with pytest.raises(hardviews.InputError, match=says) as error:
+            act()
+        assert "\n" not in str(error.value)
+    assert call(pictures, backbone=narrow).summary["steps"] == 4
+    assert all(torch.equal(value, before[name]) for name, value in weights(run.folder).items())
+
+
+@contextmanager
+def doubles() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, doubles])
+def test_what_the_caller_has_set_changes_no_run(context: Callable[[], Any], tmp_path: Path) -> None:
+    options = OPTIONS | {"knn_epochs": 0}
+    plain = hardviews.pretrain("shapes:32", epochs=1, out=tmp_path / "plain", **options)
+    with context():
+        run = hardviews.pretrain("shapes:32", epochs=1, out=tmp_path / "run", **options)
+    assert_same_run(run.folder, plain.folder)
 
 
 def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
@@ -94,7 +148,7 @@ def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
 
     class Stopping(Pictures):
         def __getitem__(self, index: int) -> Any:
-            if pictures.reads == 30:
+            if pictures.reads == 120:
                 signal.raise_signal(signal.SIGUSR1)
             return pictures[index]
 
@@ -106,6 +160,9 @@ def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert got == [signal.SIGUSR1]
+
+
+def network_of_nothing() -> None: ...
 
 
 def settings() -> dict[str, Any]:
@@ -131,7 +188,8 @@ def settings() -> dict[str, Any]:
         "modules": (list(sys.path), sys.excepthook, sys.stdout, sys.stderr),
         "warnings": list(warnings.filters),
         "group": torch.distributed.is_initialized(),
-        "grad": torch.is_grad_enabled(),
+        "grad": (torch.is_grad_enabled(), torch.get_default_dtype()),
+        "compile": torch._dynamo.config.recompile_limit if hasattr(torch._dynamo.config, "recompile_limit") else None,
     }
 
 
@@ -244,11 +302,20 @@ def test_how_several_processes_end(
         ({"method": "simcrl"}, "unknown method 'simcrl'; did you mean simclr?"),
         ({"epochs": "many"}, "epochs: 'many' is not a whole number"),
         ({"knn_temperature": -1}, "knn_temperature: -1.0 must be above 0"),
-        ({"lr": object()}, "lr: a object is not a value it takes"),
+        ({"lr": object()}, "lr: it takes no value of type object"),
         ({"json": True}, "unknown option json; it is one of the command line alone"),
-        ({"data": 3}, "data: a int gives no images by number; give a map-style Dataset or a list of images"),
+        ({"data": 3}, "data: int gives no images by number; give a map-style Dataset or a list of images"),
         ({"data": Pictures(), "batch_size": "auto"}, "batch_size: auto needs data by name; give a number"),
         ({"views": 1}, "keep"),
+        ({"backbone": nn.Linear}, "backbone: got the class Linear; give an nn.Module, an object"),
+        ({"backbone": hardviews.BackboneOptions(module=nn.Linear)}, "backbone.module: got the class Linear"),
+        ({"backbone": network_of_nothing}, "backbone: it takes no value of type function"),
+        ({"plan": {"transform_input": "crop"}}, "plan.transform_input: give plan.transform too"),
+        ({"score_every": 0, "batch_size": 32}, "score_every 0 must be at least 1, and score_chunk 0 at least 0"),
+        (
+            {"method": "simclr", "batch_size": 8, "grad_accumulation": 2},
+            "give grad_accumulation 1 and a smaller batch_",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(options: dict[str, Any], says: str, tmp_path: Path) -> None:

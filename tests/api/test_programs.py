@@ -34,6 +34,28 @@ def test_from_standard_input(tmp_path: Path) -> None:
     assert "images 12" in done.stdout
 
 
+FIRST_CALL = f"""
+import os, random, torch, torch._dynamo.config as compiling
+import hardviews
+
+def state():
+    limits = [getattr(compiling, name, None) for name in ("recompile_limit", "cache_size_limit")]
+    return random.getstate(), dict(os.environ), limits
+
+before = state()
+hardviews.pretrain("shapes:32", epochs=1, workers=0, out="run", quiet=True, {OPTIONS})
+print([one == other for one, other in zip(before, state())])
+"""
+
+
+def test_the_first_call_leaves_the_process_as_it_was_too(tmp_path: Path) -> None:
+    """Although it imports libraries that draw numbers and set variables and limits."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.stdout.endswith("[True, True, True]\n"), done.stderr
+
+
 @pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """Neither for the loader's workers nor for the process that looks for the batch size, nor for comparisons."""
@@ -66,7 +88,7 @@ CELLS = [
     "options = OPTIONS | {'knn_epochs': 0, 'in_memory': 'off', 'quiet': False}",
     "run = hardviews.pretrain('shapes:32', epochs=1, out='run', **options)\nrun.summary['steps']",
     # An interrupt from the notebook's menu is this signal.
-    "pictures = Pictures()\npictures.interrupts_at = 40\nhardviews.pretrain(pictures, epochs=2, out='cut', **options)",
+    "pictures = Pictures()\npictures.interrupts_at = 120\nhardviews.pretrain(pictures, epochs=2, out='cut', **options)",
     "pictures.interrupts_at = 0\nhardviews.pretrain(pictures, epochs=2, out='cut', **options).summary['steps']",
     "len(run.metrics['loss'])",
     "hardviews.load(run).embed(pictures.pixels[:3]).shape",

@@ -45,6 +45,15 @@ def test_methods_policies_and_protocols_by_name() -> None:
         from hardviews.methods import Simclr  # noqa: F401
 
 
+def test_dir_shows_what_the_docs_name() -> None:
+    methods, policies, protocols = hardviews.methods, hardviews.policies, hardviews.protocols
+    assert set(dir(methods)) == {"find", "names", "BYOL", "DINO", "IBOT", "SimCLR", "SimSiam"}
+    assert {"names", "named", "policy", "hardest", "sampled", "Unexpected"} <= set(dir(policies))
+    assert not {"torch", "Tensor", "re", "InputError", "ids_on"} & set(dir(policies))
+    assert set(dir(protocols)) == {"find", "names"}
+    assert all(hasattr(module, name) for module in (methods, policies, protocols) for name in dir(module))
+
+
 def test_names_do_not_import_torch() -> None:
     code = "import sys, hardviews as h; h.methods.names(); h.protocols.names(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,13 +1,16 @@
 """From a command line, a configuration file and a recipe to options, without torch."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hardviews.cli import VERBS, main
 from hardviews.commands.parsing import descriptions
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
@@ -146,6 +149,19 @@ def test_help_names_every_policy_and_imports_no_torch() -> None:
     for name in policies.names():
         assert name in done.stdout
     assert "--backbone.stem" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_80_columns_and_shows_an_option_once(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with suppress(SystemExit):
+        main([*verb.split(), "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: hardviews")
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert not re.search(r"--\S+\+", text)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "embed", "export"])

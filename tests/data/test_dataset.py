@@ -72,6 +72,7 @@ def test_images_of_every_form_keep_their_pixels(form: str) -> None:
 def test_grey_images_and_a_whole_array() -> None:
     grey = as_source([torch.full((1, 8, 8), 0.5), np.full((8, 8, 1), 128, np.uint8)])
     assert torch.equal(grey.read(0), grey.read(1))
+    assert torch.equal(grey.read(0), as_source(np.full((2, 8, 8), 128, np.uint8)).read(1))
     assert grey.read(0).shape == (8, 8, 3)
     assert grey.native_size == 8
     whole = as_source(PIXELS, name="noise")
@@ -107,18 +108,18 @@ def test_targets_spare_reading_and_are_believed_only_where_they_agree() -> None:
     ("data", "message"),
     [
         ([], "the list is empty"),
-        ("pictures/", "a str gives no images by number"),
-        ({"a": PIXELS[0]}, "a dict gives no images by number"),
+        ("pictures/", "str gives no images by number"),
+        ({"a": PIXELS[0]}, "dict gives no images by number"),
         (iter(PIXELS), "gives no images by number"),
-        (DataLoader(Numbered()), r"a DataLoader; give its data set, DataLoader\.dataset"),
+        (DataLoader(Numbered()), r"got DataLoader; give its data set, DataLoader\.dataset"),
         ([PIXELS[0], 3], r"list\[1\]: came as int; wanted: a PIL image"),
         ([PIXELS[0], "b.jpg"], "b.jpg: No such file"),
-        (PIXELS[0], r"ndarray\[0\]: came as uint8 of shape \[30, 3\]; wanted"),
+        (PIXELS[0], r"data: got one image, of shape \[20, 30, 3\]; give a list"),
         (torch.zeros(2, 4, 8, 8), r"Tensor\[0\]: came as float32 of shape \[4, 8, 8\]; wanted"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), r"came as int64 of shape \[3, 8, 8\]; wanted"),
         (torch.full((2, 3, 8, 8), 255.0), r"with values 255 to 255; .*\(no Normalize\)"),
         (torch.full((2, 3, 8, 8), torch.nan), "with values nan to nan"),
-        ([(PIXELS[0], 0, 1)], r"list\[0\]: came as a tuple of 3"),
+        ([(PIXELS[0], 0, 1)], r"list\[0\]: came as tuple of 3"),
         ([(PIXELS[0], 0.5)], "labels are float, not integers or strings"),
         (Numbered({0: ValueError("no\nsuch file")}), r"Numbered\[0\]: raised ValueError: no such file"),
         (Numbered({9: ValueError("gone")}), r"Numbered\[9\]: raised ValueError: gone; with labels="),
@@ -194,9 +195,21 @@ def test_what_it_is_known_by() -> None:
     source, other = as_source(PIXELS), as_source(255 - PIXELS)
     assert source.identity() == as_source(PIXELS).identity()
     assert len({source.identity(), other.identity(), as_source(PIXELS, version="2").identity()}) == 3
-    assert fingerprint(source) == fingerprint(other)  # which do not look at content
-    assert fingerprint(source) != fingerprint(as_source(PIXELS[:39]))
-    assert fingerprint(source) != fingerprint(as_source(PIXELS, name="other"))
+    assert fingerprint(source) == fingerprint(as_source(PIXELS))
+    one = PIXELS.copy()
+    one[17, 3, 3, 0] ^= 1
+    others = [other, as_source(one), as_source(PIXELS[:39]), as_source(PIXELS, name="other")]
+    others.append(as_source(PIXELS, version="2"))
+    assert fingerprint(source) not in [fingerprint(one) for one in others]
+
+
+def test_a_set_that_draws_at_random_can_resume() -> None:
+    class Flipped(Numbered):
+        def __getitem__(self, index: int) -> Any:
+            return torch.from_numpy(PIXELS[index]) / 510 + torch.rand(()) / 2
+
+    assert fingerprint(as_source(Flipped())) == fingerprint(as_source(Flipped()))
+    assert as_source(Flipped()).identity() != as_source(Flipped()).identity()  # its features are not cached
 
 
 def test_a_dotted_path_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +229,7 @@ def test_a_dotted_path_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "python:own_images:missing": "has no attribute 'missing'",
         "python:no_such_module:images": "No module named 'no_such_module'",
         "python:own_images": "give python:package.module:function",
-        "python:own_images:nothing": "a NoneType gives no images by number",
+        "python:own_images:nothing": "NoneType gives no images by number",
     }.items():
         with pytest.raises(InputError, match=message) as caught:
             open_source(data)

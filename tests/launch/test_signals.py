@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hardviews.launch.signals import StopRequest
+from hardviews.launch.signals import StopRequest, handlers_restored
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +41,12 @@ def test_one_that_leaves_with_others_is_not_ended_by_the_first(noted: bool, obey
         os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
     assert obeyed == []
+
+
+def test_a_call_puts_handlers_back_also_the_one_it_ignored(obeyed: list[int]) -> None:
+    with handlers_restored(), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        stop.ignore_sigterm()
+    assert (stop.signal, obeyed) == (signal.SIGUSR1, [])
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert obeyed == [signal.SIGTERM]

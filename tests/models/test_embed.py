@@ -156,13 +156,17 @@ def test_a_fault_half_way_leaves_the_old_file_as_it_was(
         ("RUN --data shapes:8", "out: give --out"),
         ("RUN --data shapes:8 --out FOLDER", "is a folder"),
         ("RUN --data shapes:8 --out nowhere/out.parquet", "there is no folder nowhere"),
+        ("RUN --data shapes:8 --out out.xyz", "out.xyz is to be a Parquet file; let its name end with .parquet"),
         ("RUN --data data.parquet --out data.parquet", "is the data itself"),
         ("RUN --data shapes:8 --out out.parquet --batch-size 0", "batch-size"),
         ("RUN --data shapes:8 --out out.parquet --std 0,1,1", "std"),
         ("RUN --data shapes:8 --out out.parquet --split validation", "not one of train, test"),
         ("RUN --data nowhere.parquet --out out.parquet", "no such file"),
         ("RUN --data shapes:8 --out out.parquet --checkpoint c.pth", "which has its own"),
-        ("vit_tiny_patch16_224 --pretrained false --data shapes:8 --image-size 8 --out o", "does not take images of 8"),
+        (
+            "vit_tiny_patch16_224 --pretrained false --data shapes:8 --image-size 8 --out o.pq",
+            "does not take images of 8",
+        ),
         ("resnet19 --data shapes:8 --out out.parquet", "unknown backbone 'resnet19'"),
     ],
 )

@@ -60,6 +60,8 @@ def test_vit_takes_its_patch_and_other_sizes() -> None:
     ("arguments", "says"),
     [
         ({"name": "resnet19"}, "did you mean resnet"),
+        ({"name": "mine.net"}, "a function of your own is MODULE:NAME, mine:net"),
+        ({"name": "resnet18.nothing"}, "did you mean resnet18"),
         ({"name": "resnet18", "chanels": 3}, "chanels"),
         ({"name": "vit_tiny_patch16_224", "stem": "cifar"}, "no CIFAR stem"),
         ({"name": "inception_v3", "image_size": 20}, "inception_v3. does not take images of 20 pixels"),

@@ -172,9 +172,12 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "array": np.zeros(2)}, tmp_path / "array.pth")
     with pytest.raises(InputError, match=r"it holds numpy\.\S+, which is not allowed"):
         read_weights(tmp_path / "array.pth", "init")
-    (tmp_path / "text.pt").write_text("hello world")
-    with pytest.raises(InputError, match=r"text\.pt can't be loaded"):
-        read_weights(tmp_path / "text.pt", "init")
+    for name in ("text.pt", "hi.safetensors"):
+        for text in ("hello world", "hi", ""):
+            (tmp_path / name).write_text(text)
+            kind = "file of weights that torch has saved" if name == "text.pt" else "safetensors file"
+            with pytest.raises(InputError, match=rf"{name} is no intact {kind}(: \D\D|$)"):
+                read_weights(tmp_path / name, "init")
     torch.save({"weights": {"conv1.weight": torch.ones(1)}}, tmp_path / "deep.pth")
     with pytest.raises(InputError, match=r"deep\.pth holds no tensors at the top level or under state_dict, "):
         read_weights(tmp_path / "deep.pth", "init")

@@ -136,7 +136,7 @@ def test_another_batch_size_counts_its_own_steps(
         ("--epochs 4 --method simclr", "--method is simsiam there and simclr here; that can't change: leave it out"),
         ("--epochs 4 --method.dim 8", "--method.dim is 16 there and 8 here; its weights don't fit: projector.0.weight"),
         ("--epochs 4 --init resnet18", "init: the weights are those of"),
-        ("--epochs 4 --recipe demo", "recipe: not with extend"),
+        ("--epochs 4 --recipe demo", "recipe: not with --extend"),
         ("--epochs 4 --extend NOWHERE", "extend: NOWHERE is no run folder: it has no config.yaml"),
     ],
 )
@@ -200,7 +200,9 @@ def test_several_processes_and_what_they_shared_out(strategy: str, tmp_path: Pat
 def test_within_an_epoch_only_where_its_steps_are_the_same() -> None:
     stopped = Extension(RunFolder(Path("run")), {}, 6, 4, 1.0, "", {})
     assert stopped.begin(4) == 6
-    with pytest.raises(InputError, match="stopped within epoch 2, and with another batch-size or other data it can go"):
+    with pytest.raises(
+        InputError, match="stopped within epoch 2, and with another --batch-size or other data it can continue"
+    ):
         stopped.begin(8)
 
 

@@ -68,10 +68,10 @@ def test_an_object_of_python_is_named_by_its_class(tmp_path: Path) -> None:
         ("--plan.transform object:a.b", "was given as an object in Python: give it again, or a path to it"),
         (f"--plan.transform {PATH}:twice_as_large", "returned float32 [3, 64, 64]; it must return float [3, 32, 32]"),
         (f"--plan.transform [{PATH}:noise,{PATH}:noise]", "2 given, but this method has 1 kind of view; give one, or"),
-        ("--plan.transform-input image", "plan.transform-input: give plan.transform too"),
+        ("--plan.transform-input image", "plan.transform-input: give --plan.transform too"),
         (
             f"--plan.transform {PATH}:whole --plan.transform-input image --policy lowest_iou",
-            "policy: lowest_iou compares crops, and with plan.transform-input image there are none",
+            "policy: lowest_iou compares crops, and with --plan.transform-input image there are none",
         ),
     ],
 )

@@ -336,7 +336,7 @@ def test_the_folder_of_a_comparison_says_where_its_runs_lie(tmp_path: Path, caps
     (run / "config.yaml").touch()
     for folder, inside in (("compare", "runs/*/"), ("compare/runs", "*/")):
         assert main(["report", str(tmp_path / folder)]) == 2
-        assert f"its runs are {tmp_path / folder}/{inside}" in capsys.readouterr().err
+        assert f"runs found in {tmp_path / folder}/{inside}; pass those folders" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(

@@ -101,10 +101,20 @@ def test_policies_are_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hardst", "hardest(3)", "sampled(many)", "sampled(3", "sampled(2.5)", "unexpected(-1)", ""]
+    ("name", "says"),
+    [
+        ("hardst", "unknown policy 'hardst'; did you mean hardest"),
+        ("", "unknown policy ''"),
+        ("hardest(3)", "hardest takes no number"),
+        ("sampled(many)", r"sampled takes a whole number, such as sampled\(64\)"),
+        ("sampled(3", "takes a whole number"),
+        ("sampled(2.5)", "takes a whole number"),
+        ("rescue(x)", r"such as rescue\(4\)"),
+        ("unexpected(-1)", r"unexpected takes a number, such as unexpected\(1\)"),
+    ],
 )
-def test_unknown_names(name: str) -> None:
-    with pytest.raises(InputError, match="unknown policy"):
+def test_wrong_names(name: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
         named(name)
 
 

@@ -84,5 +84,5 @@ def test_a_step_follows_and_leaves_the_average_in_peace_while_scoring() -> None:
 def test_what_it_does_not_go_with() -> None:
     with pytest.raises(InputError, match="at least 0 and below 1"):
         policies.named("learnable(1)")
-    with pytest.raises(InputError, match="give score-depth 1 and score-token-keep 1"):
+    with pytest.raises(InputError, match="give --score-depth 1 and --score-token-keep 1"):
         Scorer(FABRIC, simsiam(), Scoring(depth=0.5), reference=MOMENTUM)

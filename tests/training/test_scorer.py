@@ -221,5 +221,5 @@ def test_who_has_no_teacher_to_compare_with() -> None:
     plain = SimSiam(TinyBackbone(), SimSiam.default_plan(16), dim=16, predictor_dim=8)
     with pytest.raises(InputError, match="SimSiam has none"):
         Scorer(fabric, plain, EXACT, reference="teacher")
-    with pytest.raises(InputError, match="give score-network student"):
+    with pytest.raises(InputError, match="give --score-network student"):
         Scorer(fabric, byol(), Scoring(network="teacher"), reference="teacher")

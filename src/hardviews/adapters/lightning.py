@@ -16,10 +16,8 @@ class HardViewsCallback(Callback):
     """Replaces the candidate views in every training batch by the hardest of them, and logs ``hard_views/kept`` and
     ``hard_views/mean``: the mean cost of the kept views, and of a random choice.
 
-    The loader gives more views than the module trains on, such as four for two. A batch is a list of views
-    ``[B, ...]``, or holds that list first, as in ``[views, labels]``. For others override ``candidates`` and
-    ``replace``. Scoring runs in the trainer's precision. What a policy draws and learns resumes with the
-    trainer's checkpoint.
+    The loader gives more views than the module trains on. A batch is a list of views ``[B, ...]``, or holds it first:
+    ``[views, labels]``. For others override ``candidates`` and ``replace``. The trainer's checkpoint holds the state.
 
     Args:
         score: the module, unwrapped, to what ``HardViews`` is given, such as ``lambda m: pairwise(m, loss)``.
@@ -37,7 +35,7 @@ class HardViewsCallback(Callback):
         return views
 
     def replace(self, batch: Any, kept: list[Tensor], ids: Tensor) -> None:
-        """Puts the K kept views, whose candidates' ids are ``[K, B]``, in their place in the batch."""
+        """Puts the K kept views, the candidates ``ids`` ``[K, B]``, in the batch."""
         self.candidates(batch)[:] = kept
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
@@ -57,7 +55,6 @@ class HardViewsCallback(Callback):
         return {"generator": self.hard.generator.get_state(), "policy": learned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        learned = state_dict.get("policy")  # empty or missing if another policy or version wrote the checkpoint
-        if learned and isinstance(self.hard.policy, nn.Module):
-            self.hard.policy.load_state_dict(learned)
+        if isinstance(self.hard.policy, nn.Module) and state_dict.get("policy"):  # another policy or version saves none
+            self.hard.policy.load_state_dict(state_dict["policy"])
         self.hard.generator.set_state(torch.as_tensor(state_dict["generator"], dtype=torch.uint8).cpu())

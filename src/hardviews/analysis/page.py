@@ -25,8 +25,8 @@ MEANING = {
     "random": "views were kept at random and the model was not asked, so all differences are chance",
     "lowest_iou": _OVERLAP,
     "highest_iou": _OVERLAP,
-    "unexpected": "the views that cost most beyond what their augmentations let expect were kept, so a difference "
-    "means that the prediction leaves some of it out, or that not all of it is taken off",
+    "unexpected": "the views that cost more than their parameters predict were kept, so a difference means that the "
+    "prediction misses a part of it, or that not all of the prediction is subtracted",
     "learnable": "the views that cost the student most beyond what they cost its teacher were kept, so a difference "
     "means that the student has yet to learn such views",
     "rescue": "the hardest views were kept for the easiest images only, and views at random for the others, so a "

@@ -186,7 +186,7 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
         inside = next((glob for glob in ("*/", "runs/*/") if any(folder.glob(f"{glob}config.yaml"))), None)
-        hint = f"; its runs are {folder}/{inside}; runs are compared with the first" if inside else ""
+        hint = f"; runs found in {folder}/{inside}; pass those folders" if inside else ""
         raise InputError(f"{folder} is not a run folder: {file} is missing{hint}")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))

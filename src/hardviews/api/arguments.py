@@ -1,4 +1,4 @@
-"""From keyword arguments to the command line that says the same, and from its errors to those of a call."""
+"""Translates keyword arguments into command-line options, and errors back."""
 
 import dataclasses
 import functools
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hardviews.errors import InputError, RunError, StoppedError
+from hardviews.launch.global_state import global_state_restored
+from hardviews.launch.signals import handlers_restored
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,19 +45,21 @@ def _text(name: str, value: Any) -> str:
     try:
         return json.dumps(value)
     except TypeError:
-        raise InputError(f"{name}: a {type(value).__name__} is not a value it takes") from None
+        raise InputError(f"{name}: it takes no value of type {type(value).__name__}") from None
 
 
 def with_call_errors(function: Function) -> Function:
-    """Raises the command line's errors in the words of a call, and what asked a run to stop as Python has it: Ctrl-C
-    as KeyboardInterrupt, which says how the run continues; another signal is sent again, to whom it was meant for."""
+    """Raises the command line's errors in the words of a call. If Ctrl-C stops a run, it raises KeyboardInterrupt and
+    says how the run continues; other signals are raised again for the caller's handler."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         raised: BaseException
         number = 0
         try:
-            return function(*arguments, **keywords)
+            # Around everything, since what the function imports changes the process too.
+            with handlers_restored(), global_state_restored():
+                return function(*arguments, **keywords)
         except (InputError, RunError) as error:
             raised = type(error)(_as_call(str(error), function.__name__))
         except KeyboardInterrupt as interrupt:
@@ -79,13 +83,13 @@ def _as_call(line: str, function: str) -> str:
 
     line = line.replace("hardviews pretrain --method NAME --help", f"help(hardviews.{function})")
     line = line.replace("see --help", f"see help(hardviews.{function})").replace("the same command", "the same call")
-    line = re.sub(r"with --out (\S+)", r"with out=\1", line)
+    line = re.sub(r"with --out (\S+)", r"with out=\1", line).replace("to --protocol", "to protocols")
     line = re.sub(r"(?<![\w/.-])--([a-z][\w.-]*\w)", underscored, line)
-    return re.sub(r"^([a-z]+(?:-[a-z]+)+)(?=: )", underscored, line)
+    return re.sub(r"^((?:arm \S+: )?[a-z.]+(?:-[a-z]+)+)(?=: )", underscored, line)
 
 
 def with_options_of(*options: type[Any], skip: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Shows the fields of dataclasses as keyword arguments in a function's signature and help, for ``**options``."""
+    """Shows the fields of dataclasses in a function's signature and help, in place of ``**options``."""
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
@@ -109,6 +113,25 @@ def _parameter(field: "dataclasses.Field[Any]") -> inspect.Parameter:
         field.name, inspect.Parameter.KEYWORD_ONLY, annotation=field.type,
         default=None if default is dataclasses.MISSING else default,
     )  # fmt: skip
+
+
+def joined(option: str, names: Any) -> str:
+    """Names with commas between, of a list of them or of a text; raises InputError for anything else."""
+    if isinstance(names, str):
+        return names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{option}: got {names!r}; give a list of names")
+    return ",".join(names)
+
+
+def check_module(option: str, module: Any) -> Any:
+    """The module itself; raises InputError for anything else, such as a class of modules."""
+    from torch import nn
+
+    if not isinstance(module, nn.Module):
+        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise InputError(f"{option}: got {got}; give an nn.Module, an object")
+    return module
 
 
 def names_or_object(value: Any) -> tuple[str | None, Any]:

@@ -1,11 +1,11 @@
 """``hardviews.compare`` and ``hardviews.report``: several runs side by side."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardviews.api.arguments import argv_of, with_call_errors, with_options_of
+from hardviews.api.arguments import argv_of, joined, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands.compare import parse
 from hardviews.errors import InputError
@@ -62,10 +62,13 @@ def compare(
     from hardviews.console import printer
 
     if not isinstance(data, str | Path):
-        raise InputError(f"data: a {type(data).__name__}; every run opens its data, so give a path or a name")
-    own = {"data": data, "policies": _joined(policies), "protocol": _joined(protocols)}
+        raise InputError(f"data: got {type(data).__name__}; every run opens its data, so give a path or a name")
+    own = {"data": data, "policies": joined("policies", policies), "protocol": joined("protocols", protocols)}
     argv = argv_of(own | options)
-    for name, settings in (arms or {}).items():
+    arms = {} if arms is None else arms
+    if not isinstance(arms, Mapping) or not all(isinstance(settings, Mapping) for settings in arms.values()):
+        raise InputError("arms: give settings by name, such as {'cheap': {'score_resolution': 0.5}}")
+    for name, settings in arms.items():
         argv += ["--arm", f"{name}: {shlex.join(argv_of(settings))}"]
     request, _, _ = parse(argv)
     return comparison.compare(request, printer(Console(quiet=quiet)))
@@ -96,9 +99,7 @@ def report(
     """
     from hardviews.runs.report import report as write
 
-    several = [runs] if isinstance(runs, str | Path | PretrainedRun) else list(runs)
+    several: Any = [runs] if isinstance(runs, str | Path | PretrainedRun) else runs
+    if not isinstance(several, Iterable) or not all(isinstance(run, str | Path | PretrainedRun) for run in several):
+        raise InputError(f"runs: got {type(runs).__name__}; give a list of runs or of their folders")
     return write([Path(run) for run in several], ReportOptions(None if out is None else str(out)))
-
-
-def _joined(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
+from hardviews.api.arguments import argv_of, check_module, joined, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands import embed as embedding
 from hardviews.commands import evaluate as evaluation
@@ -35,10 +35,11 @@ def load(
 
     Args:
         target: a run or its folder; or a backbone's name, such as ``resnet18``.
-        checkpoint: of a name: its weights from this file.
-        pretrained: of a name: False leaves its weights random.
-        image_size: of a name: the size it is made for; by default that it was trained for.
-        module: for a run that was given its backbone as an object: one like it, which is copied.
+        checkpoint: for a named model: a file with its weights.
+        pretrained: for a named model: False leaves its weights random.
+        image_size: for a named model: input size; default: its training size.
+        module: for a run that was given its backbone as an object: a module of the same architecture; a copy receives
+            the weights.
 
     Returns:
         ``backbone``, an ``nn.Module``; ``transform``, what makes an image its input; ``preprocessing``, the same as
@@ -56,7 +57,8 @@ def load(
     from hardviews.models.load import load_model
 
     weights = None if checkpoint is None else str(checkpoint)
-    return load_model(_name(target), weights, pretrained, image_size, module)
+    given = None if module is None else check_module("module", module)
+    return load_model(_name(target), weights, pretrained, image_size, given)
 
 
 @with_options_of(EvaluateOptions, skip=("data", "test_data", "protocol"))
@@ -96,7 +98,7 @@ def evaluate(
     name, source = names_or_object(options.pop("data", train))
     test_name, test_source = names_or_object(options.pop("test_data", test))
     asked = options.pop("protocol", protocols)
-    given = {"protocol": asked if isinstance(asked, str) else ",".join(asked), "data": name, "test_data": test_name}
+    given = {"protocol": joined("protocols", asked), "data": name, "test_data": test_name}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
     _, parsed, settings, _ = evaluation.parse(["model", *argv])
     if isinstance(model, str | Path | PretrainedRun) and source is None and test_source is None:
@@ -174,7 +176,7 @@ def export(
 
 def _name(model: Any) -> str:
     if not isinstance(model, str | Path | PretrainedRun):
-        raise InputError(f"model: a {type(model).__name__}; give a run, its folder, a name, or what load gives")
+        raise InputError(f"model: got {type(model).__name__}; give a run, its folder, a name, or what load returns")
     return str(model.folder) if isinstance(model, PretrainedRun) else str(model)
 
 

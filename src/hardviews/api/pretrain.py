@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardviews import methods
-from hardviews.api.arguments import argv_of, names_or_object, with_call_errors, with_options_of
+from hardviews.api.arguments import argv_of, check_module, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
 from hardviews.commands.pretrain import how_to_resume, parse
 from hardviews.errors import InputError, RunError, StoppedError
@@ -93,7 +93,7 @@ def pretrain(
         settings = replace(settings, plan={**settings.plan, "transform": transform})
     console = Console(quiet=quiet)
     summary = runs.pretrain(settings, console, Given(source, test_source))
-    return PretrainedRun(Path(summary.get("run", settings.out or "")))  # only the first of several processes knows
+    return PretrainedRun(Path(summary["run"]))
 
 
 def _method(method: Any) -> Any:
@@ -119,15 +119,20 @@ def _transform(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def _backbone(backbone: Any) -> tuple[Any, Any]:
-    """Settings of the command line, and a module if one was given."""
+    """Settings of the command line, and a module if one was given.
+
+    Raises:
+        InputError: a class was given, which has no weights.
+    """
     if isinstance(backbone, BackboneOptions):
         settings = {field.name: getattr(backbone, field.name) for field in fields(backbone)}
         module = settings.pop("module")
         if module is not None:
             del settings["name"]
+            check_module("backbone.module", module)
         return settings, module
     if hasattr(backbone, "state_dict"):
-        return None, backbone
+        return None, check_module("backbone", backbone)
     return backbone, None
 
 

@@ -39,8 +39,9 @@ class PretrainedRun:
         """What ``summary.json`` holds: figures by name, such as ``knn_top1``, ``steps`` and ``seconds``.
 
         Raises:
-            InputError: the run has not ended.
+            InputError: there is no run in the folder, or it has not ended.
         """
+        self._check()
         try:
             found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -51,8 +52,13 @@ class PretrainedRun:
     def metrics(self) -> "dict[str, NDArray[np.float64]]":
         """The columns of ``metrics.csv``, float64 ``[steps]`` each; NaN where a step has no such figure.
 
-        ``pandas.DataFrame(run.metrics)`` makes a table of it, as ``pandas.read_csv(run.metrics_file)`` does.
+        ``pandas.DataFrame(run.metrics)`` makes a table of it, as ``pandas.read_csv(run.metrics_file)`` does. It is
+        empty until the first steps are written.
+
+        Raises:
+            InputError: there is no run in the folder, or the file is damaged.
         """
+        self._check()
         from hardviews.analysis.run import read_metrics
 
         return read_metrics(self.metrics_file)
@@ -61,3 +67,7 @@ class PretrainedRun:
     def metrics_file(self) -> Path:
         """``metrics.csv``, one row a step."""
         return self.folder / "metrics.csv"
+
+    def _check(self) -> None:
+        if not (self.folder / "config.yaml").is_file():
+            raise InputError(f"{self.folder} is not a run folder: it has no config.yaml")

@@ -82,7 +82,8 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     """
     parser = Parser(
         prog="hardviews compare",
-        usage="hardviews compare --data DATA [--method NAME] [--epochs E] [--seeds N] [--policies NAMES] [options]",
+        usage="hardviews compare --data DATA [--method NAME] [--epochs E] [--seeds N]\n"
+        "                         [--policies NAMES] [options]",
         description=f"{summary(CompareOptions)} All options of hardviews pretrain are taken too.",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it will take, and stop")
@@ -98,7 +99,9 @@ def parse(argv: list[str]) -> tuple[Request, bool, bool]:
     dry, as_json = given.pop("dry_run"), given.pop("json")
     options = CompareOptions(**given | {"arm": extra_arms})
     if not (options.equal_epochs or options.equal_time):
-        raise InputError("equal-epochs: false, and equal-time too, leaves nothing to compare; leave one of them true")
+        raise InputError(
+            "--equal-epochs and --equal-time: both false leaves nothing to compare; leave one of them true"
+        )
     for name in split_names(options.protocol):
         protocols.find(name)
     written = _written(options)

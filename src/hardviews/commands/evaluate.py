@@ -48,7 +48,8 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
     helps = any(argument in ("-h", "--help") for argument in argv)
     parser = Parser(
         prog="hardviews evaluate",
-        usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA] [--protocol NAMES] [options]",
+        usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA]\n"
+        "                          [--protocol NAMES] [options]",
         description=f"{summary(EvaluateOptions)} Protocols: {', '.join(protocols.names())}.",
     )
     parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)
@@ -58,6 +59,10 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
     for name in names:
         parser.add_signature(protocols.find(name), name, skip={"bench"})
     parser.add_options(EvaluateOptions)
+    for argument in argv:
+        other = argument.removeprefix("--").partition(".")[0]
+        if argument.startswith(f"--{other}.") and other in protocols.names() and other not in names and not helps:
+            raise InputError(f"{argument.partition('=')[0]}: {other} is not measured; add {other} to --protocol")
     given = parser.parse(argv).as_dict()
     target, as_json = given.pop("target"), given.pop("json")
     settings = {name: given.pop(name, None) or {} for name in names}

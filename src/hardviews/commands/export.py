@@ -34,7 +34,8 @@ def parse(argv: list[str]) -> tuple[str, ExportOptions, bool]:
     """
     parser = Parser(
         prog="hardviews export",
-        usage="hardviews export RUN_OR_MODEL --out FOLDER --format timm|torchvision|safetensors|onnx [options]",
+        usage="hardviews export RUN_OR_MODEL --out FOLDER\n"
+        "                        --format timm|torchvision|safetensors|onnx [options]",
         description=summary(ExportOptions),
     )
     parser.add_argument("target", type=str, metavar="RUN_OR_MODEL", help=MODEL_HELP)

@@ -53,7 +53,9 @@ class Parser(ArgumentParser):
 
     def _add(self, name: str, hint: Any, default: Any, help: str | None) -> None:
         keywords: dict[str, Any] = {} if default is None else {"default": default}
-        self.add_argument(self.spelt(name), dest=name, type=hint, help=help or "", **keywords)
+        action = self.add_argument(self.spelt(name), dest=name, type=hint, help=help or "", **keywords)
+        # jsonargparse gives lists a second option that appends, which help would show too.
+        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         self._wanted[name] = _type_text(hint)
 
     def parse(self, argv: list[str], given: dict[str, Any] | None = None) -> Namespace:

@@ -47,9 +47,11 @@ def run(argv: list[str]) -> None:
 
     console = Console(stderr=as_json)
     summary = pretrain(options, console)
-    if summary and as_json:
+    if rank():  # the first shows it
+        return
+    if as_json:
         print(json.dumps(summary, indent=2))
-    elif summary:
+    else:
         show(summary, printer(console))
 
 
@@ -197,7 +199,7 @@ def _given(argv: list[str]) -> dict[str, Any]:
     extended = value_before_parsing(argv, "--extend") or settings.get("extend")
     if extended:
         if recipe:
-            raise InputError("recipe: not with extend, whose settings are those of the run; leave one of them out")
+            raise InputError("recipe: not with --extend, whose settings are those of the run; leave one of them out")
         given = {argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in argv} | settings.keys()
         given |= {f"plan.{name}" for name in settings.get("plan", {})}
         base = settings_to_extend(str(extended), value_before_parsing(argv, "--out"), given)

@@ -111,7 +111,9 @@ def timed(arms: Mapping[str, Arm], request: Request) -> Timing:
             time_arms, options, request.options.timed_steps, request.evaluation, request.settings, begun
         )
     except ProcessKilledError as error:
-        raise RunError("timing: the process that timed some steps was killed; a smaller batch-size may help") from error
+        raise RunError(
+            "timing: the process that timed some steps was killed; a smaller --batch-size may help"
+        ) from error
 
 
 def jobs_of(request: Request, plan: Plan, folder: Path) -> Iterator[Job]:

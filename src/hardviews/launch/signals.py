@@ -5,6 +5,8 @@ import os
 import signal
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -35,8 +37,8 @@ class StopRequest:
         self._before = {}
 
     def ignore_sigterm(self) -> None:
-        """Ignores SIGTERM from now on. A launcher sends it as soon as one process has left, and all must leave with the
-        exit code that they agreed on, which a scheduler reads."""
+        """Ignores SIGTERM from now on, also after this context. A launcher sends it as soon as one process has left,
+        and all must leave with the exit code that they agreed on, which a scheduler reads."""
         if threading.current_thread() is threading.main_thread():
             self._before.pop(signal.SIGTERM, None)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -46,6 +48,19 @@ class StopRequest:
         if number == signal.SIGHUP:
             _leave_terminal()
         self.__exit__(None, None, None)
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Puts the handlers of ``SIGNALS`` back on leaving, also that of SIGTERM after ``ignore_sigterm``."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if here else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that is not Python's can't be set from Python
+                signal.signal(number, handler)
 
 
 def _leave_terminal() -> None:

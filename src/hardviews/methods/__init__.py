@@ -17,6 +17,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return ["find", "names", *(find(name).__name__ for name in names())]
+
+
 def names() -> list[str]:
     """The methods that come with hardviews: the names of the files in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")

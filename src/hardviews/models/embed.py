@@ -30,6 +30,7 @@ from hardviews.setup.data import opened
 from hardviews.setup.data_notices import warn_of_data, warn_unlabelled
 from hardviews.training.precision import device_type, fast_precision
 
+ENDINGS = (".parquet", ".pq")
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
 
 
@@ -100,11 +101,13 @@ def check_out(options: EmbedOptions) -> Path:
     """Where to write.
 
     Raises:
-        InputError: it is a folder, or in none, or the data itself.
+        InputError: it is a folder, or in none, or the data itself, or its name is that of another format.
     """
     out = Path(options.out)
     if out.is_dir():
         raise InputError(f"out: {out} is a folder; give a file, such as {out / 'embeddings.parquet'}")
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(f"out: {out} is to be a Parquet file; let its name end with {ENDINGS[0]}")
     if not out.parent.is_dir():
         raise InputError(f"out: there is no folder {out.parent}; make it first")
     if out.exists() and Path(options.data).exists() and out.samefile(options.data):

@@ -20,6 +20,7 @@ from hardviews.models.vectors import on_device, vectors_of
 from hardviews.networks.backbone_sources import library_of, trained_size
 from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
 from hardviews.networks.weights import load_weights, read_weights
+from hardviews.training.distributed.sharded_state import misfit
 from hardviews.training.output.run_weights import run_weights
 from hardviews.views.centre import CROP_MODES, CropMode
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
@@ -101,7 +102,8 @@ def load_model(
         checkpoint: for a named backbone: its weights from this file instead of the hub.
         pretrained: for a named backbone: false leaves its weights random.
         image_size: for a named backbone: the size it is made for; by default that it was trained for.
-        module: of a run that was given its backbone as an object, one like it, which is copied.
+        module: for a run that was given its backbone as an object: a module of the same architecture; a copy receives
+            the weights.
 
     Raises:
         InputError: there is no such backbone, or its weights do not fit.
@@ -122,10 +124,10 @@ def run_subject(folder: Path, module: nn.Module | None = None) -> LoadedModel:
     built = build_backbone(
         network["name"] if module is None else module, config["image_size"], stem=stem, **network["keywords"]
     )
-    try:
-        built.backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{folder}: the checkpoint does not fit config.yaml: {str(error).splitlines()[0]}") from error
+    if wrong := misfit(weights, built.backbone):
+        given = "config.yaml" if module is None else "the module"
+        raise InputError(f"{folder}: the checkpoint does not fit {given}: {wrong}")
+    built.backbone.load_state_dict(weights)
     ready = Preprocessing(
         config["image_size"], tuple(config["mean"]), tuple(config["std"]), config.get("crop") or 0.875
     )
@@ -145,7 +147,10 @@ def named_subject(name: str, checkpoint: str | None, pretrained: bool, image_siz
         config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
         trained = config.input_size if config else None
         if config is None and ("/" in name or "." in name):
-            raise InputError(f"{name} is neither a run folder nor a timm model")
+            raise InputError(
+                f"{name} is neither a run folder nor a timm model; a function of your own is MODULE:NAME, a model of "
+                "transformers hf:NAME"
+            )
     size = image_size or (trained[-1] if trained else 224)
     loads = pretrained and weights is None and library != "function"  # a function brings its own
     built = build_backbone(name, size, stem="imagenet", pretrained=loads)
@@ -199,7 +204,7 @@ class EncodeOptions(Protocol):
 def check(options: EncodeOptions) -> None:
     """Raises InputError where no backbone could encode with such options."""
     if options.batch_size < 1 or options.workers < 0:
-        raise InputError(f"batch-size {options.batch_size} and workers {options.workers} must be at least 1 and 0")
+        raise InputError(f"--batch-size {options.batch_size} and --workers {options.workers} must be at least 1 and 0")
     if options.crop is not None and not 0 < options.crop <= 1:
         raise InputError(f"crop: {options.crop} must be above 0 and at most 1")
     if options.image_size is not None and options.image_size < 1:

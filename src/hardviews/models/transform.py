@@ -1,4 +1,4 @@
-"""What evaluation sees of an image, as a transform of torchvision's second version."""
+"""Evaluation's preprocessing as a torchvision v2 transform."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage
-from hardviews.data.sources.dataset import read_image
+from hardviews.data.sources.dataset import check_several, read_image
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Preprocessing, encoded
 
@@ -53,7 +53,8 @@ def vectors_of(backbone: nn.Module, preprocessing: Preprocessing, images: Any, b
     if batch_size < 1 or workers < 0:
         raise InputError(f"batch_size {batch_size} and workers {workers} must be at least 1 and 0")
     if isinstance(images, str | bytes | Image.Image) or not hasattr(images, "__iter__"):
-        raise InputError(f"images: a {type(images).__name__}; give a list, of one image if there is but one")
+        raise InputError(f"images: got {type(images).__name__}; give a list of images")
+    check_several(images, "images")
     source = _Images(images if isinstance(images, list | tuple) else list(images))
     if not len(source):
         raise InputError("images: none given")

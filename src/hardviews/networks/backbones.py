@@ -67,7 +67,7 @@ def build_backbone(
         return _build_other(name, image_size, stem, pretrained, keywords)
     local = is_local(name)
     if not local and not timm.is_model(name):
-        raise unknown("backbone", name, timm.list_models())
+        raise unknown_backbone(name)
     try:
         tag = timm.get_pretrained_cfg(name, allow_unregistered=True) if not local else None
     except RuntimeError:
@@ -108,6 +108,14 @@ def _build_other(
     features = check_features(name, backbone, whole_patches(image_size, patch_size(backbone)))
     backbone._feature_dim = features  # type: ignore[assignment]  # a plain number, which copies keep
     return Built(backbone, name, keywords, False, library)
+
+
+def unknown_backbone(name: str) -> InputError:
+    """The error for a name that timm does not know, with similar names or how others are written."""
+    module, dot, function = name.rpartition(".")
+    if dot and not timm.is_model(name.partition(".")[0]):
+        return InputError(f"unknown backbone {name!r}; a function of your own is MODULE:NAME, {module}:{function}")
+    return unknown("backbone", name, timm.list_models())
 
 
 def is_local(name: str) -> bool:

@@ -79,10 +79,14 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, SafetensorError,
             pickle.UnpicklingError) as error:  # fmt: skip
         refused = re.search(r"Unsupported \w+: (?:GLOBAL|class|operand) ([\w.]+)|got <class '([\w.]+)'>", str(error))
-        reason = " ".join(str(error).split()) or type(error).__name__
         if refused:
             reason = f"it holds {refused[1] or refused[2]}, which is not allowed"
-        raise InputError(f"{option}: {file} can't be loaded: {reason[:160]}") from error
+            raise InputError(f"{option}: {file} can't be loaded: {reason[:160]}") from error
+        kind = "safetensors file" if file.suffix == ".safetensors" else "file of weights that torch has saved"
+        reason = " ".join(str(error).split()) or "it ends too early"
+        # Of a file of another kind, torch's unpickler gives the number of a byte.
+        detail = "" if reason.isdigit() else f": {reason[:160]}"
+        raise InputError(f"{option}: {file} is no intact {kind}{detail}") from error
     if isinstance(loaded, dict) and {"format", "method"} <= loaded.keys():
         raise InputError(f"{option}: {file} is a hardviews checkpoint; give its run folder")
     for key in KEYS:

@@ -9,16 +9,16 @@ class CompareOptions:
     differ by more than noise.
 
     Args:
-        out: the folder of the comparison; one that is there resumes where it stopped, and more seeds or arms may be
-            asked for. By default runs/compare-METHOD-DATA.
+        out: the folder of the comparison; an existing one resumes where it stopped, and takes more seeds or arms. By
+            default runs/compare-METHOD-DATA.
         policies: the arms: hardest, random, easiest, lowest_iou, highest_iou, sampled(64), unexpected(1), ...
         arm: a further arm, NAME: and options of pretrain that only it has, such as "cheap: --score-resolution 0.75";
             may be given again.
-        baseline: the arm that the others are compared with; by default random where that is an arm, else the first.
+        baseline: the arm that the others are compared with; by default random if it is an arm, otherwise the first arm.
         seeds: how many (5 is 0 to 4), or which (0,1,7).
-        protocol: what is measured of every run at the end; options such as --linear.epochs reach the protocol.
-        labelled: data the runs are measured on, by default --data; for unlabelled --data.
-        labelled_test: its test data, by default --test-data where --labelled is not given.
+        protocol: what is measured of every run at the end; takes the protocol's options too, such as --linear.epochs.
+        labelled: labelled data that the runs are measured on, if --data has no labels; by default --data.
+        labelled_test: its test data; by default --test-data if --labelled is not given.
         equal_epochs: train every arm for --epochs epochs; false: only the baseline.
         equal_time: train arms that are slower or faster than the baseline for as many epochs as take its time.
         timed_steps: steps of every arm that are timed, side by side, to plan with.

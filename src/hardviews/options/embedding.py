@@ -27,8 +27,8 @@ class EmbedOptions:
         batch_size: images encoded at once, by each process.
         workers: processes that decode images, per process that encodes.
         accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
-        precision: 32-true, the default, gives the very features that an exported model gives; auto is bf16 where the
-            device is fast at it, and good to two or three digits.
+        precision: 32-true, the default, gives the same features as an exported model; auto is bf16 if the device is
+            fast at it, and exact to two or three digits.
     """
 
     data: str

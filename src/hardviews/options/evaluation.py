@@ -11,14 +11,14 @@ class EvaluateOptions:
     Args:
         protocol: what is measured, one or several (knn,linear). Options of a protocol, such as --linear.epochs, are
             shown by hardviews evaluate --protocol linear --help.
-        data: what is trained on, or votes: a folder with class folders, a Parquet table, WebDataset shards, hf:NAME, a
-            torchvision data set's name, or shapes. Detection takes a folder laid out as COCO
-            (annotations/instances_train2017.json, train2017, and the same of val2017), segmentation one of
+        data: labelled images to train on, or that vote: a folder with class folders, a Parquet table, WebDataset
+            shards, hf:NAME, a torchvision data set's name, or shapes. Detection takes a folder in COCO's layout
+            (annotations/instances_train2017.json, train2017, and the same for val2017), segmentation a folder with
             train/images, train/masks, val/images and val/masks.
-        test_data: what is classified; by default the test split of a named set, else a held-out tenth of --data (held
-            out from the measurement only). Detection and segmentation have theirs in --data.
-        on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); those that are
-            not under --data-root are named and left out.
+        test_data: images to classify; by default the test split of a named set, else a tenth of --data, which is held
+            out of this measurement (not of the run's training). Detection and segmentation have theirs in --data.
+        on: measure on several of torchvision's data sets in place of --data (cifar10,flowers102,pets); sets that are
+            missing under --data-root are listed and left out.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
@@ -32,13 +32,13 @@ class EvaluateOptions:
             0.875.
         batch_size: images encoded at once.
         workers: processes that decode images.
-        blocks: of a ViT, the last blocks whose class tokens, with the mean of the patches, linear classifiers are
-            given; 0 gives them what the backbone yields.
-        cache: folder where features are kept for the next time, or off; by default that of a run, RUN/features, and
-            off for other models.
+        blocks: for a ViT, linear classifiers get the class tokens of this many last blocks and the mean of the patches;
+            with 0, what the backbone yields.
+        cache: folder where features are stored for the next time, or off; by default RUN/features for a run, and off
+            for other models.
         accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
         precision: auto is bf16 where the device is fast at it, else fp32.
-        seed: of the held-out tenth and all else that is random; by default the run's, else 0.
+        seed: of the held-out tenth and everything else random; by default the run's, else 0.
     """
 
     protocol: str = "knn"

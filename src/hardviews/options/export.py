@@ -12,8 +12,8 @@ class ExportOptions:
         out: the folder, new or empty. It gets the weights, config.json, and README.md, a model card that says how to
             load them.
         format: timm and safetensors take any timm backbone, timm in the layout of the Hugging Face Hub; torchvision
-            takes the ResNets and Vision Transformers that it has too; onnx needs the export extra. Each is loaded again
-            and its features are compared before the folder is there.
+            takes the ResNets and Vision Transformers that it has too; onnx needs the export extra. What was written is
+            loaded again and its features are compared before the folder appears.
         checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
         pretrained: for a timm model: false takes random weights.
         image_size: in pixels; by default the run's, or the size the timm model was trained for.

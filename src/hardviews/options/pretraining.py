@@ -53,17 +53,17 @@ class PretrainOptions:
 
     Args:
         data: a folder of images, a Parquet table, WebDataset shards ('shards/{000..099}.tar'), a data set of Hugging
-            Face's library (hf:USER/NAME), a torchvision data set's name, or shapes (built in). What comes as a stream:
-            https://HOST/{000..099}.tar, pipe:COMMAND, hf-stream:USER/NAME (docs/large-data.md). Without it the
+            Face's library (hf:USER/NAME), a torchvision data set's name, or shapes (built in). Streams:
+            https://HOST/{000..099}.tar, pipe:COMMAND, hf-stream:USER/NAME (docs/large-data.md). Without --data the
             built-in demonstration runs.
-        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a held-out
-            tenth of --data where that has labels (held out from the vote only).
+        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a tenth of --data
+            if it has labels (this tenth does not vote, but is trained on).
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
-        epoch_images: images of an epoch, for streams of unknown length.
-        shuffle_bytes: encoded images of a stream that a process holds to shuffle them; by default 256 MiB.
+        epoch_images: images per epoch, for streams of unknown length.
+        shuffle_bytes: size of a process's buffer that shuffles a stream's encoded images; by default 256 MiB.
         allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
         out: the run folder; a folder of an unfinished run resumes where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
@@ -73,97 +73,99 @@ class PretrainOptions:
             official DINO or iBOT checkpoint), or a named model with pretrained weights. What fits by name and shape is
             loaded, and the run prints what did and what did not.
         extend: a run's folder. Continues from its weights, optimizer and step in another folder (--out), with more
-            --epochs, another --lr or other settings. Settings that are not given are those of that run, which does not
-            change. Backbone, method and optimizer can't change.
-        extend_schedule: of the learning rate. restart (the default): a new cycle, from the rate that the run had
-            reached linearly up to --lr, over --warmup-epochs (by default a tenth of the epochs that are added), then by
-            half a cosine to --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
+            --epochs, another --lr or other settings. Other settings are taken from that run, which is not changed.
+            Backbone, method and optimizer can't change.
+        extend_schedule: of the learning rate. restart (the default): a new cycle, which rises linearly from the last
+            rate to --lr over --warmup-epochs (by default a tenth of the added epochs) and falls by half a cosine to
+            --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.
         views: candidates drawn per image, one number or one per kind of view (2,2,16); by default what the method's
-            plan draws. As many as are kept is the method without hard views.
+            plan draws. With as many as are kept, this is the method without hard views.
         policy: which candidates to train on: hardest, easiest, random, sampled(64), lowest_iou, highest_iou,
-            unexpected(1), which takes off of the cost that part of what the strength of the augmentations predicts;
-            learnable, the cost to the student minus that to the momentum teacher; learnable(0.99), minus that to a
-            moving average of the weights; rescue(4), the hardest for the easiest fourth of the images alone.
+            unexpected(1), which subtracts what the augmentations' strength predicts; learnable, the student's cost
+            minus the momentum teacher's; learnable(0.99), minus that of a moving average of the weights; rescue(4), the
+            hardest, but only for the easiest quarter of the images.
         min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
-            mean of the image's candidates are kept only where too few others remain; 0 is off.
-        select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); the steps before
-            it take the views of the plain method.
+            mean of the image's candidates are kept only if too few others remain; 0 is off.
+        select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); earlier steps
+            take the views of the plain method.
         select_until: views are selected until this part of the run.
         scoring: fast scores candidates of 64 pixels or more at half their size (networks of patches) or three quarters
-            (others), for less time and a choice a little less hard; exact at full size, as published. The options
-            score-... change parts of either.
+            (others), which takes less time and finds slightly less hard views; exact scores at full size, as published.
+            The options --score-... change parts of either.
         score_resolution: candidates are scored at this part of the size that training gives them.
-        score_network: who judges candidates. student: as in training; teacher: the momentum teacher stands for both
-            networks; teacher_targets: the same of target views only, others (local crops) being taken as they come.
-        score_every: choose at every so-many-th step, and take plain views in between.
+        score_network: which network scores candidates. student: as in training; teacher: the momentum teacher, in place
+            of both networks; teacher_targets: the teacher, for target views only (local crops are not selected).
+        score_every: choose at every N-th step, and take plain views in between.
         score_token_keep: a ViT scores on this part of its patches, drawn at random.
-        score_depth: candidates pass this part of the backbone's stages or blocks (timm's backbones alone); a linear map
-            that is learned while training predicts the features of the whole. Not for methods that compare patches.
-        score_reuse: use encodings of targets again in training, where that is exact.
+        score_depth: candidates pass this part of the backbone's stages or blocks (of timm only); a linear map, learned
+            while training, predicts the features of the whole. Not for methods that compare patches.
+        score_reuse: use the encodings of targets again in training, if that is exact.
         score_chunk: images encoded at once when scoring, for less memory; only for networks without BN. 0 is all.
         score_once: train on what scoring has computed instead of encoding kept views again: less time, the same
             gradients, more memory. Scores exactly; for backbones without BN and drop-path.
         crops: how crops are drawn, also without selection. independent: one by one; joint_crop(0): areas of a pair far
             apart (JointCrop); contrastive_crop(0.6): centres away from the middle (SimCCrop).
         colour: matrix (one colour matrix and one clamp per view) or exact (torchvision's steps to the letter, slower).
-        image_size: side of a view in pixels; by default that of the data where all are small squares, else 224.
+        image_size: side of a view in pixels; by default the images' own size if all are small squares, else 224.
         train_resolution: views are trained on at this part of their size, for less time, until full-resolution-from
             (FastDINOv2); evaluation is always at full size. 1 is full size throughout.
         full_resolution_from: from this part of the run on, views have their full size.
-        mean: per channel, of pixels in 0..1; by default what the pretrained weights want, else ImageNet's.
+        mean: per channel, of pixels in 0..1; by default that of the pretrained weights, else ImageNet's.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
             before the run: processes x grad-accumulation x a power of two, at most 4096; config.yaml records it.
-        grad_accumulation: parts in which a process takes its images of a step, for less memory.
+        grad_accumulation: micro-batches that a process splits its part of a batch into, for less memory.
         epochs: passes over the data.
         seed: of weights, order, views and choices.
         optimizer: sgd, lars or adamw; by default the method's.
         lr: learning rate per 256 images; by default the method's.
         min_lr: rate at the end of the cosine schedule, whatever the batch.
         weight_decay: by default the method's.
-        weight_decay_end: what weight decay has become at the end of the run, by half a cosine; by default the method's,
-            or no change.
+        weight_decay_end: weight decay at the end of the run, reached by half a cosine; by default the method's, or no
+            change.
         clip: norm that gradients are clipped to, 0 for none; by default the method's.
-        clip_mode: each parameter's gradient by its own norm (parameter), or by the norm of all.
+        clip_mode: parameter clips each parameter's gradient by its own norm, all clips all gradients by their joint
+            norm; by default the method's.
         momentum: for sgd and lars.
         warmup_epochs: epochs of linear warm-up; by default the method's, at most a tenth of the run.
-        decay_bias_and_norm: whether biases and norms are decayed too; by default as the method does.
+        decay_bias_and_norm: whether weight decay applies to biases and norms too; by default the method's.
         accelerator: cpu, cuda, or auto, which takes CUDA where it is available.
-        devices: processes on this machine; torchrun and Slurm know better.
+        devices: processes on this machine; torchrun and Slurm override it.
         nodes: machines; without torchrun or Slurm, each needs MASTER_ADDR, MASTER_PORT and its own NODE_RANK in the
             environment.
-        strategy: of several processes: ddp, each with all weights; fsdp shards the blocks of backbones, their gradients
-            and optimizer state among processes (FSDP2), for backbones too large for
-            that; --doctor and --batch-size auto take their probe steps with all weights in one process, though.
+        strategy: of several processes. ddp: each has all weights; fsdp: blocks of backbones, their gradients and
+            optimizer state are sharded (FSDP2), for large backbones. The probe steps of --doctor and --batch-size auto
+            need all weights in one process.
         precision: auto is bf16 where the device is fast at it, else fp16 with a scaler on GPUs, else fp32.
         channels_last: memory layout of images; auto is on.
-        compile: let torch.compile the backbones, which takes some minutes at first (and on CPUs gained nothing where it
-            was measured).
-        deterministic: on a GPU, take deterministic kernels alone, so that a run repeats and resumes bit for bit on the
-            same machine and versions; slower. On a CPU it does so anyway.
+        compile: compile the backbones by torch.compile, which takes some minutes at first (and made no measured run on
+            CPUs faster).
+        deterministic: on a GPU, use deterministic kernels only: slower, but a run repeats and resumes bit for bit on
+            the same machine and versions. On a CPU it always does.
         workers: processes that decode images, per training process.
         decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
             twice the image size.
         max_batch_bytes: limit on the decoded pixels of one batch of a process.
         max_unreadable: the run ends when more than this part of the data can't be read.
-        in_memory: hold decoded images in memory; auto does for small sets, up to 512 MB, which a GPU holds itself.
-        checkpoint_steps: also save a checkpoint every so many steps; 0 saves at the end of epochs only.
-        keep_epochs: keep the checkpoint of every so-many-th epoch for good, besides the last two; 0 keeps none.
-        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite, before the
-            run goes back to its last checkpoint, once, at a tenth of the learning rate.
-        knn_epochs: measure the kNN accuracy every so many epochs where labels exist, and at the end; 0 never.
-        knn_bank: labelled images, at most, whose features are neighbours in the kNN accuracy, of every class its share;
-            and at most as many test images. By default 50,000, which is all of CIFAR and 50 of every class of ImageNet
-            with its whole validation set, or what a run that resumes began with; 0 takes all.
+        in_memory: hold decoded images in memory; auto does so for small images of one size, up to 512 MB, on the
+            GPU if there is one.
+        checkpoint_steps: also save a checkpoint every N steps; 0 saves at the end of epochs only.
+        keep_epochs: keep the checkpoint of every N-th epoch for good, besides the last two; 0 keeps none.
+        max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite. After
+            more, the run goes back to its last checkpoint, once, at a tenth of the learning rate.
+        knn_epochs: measure the kNN accuracy every N epochs, if there are labels, and at the end; 0 never.
+        knn_bank: at most this many labelled images, the same share of every class, are neighbours in the kNN accuracy,
+            and at most as many test images are measured; 0 takes all. By default 50,000 (all of CIFAR; of ImageNet 50
+            of every class, and all of its validation set); a run that resumes keeps its own number.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
         knn_k: neighbours that vote.
         knn_temperature: of the votes.
-        log_steps: write metrics every so many steps (each step has its row).
+        log_steps: write metrics every N steps (each step has its row).
         tensorboard: write TensorBoard events too.
-        telemetry: images that are followed through the run: of each, every time it comes by, what was drawn, what it
-            cost and what was kept (docs/telemetry.md); 0 records nothing.
-        gallery: of these, images whose small pictures are kept with the run, and shown in TensorBoard with their boxes.
+        telemetry: number of images to follow: whenever a step uses one, its drawn views, their costs and the kept ones
+            are recorded (docs/telemetry.md); 0 records nothing.
+        gallery: number of these whose small pictures are stored with the run and shown in TensorBoard with their boxes.
         wandb: log to Weights & Biases too, in this project (needs the wandb extra).
     """
 

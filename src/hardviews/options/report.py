@@ -8,8 +8,8 @@ class ReportOptions:
     """Writes one self-contained page of what one or several runs did: learning curves, time, and which views were kept.
 
     Args:
-        out: the page, an HTML file; by default report.html in the first run's folder. A report that is there is
-            replaced, another file is not.
+        out: the page, an HTML file; by default report.html in the first run's folder. It replaces an earlier report,
+            but no other file.
     """
 
     out: str | None = None

@@ -99,7 +99,7 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
 
 
 def shares_of(images: int, processes: int, parts: int, least: int) -> list[int]:
-    """What may be a process's share of a batch of at most so many images: doubling, no part of it below ``least``."""
+    """Candidate images per process: doubling, at least ``least`` per micro-batch."""
     shares = [least * parts]
     while 2 * shares[-1] * processes <= images:
         shares.append(2 * shares[-1])
@@ -141,6 +141,6 @@ def largest(shares: list[int], probes: ProbeSteps, most: int, waiting: int = 0) 
     if not fitting:
         raise InputError(
             f"batch-size: there is no room for {several(shares[0], 'image')} in {format_bytes(most)}; give a smaller "
-            "image-size or backbone, fewer views or a smaller score-resolution"
+            "--image-size or --backbone, fewer --views or a smaller --score-resolution"
         )
     return fitting[-1]

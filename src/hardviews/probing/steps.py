@@ -94,7 +94,7 @@ def probe_step(
 
 
 def sizes_up_to(images: int, parts: int) -> list[int]:
-    """Sizes to try before a step of so many images in so many parts: doubling, from few, for which there is room."""
+    """Batch sizes to try first, doubling from a small one, up to ``images`` in ``parts`` micro-batches."""
     sizes = [images]
     while sizes[0] > 4 * parts:
         sizes.insert(0, sizes[0] // 2)

@@ -49,7 +49,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
         given: data as objects, which ``options`` names for the run folder.
 
     Returns:
-        What ``summary.json`` holds, and ``run``, the run folder; of several processes, only rank 0 gets it.
+        What ``summary.json`` holds, and ``run``, the run folder; in processes other than the first, ``run`` alone.
 
     Raises:
         InputError: before anything is written.
@@ -120,16 +120,21 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     except StoppedError:
         with Meeting(fabric).slow_work():  # once one has left, the others are soon ended
             loop.logbook.close()
+        if own_group:
+            destroy_process_group()
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(folder.checkpoints.how_to_resume()) from None
     finally:
         loop.logbook.close()
-    if own_group:
-        destroy_process_group()
-    if not fabric.is_global_zero:
-        return {}
-    summary = summarise(options, folder, shared_figures(source, test, options.test_data, seed))
+    summary: dict[str, Any] = {}
+    try:
+        if fabric.is_global_zero:
+            summary = summarise(options, folder, shared_figures(source, test, options.test_data, seed))
+    finally:
+        fabric.barrier()  # all may read it when they return, and none waits for one that failed
+        if own_group:
+            destroy_process_group()
     return {**summary, "run": str(folder.path)}
 
 

@@ -51,8 +51,10 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
         The page's path, and the key figures of every run.
 
     Raises:
-        InputError: packages are missing, a folder is no run's, or there is nowhere to write to.
+        InputError: packages are missing, no folder or one of no run is given, or there is nowhere to write to.
     """
+    if not folders:
+        raise InputError("runs: none given; give a run folder, or several")
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise InputError(f"report: {' and '.join(missing)} not installed; pip install 'hardviews[analysis]'")

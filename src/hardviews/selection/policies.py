@@ -10,6 +10,7 @@ A policy that needs no costs gets None, or zeros of the right shape if there are
 and the device.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -60,6 +61,10 @@ def reference_of(chosen: Policy) -> Reference | None:
     return found
 
 
+def __dir__() -> list[str]:
+    return ["named", "names", "policy", *_policies, *(family.__name__ for family, _ in _families.values())]
+
+
 def names() -> list[str]:
     """The names of all policies."""
     return sorted([*_policies, *_families])
@@ -80,16 +85,20 @@ def named(name: str) -> Policy:
             return family(*([number(call[2])] if call[2] else []))
     if call and call[1] in _policies and call[2] is None:
         return _policies[call[1]]
+    start = name.partition("(")[0].strip()
+    if start in _families:
+        family, number = _families[start]
+        (usual,) = (parameter.default for parameter in inspect.signature(family).parameters.values())
+        what = "a whole number" if number is int else "a number"
+        raise InputError(f"policy {name!r}: {start} takes {what}, such as {start}({usual:g})")
+    if start in _policies:
+        raise InputError(f"policy {name!r}: {start} takes no number")
     raise unknown("policy", name, names())
 
 
 @policy(needs_costs=True)
 def hardest(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
+    costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
 ) -> Tensor:
     """The combination with the largest total, exactly (Ferreira et al., ICLR 2025, sample it for multi-crop)."""
     return hardest_ids(require_costs(costs), plan, allowed)
@@ -97,11 +106,7 @@ def hardest(
 
 @policy(needs_costs=True)
 def easiest(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
+    costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
 ) -> Tensor:
     """The combination with the smallest total, exactly: a comparison for selection, not a way to train."""
     costs = require_costs(costs)
@@ -110,11 +115,7 @@ def easiest(
 
 @policy(needs_costs=False)
 def random(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
+    costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
 ) -> Tensor:
     """A uniformly random combination for every image: the plain method, drawn from as many candidates.
 
@@ -142,11 +143,7 @@ def sampled(limit: int = 64) -> Policy:
         raise InputError(f"sampled({limit}): give the number of combinations to draw, 1 or more")
 
     def choose(
-        costs: Costs | None,
-        plan: ViewPlan,
-        views: Views | None,
-        generator: Generator,
-        allowed: Tensor | None = None,
+        costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
     ) -> Tensor:
         costs = require_costs(costs)
         combos = ids_on(random_ids(plan, limit, generator).T, costs.cross.device)  # [C, K]
@@ -176,11 +173,7 @@ def learnable(momentum: float | None = None) -> Policy:
         raise InputError(f"learnable({momentum:g}): the average's momentum must be at least 0 and below 1")
 
     def choose(
-        costs: Costs | None,
-        plan: ViewPlan,
-        views: Views | None,
-        generator: Generator,
-        allowed: Tensor | None = None,
+        costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
     ) -> Tensor:
         costs = require_costs(costs)
         reference = costs.reference
@@ -212,11 +205,7 @@ def rescue(part: int = 4) -> Policy:
         raise InputError(f"rescue({part}): give the part of the images, 1 in so many; 1 is all of them")
 
     def choose(
-        costs: Costs | None,
-        plan: ViewPlan,
-        views: Views | None,
-        generator: Generator,
-        allowed: Tensor | None = None,
+        costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
     ) -> Tensor:
         costs = require_costs(costs)
         batch, device = costs.cross.shape[2], costs.cross.device
@@ -251,11 +240,7 @@ _families |= {"unexpected": (Unexpected, float), "learnable": (learnable, float)
 
 @policy(needs_costs=False)
 def lowest_iou(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
+    costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
 ) -> Tensor:
     """The combination whose crops overlap least: lowest mean IoU over pairs of a kept target and another kept view."""
     return hardest_ids(Costs(-target_iou(plan, views)), plan, allowed)
@@ -263,11 +248,7 @@ def lowest_iou(
 
 @policy(needs_costs=False)
 def highest_iou(
-    costs: Costs | None,
-    plan: ViewPlan,
-    views: Views | None,
-    generator: Generator,
-    allowed: Tensor | None = None,
+    costs: Costs | None, plan: ViewPlan, views: Views | None, generator: Generator, allowed: Tensor | None = None
 ) -> Tensor:
     """The combination whose crops overlap most, as ``lowest_iou`` measures it."""
     return hardest_ids(Costs(target_iou(plan, views)), plan, allowed)

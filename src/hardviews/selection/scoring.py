@@ -49,12 +49,14 @@ class Scoring:
                 option = name.replace("_", "-")
                 raise InputError(f"score-{option}: {getattr(self, name)} must be above 0 and at most 1")
         if self.every < 1 or self.chunk < 0:
-            raise InputError(f"score-every {self.every} must be at least 1, and score-chunk {self.chunk} at least 0")
+            raise InputError(
+                f"--score-every {self.every} must be at least 1, and --score-chunk {self.chunk} at least 0"
+            )
         savings = (self.resolution, self.network, self.token_keep, self.depth, self.chunk)
         if self.once and savings != (1, "student", 1, 1, 0):
             raise InputError(
                 "score-once: training takes up what the student computes of all candidates, whole, at full size; "
-                "give scoring exact and no other savings, or score-once false"
+                "give --scoring exact and no other savings, or --score-once false"
             )
 
 

@@ -1,4 +1,4 @@
-"""The policy ``unexpected``: keeps the views that cost most beyond what their numbers let expect.
+"""The policy ``unexpected``: keeps the views that cost more than their parameters predict.
 
 Legend: B images, V candidates, T targets; P pairs of a kind, D features of a pair.
 """

@@ -97,7 +97,7 @@ def open_sources(
         if images.labels is None and must_be_labelled:
             raise InputError(
                 f"{option}: {printable(data)} has no labels, and kNN needs them on both sides: "
-                f"{why_unlabelled(images)}; or leave test-data out"
+                f"{why_unlabelled(images)}; or leave out --test-data"
             )
     match_classes(source, test)
     return source, test

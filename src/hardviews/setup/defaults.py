@@ -178,7 +178,8 @@ def check_gradients(backbone: nn.Module, plan: ViewPlan, resolution: float) -> N
         if name:
             raise InputError(
                 f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "
-                "in bf16 on CPUs; give larger views (also in train-resolution), stem cifar, or precision 32-true"
+                "in bf16 on CPUs; give larger views (also in --train-resolution), --backbone.stem cifar, or "
+                "--precision 32-true"
             )
 
 
@@ -198,7 +199,7 @@ def check(options: PretrainOptions) -> None:
         raise InputError(f"min-contrast: {options.min_contrast:g} must be 0 to 1")
     if not 0 <= options.select_from < options.select_until <= 1:
         raise InputError(
-            f"select-from {options.select_from:g} and select-until {options.select_until:g} must be an increasing "
+            f"--select-from {options.select_from:g} and --select-until {options.select_until:g} must be an increasing "
             "range within 0 to 1, parts of the run"
         )
     if not 0 < options.train_resolution <= 1:

@@ -11,6 +11,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.training.distributed.sharded_state import misfit, shape_of
 from hardviews.training.optimizers import Rates, create_rates
 from hardviews.training.output.differences import Difference, differences, differences_text
 from hardviews.training.output.run_folder import FREE, RunFolder, plain
@@ -32,7 +33,7 @@ class Extension:
         config: its settings.
         step: steps that it has taken.
         steps_per_epoch: its own, which other data or another batch size would change.
-        factor: of its learning rate that was left after it had gone back.
+        factor: factor its learning rate was reduced to after a rollback.
         data: fingerprint of its images; empty where its version did not say.
         shapes: of every tensor of its method.
     """
@@ -43,7 +44,7 @@ class Extension:
     steps_per_epoch: int
     factor: float
     data: str
-    shapes: Mapping[str, Sequence[int]] = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     @property
     def epochs(self) -> float:
@@ -62,7 +63,7 @@ class Extension:
                 "above that"
             )
         if options.init != self.config.get("init"):
-            raise InputError(f"init: the weights are those of {self.run.path}; leave it out, or leave extend out")
+            raise InputError(f"init: the weights are those of {self.run.path}; leave out --init or --extend")
         if options.warmup_epochs is not None:
             return options
         if options.extend_schedule == "stretch":
@@ -80,15 +81,12 @@ class Extension:
         remedy = f"give what {self.run.path} has, or begin anew with --init {self.run.path}"
         if fixed:
             raise InputError(f"extend: {differences_text(fixed)}; that can't change: {remedy}")
-        ours = {name: list(tensor.shape) for name, tensor in method.state_dict().items()}
-        for name in dict.fromkeys([*ours, *self.shapes]):
-            there, here = self.shapes.get(name), ours.get(name)
-            if there != here:
-                shaping = [one for one in changed if one.option.startswith(SHAPING)] or changed
-                raise InputError(
-                    f"extend: {differences_text(shaping) or 'another version made it'}; its weights don't fit: {name} "
-                    f"is {there or 'missing'} there and {here or 'missing'} here; {remedy}"
-                )
+        if wrong := misfit(self.shapes, method):
+            shaping = [one for one in changed if one.option.startswith(SHAPING)] or changed
+            raise InputError(
+                f"extend: {differences_text(shaping) or 'another network or version made it'}; its weights don't fit: "
+                f"{wrong}; {remedy}"
+            )
 
     def begin(self, steps_per_epoch: int) -> int:
         """The step that the new run begins with, counted by its own epochs.
@@ -100,8 +98,8 @@ class Extension:
             return self.step
         if self.step % self.steps_per_epoch:
             raise InputError(
-                f"extend: {self.run.path} stopped within epoch {int(self.epochs) + 1}, and with another batch-size or "
-                "other data it can continue from the end of an epoch only: let it get there, or give what it has"
+                f"extend: {self.run.path} stopped within epoch {int(self.epochs) + 1}, and with another --batch-size "
+                "or other data it can continue from the end of an epoch only: let it get there, or give what it has"
             )
         return self.step // self.steps_per_epoch * steps_per_epoch
 
@@ -154,8 +152,8 @@ class Extension:
             lines.append(f"{self.run.path} was trained on other images: {then:,} there, {now:,} here")
         if self.factor < 1:
             lines.append(
-                f"{self.run.path} had gone back to {self.factor:g} of its learning rate; this run takes the whole "
-                "rate, and a lower --lr may help"
+                f"{self.run.path} went on at {self.factor:g} of its learning rate after a rollback; this run takes the "
+                "whole rate, and a lower --lr may help"
             )
         return lines
 
@@ -214,12 +212,6 @@ def read_extension(options: PretrainOptions, source: ImageSource | Stream) -> Ex
         raise InputError(f"extend: {run.path} has no checkpoint yet; {run.checkpoints.last} is missing")
     data = state.get("data", "")
     images = int(data.split()[0]) if data else len(source)
-    shapes = {name: _shape(value) for name, value in state["method"].items()}
+    shapes = {name: shape_of(value) for name, value in state["method"].items()}
     per_epoch = images // int(config["batch_size"])
     return Extension(run, config, int(state["step"]), per_epoch, float(state["rate_factor"]), data, shapes)
-
-
-def _shape(value: Any) -> list[int]:
-    if isinstance(value, list):  # shared out among processes along its first dimension
-        return [sum(len(part) for part in value), *value[0].shape[1:]]
-    return list(value.shape)

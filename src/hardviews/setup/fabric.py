@@ -77,7 +77,7 @@ def check_shares(options: PretrainOptions, devices: int, nodes: int) -> None:
     if devices > available:
         raise InputError(f"devices: {devices} asked for, {available} available here")
     if min(devices, nodes, options.grad_accumulation) < 1:
-        raise InputError("devices, nodes and grad-accumulation must be at least 1")
+        raise InputError("--devices, --nodes and --grad-accumulation must be at least 1")
     shares = devices * nodes * options.grad_accumulation
     if options.batch_size == "auto":  # it becomes a number that can be split evenly
         return

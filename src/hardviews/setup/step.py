@@ -100,7 +100,7 @@ def check_once(method: Method[Any], options: PretrainOptions) -> None:
     """Raises InputError if training can't take up what scoring computed."""
     if options.compile or options.strategy == "fsdp":
         given = "compile" if options.compile else "strategy fsdp"
-        raise InputError(f"score-once: it takes single operations, which {given} changes; give score-once false")
+        raise InputError(f"score-once: it takes single operations, which {given} changes; give --score-once false")
     check_replay(method.backbone, method.plan)
 
 

@@ -23,7 +23,7 @@ def with_transforms(plan: ViewPlan, options: PretrainOptions) -> ViewPlan:
     what: Any = options.plan.get("transform_input") or "crop"
     if given is None:
         if "transform_input" in options.plan:
-            raise InputError("plan.transform-input: give plan.transform too")
+            raise InputError("plan.transform-input: give --plan.transform too")
         return plan
     if what not in ("crop", "image"):
         raise InputError(f"plan.transform-input: {what!r} is neither crop nor image")
@@ -32,7 +32,9 @@ def with_transforms(plan: ViewPlan, options: PretrainOptions) -> ViewPlan:
         kinds = several(len(plan.slots), "kind of view", "kinds of view")
         raise InputError(f"plan.transform: {len(every)} given, but this method has {kinds}; give one, or one for each")
     if what == "image" and options.policy in ("lowest_iou", "highest_iou"):
-        raise InputError(f"policy: {options.policy} compares crops, and with plan.transform-input image there are none")
+        raise InputError(
+            f"policy: {options.policy} compares crops, and with --plan.transform-input image there are none"
+        )
     own = [plan.with_transform(_found(one), what).slots for one in every]
     return replace(plan, slots=tuple(slots[place] for place, slots in enumerate(own)))
 

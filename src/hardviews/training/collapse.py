@@ -8,10 +8,10 @@ LEAST_RANK = 0.2  # fraction of the embedding's rank before training
 SETTLED = 1  # epochs before a warning: networks start with low values
 
 TRY = {
-    "feature_std": "a lower lr, a larger batch-size, milder views (--plan.strength, --plan.scale)",
-    "information": "a sharper teacher (--method.teacher_temperature 0.02), a lower lr, milder views, "
+    "feature_std": "a lower --lr, a larger --batch-size, milder views (--plan.strength, --plan.scale)",
+    "information": "a sharper teacher (--method.teacher_temperature 0.02), a lower --lr, milder views, "
     "--method.bn_in_head true",
-    "embedding_rank": "a lower lr, more weight-decay, milder views",
+    "embedding_rank": "a lower --lr, more --weight-decay, milder views",
 }
 
 

@@ -106,7 +106,7 @@ class Part:
         self.parent, self.backbone, self.listens = parent, backbone, False
         kind, stages = type(backbone).__name__, getattr(backbone, "feature_info", None)
         if not stages or not hasattr(backbone, "forward_intermediates"):
-            raise InputError(f"score-depth: timm can't stop within {kind}; give 1, or a smaller score-resolution")
+            raise InputError(f"score-depth: timm can't stop within {kind}; give 1, or a smaller --score-resolution")
         self.index = math.ceil(depth * len(stages)) - 1
         if self.index == len(stages) - 1:
             most = 1 - 1 / len(stages)

@@ -47,10 +47,10 @@ class Loop:
         folder: opened; only the first process writes.
         epochs: passes over the data.
         monitor: measures the backbone, and says when to show a gallery.
-        checkpoint_steps: also save every so many steps; 0 for epochs only.
+        checkpoint_steps: also save every N steps; 0 for epochs only.
         keep_epochs: keep every n-th epoch's checkpoint permanently; 0 for none.
         max_nonfinite_steps: maximum consecutive skipped steps before the run goes back to its last checkpoint.
-        log_steps: fetch metrics from the device and write them every so many steps.
+        log_steps: fetch metrics from the device and write them every N steps.
         open_loggers: opens loggers such as TensorBoard in the first process, at the step where the run starts or
             resumes.
         telemetry: the step's observer; it writes at the end of epochs and before checkpoints.
@@ -113,7 +113,7 @@ class Loop:
                     first = self._go_back(diverged)
         self.collapse.judge()
         if self.diverging.skipped >= steps_per_epoch:
-            raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower lr may help")
+            raise RunError(f"every step of the last epoch was skipped; {self.saver.last_good()}; a lower --lr may help")
         if self.saver.failure:
             raise RunError(
                 f"trained, but not saved: {self.saver.failure}; {self.saver.last_good()}; the same command resumes"
@@ -187,7 +187,7 @@ class Loop:
         """Goes back to the last good checkpoint at a lower rate, once; returns the step to continue with."""
         if self.saver.factor < 1 or not self.folder.checkpoints.last.exists():
             tried = ", also at a lower rate" if self.saver.factor < 1 else ""
-            raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower lr may help") from diverged
+            raise RunError(f"{diverged}{tried}; {self.saver.last_good()}; a lower --lr may help") from diverged
         step = self._restore()
         self.saver.lower(LOWER)
         self._say(f"{diverged}: going back to step {step}, at {LOWER:g} of the learning rate")
@@ -291,7 +291,7 @@ class Loop:
                 raise
             scoring = self.step.scorer.scoring
             raise RunError(
-                f"step {step}: out of memory on {self.fabric.device}: give a smaller batch-size, a larger "
-                f"grad-accumulation (now {self.step.parts}), a smaller score-resolution (now {scoring.resolution:g}) "
-                f"or score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
+                f"step {step}: out of memory on {self.fabric.device}: give a smaller --batch-size, a larger "
+                f"--grad-accumulation (now {self.step.parts}), a smaller --score-resolution (now "
+                f"{scoring.resolution:g}) or --score-chunk (now {scoring.chunk or 'off'}); {self.saver.last_good()}"
             ) from error

@@ -102,7 +102,7 @@ class Replay:
                 slot = next(slots)
                 drawn, kept = drawn + slot.draw, kept + slot.keep
             if ((drawn - first) * ids.shape[1], (kept - row) * ids.shape[1]) != (call.images, len(images)):
-                raise InputError("score-once: this method encodes views one by one; give score-once false")
+                raise InputError("score-once: this method encodes views one by one; give --score-once false")
             image = torch.arange(ids.shape[1], device=ids.device)
             index = ((ids[row:kept] - first) * ids.shape[1] + image).flatten()
             with _Replay(call, index):
@@ -128,7 +128,7 @@ def check_replay(backbone: nn.Module, plan: ViewPlan) -> None:
         if any(isinstance(rate, int | float) and rate > 0 for rate in rates):
             raise InputError(
                 f"score-once: {name} of this backbone drops at random in training, but not in scoring; "
-                "give its rate (such as backbone.drop_path_rate) as 0, or score-once false"
+                "give its rate (such as backbone.drop_path_rate) as 0, or --score-once false"
             )
     generator = torch.Generator().manual_seed(0)
     device = next(backbone.parameters()).device
@@ -185,7 +185,7 @@ class _Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rows, results = args[argument].shape[0], self.call.results
         known = results.popleft() if results else None
         if known is None or known.operation is not func:
-            raise InputError("score-once: this backbone computes other things in training; give score-once false")
+            raise InputError("score-once: this backbone computes other things in training; give --score-once false")
         if rows * self.call.images != known.rows * len(self.index):  # nothing of images, such as positions
             return func(*args, **(kwargs or {}))
         values = [*(_take(x, self.call.images, self.index) for x in known.values[:count]), *known.values[count:]]

@@ -51,7 +51,7 @@ class Scorer:
                 "give learnable(0.99), which compares with a moving average of the weights, or byol, dino or ibot"
             )
         if reference is not None and scoring.network != "student":
-            raise InputError("policy learnable compares the student with the teacher; give score-network student")
+            raise InputError("policy learnable compares the student with the teacher; give --score-network student")
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
@@ -68,7 +68,7 @@ class Scorer:
         self.average = Average(method, reference) if isinstance(reference, float) else None
         if self.average is not None and (scoring.depth, scoring.token_keep) != (1, 1):
             raise InputError(
-                f"policy learnable({reference}) compares whole networks; give score-depth 1 and score-token-keep 1"
+                f"policy learnable({reference}) compares whole networks; give --score-depth 1 and --score-token-keep 1"
             )
 
     def candidates(self, images: ImageBatch, views: Views, resolution: float = 1.0) -> list[Tensor]:

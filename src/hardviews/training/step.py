@@ -98,7 +98,7 @@ class Step:
         if parts > 1 and method.needs_whole_batch:
             raise InputError(
                 f"grad-accumulation: {name} takes its negatives from the batch, and {parts} parts would leave it "
-                "fewer; give grad-accumulation 1 and a smaller batch-size, or more devices"
+                "fewer; give --grad-accumulation 1 and a smaller --batch-size, or more --devices"
             )
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode
@@ -106,7 +106,7 @@ class Step:
         self.resolution = resolution
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         if self.sharded and isinstance(reference_of(policy), float):
-            raise InputError("strategy fsdp: policy learnable(m) keeps a copy of the network, whole; give strategy ddp")
+            raise InputError("strategy fsdp: policy learnable(m) copies the whole network; give --strategy ddp")
         self.scorer, self.selecting = Scorer(fabric, method, scoring, reference_of(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)

@@ -152,7 +152,7 @@ def _keywords(transform: Transform) -> tuple[str, ...]:
 
 
 def transform_name(transform: Any) -> str:
-    """As messages and ``config.yaml`` name a transform: a path, or that of what it is an object of."""
+    """The name of a transform in messages and ``config.yaml``: its import path, or its class's."""
     if isinstance(transform, str):
         return transform
     named = transform if hasattr(transform, "__qualname__") else type(transform)

@@ -40,7 +40,7 @@ def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
     if batch_size > len(source):
         raise InputError(
             f"a batch of {several(batch_size, 'image')} is larger than the data: {source.name} has {len(source)}; "
-            f"give a batch-size of {len(source)} or less"
+            f"give a --batch-size of {len(source)} or less"
         )
     return len(source) // batch_size
 

@@ -56,12 +56,15 @@ def passed_over(source: ImageSource) -> str:
 def fingerprint(source: ImageSource | Stream) -> str:
     """The number of images and a digest of their names. It changes when images are added, removed or renamed.
 
-    It ignores their content. Rows of tables and of other libraries' sets have numbers for names, so only their number
-    counts. Of two million names or more, it takes every second one or fewer.
+    It ignores their content, except of Python objects (``content`` of ``DatasetSource``), which have no names of their
+    own. Rows of tables and of other libraries' sets have numbers for names, so only their number counts. Of two million
+    names or more, it takes every second one or fewer.
     """
     digest = hashlib.blake2b(digest_size=6)
     numbers = range(0, len(source), max(1, len(source) // COMPARED))
     names = source.shards if isinstance(source, Stream) else map(source.path, numbers)
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    content = getattr(source, "content", None)
+    digest.update(b"" if content is None else content().encode())
     return f"{len(source)} {digest.hexdigest()}"

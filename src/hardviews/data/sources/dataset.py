@@ -19,9 +19,10 @@ from hardviews.errors import InputError
 PREFIX = "python:"
 WANTED = (
     "wanted: a PIL image; a file's path; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; "
-    "or (image, label)"
+    "uint8 of shape [h, w]; or (image, label)"
 )
 HASHED = 1000  # images, spread evenly, whose pixels an identity covers
+REREAD = 8  # of these, images that are read twice, to find data sets that draw at random
 MANY = 10_000  # items; a log line tells of reading more of them for their labels
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def as_source(
     """Any map-style ``torch.utils.data.Dataset``, list or array of images, as a source.
 
     An item is a PIL image, the path of an image file, a tensor or array ``[3, h, w]`` or ``[h, w, 3]`` (uint8, or float
-    from 0 to 1; one channel is grey), or a tuple of that and a label, an int or string. Images may differ in size.
+    from 0 to 1; one channel is grey, as is uint8 ``[h, w]``), or a tuple of that and a label, an int or string. Images
+    may differ in size.
     Return them as they are: the views are drawn later, so leave random transforms and ``Normalize`` out of the data
     set.
 
@@ -46,12 +48,12 @@ def as_source(
         labels: one int or string per item. By default those of the items. They come from ``data.targets`` if that
             agrees with the first and last item; else every item is read once.
         class_names: the name of every label, by default ``data.classes``.
-        version: goes into the identity, below. Change it when the images change.
+        version: change it when the images change.
 
     Returns:
-        A source that takes the place of any other. Its fingerprint, by which a run resumes, is the number of images and
-        the name. Its identity, by which features are cached, also covers ``version`` and the pixels of up to 1,000
-        images, spread evenly: of a larger set, ``version`` must tell of other changes.
+        A source that takes the place of any other. A run resumes, and cached features are used, only if name, number,
+        ``version`` and the pixels of up to 1,000 images, spread evenly, are the same; of a larger set, ``version`` must
+        tell of other changes. If images differ each time they are read, a run resumes without comparing their pixels.
 
     Raises:
         InputError: no length, no items by number, or no items; the first, middle or last item is no image; labels do
@@ -92,14 +94,23 @@ class DatasetSource:
         return self._count
 
     def identity(self) -> str:
+        return repr((self.name, len(self), self.version, self._digest(HASHED)))
+
+    def content(self) -> str:
+        """A text that changes when the images change; of images that differ each time they are read, ``version``."""
+        fixed = self._digest(REREAD) == self._digest(REREAD)
+        return repr((self.version, self._digest(HASHED) if fixed else ""))
+
+    def _digest(self, count: int) -> str:
+        """Of the pixels of at most ``count`` images, spread evenly."""
         digest = hashlib.blake2b(digest_size=16)
-        for index in sorted({round(k) for k in np.linspace(0, len(self) - 1, min(len(self), HASHED))}):
+        for index in sorted({round(k) for k in np.linspace(0, len(self) - 1, min(len(self), count))}):
             try:
                 image = self.read(index)
                 digest.update(repr(tuple(image.shape)).encode() + image.numpy().tobytes())
             except UnreadableImage as error:
                 digest.update(str(error).encode())
-        return repr((self.name, len(self), self.version, digest.hexdigest()))
+        return digest.hexdigest()
 
     def path(self, index: int) -> str:
         return f"{self.name}[{index}]"
@@ -117,7 +128,7 @@ class DatasetSource:
         if not isinstance(item, tuple | list):
             return item, None
         if len(item) != 2:
-            raise UnreadableImage(self.path(index), f"came as a {type(item).__name__} of {len(item)}; {WANTED}")
+            raise UnreadableImage(self.path(index), f"came as {type(item).__name__} of {len(item)}; {WANTED}")
         return item[0], item[1]
 
     def _size(self, index: int) -> tuple[int, int]:
@@ -129,7 +140,7 @@ class DatasetSource:
         if given is None:
             given = self._labels_of_items()
         if given is None:
-            self.unlabelled = "its items carry no label: let them be (image, label), or give labels"
+            self.unlabelled = "its items carry no label: give (image, label) pairs or labels="
             return
         values = [_plain(label) for label in given]
         if len(values) != n:
@@ -201,16 +212,24 @@ def from_dotted_path(data: str) -> ImageSource:
 def _count(data: Any) -> int:
     kind = type(data).__name__
     if isinstance(data, torch.utils.data.DataLoader):
-        raise InputError(f"data: a {kind}; give its data set, {kind}.dataset")
+        raise InputError(f"data: got {kind}; give its data set, {kind}.dataset")
     if isinstance(data, str | bytes | dict) or not hasattr(data, "__getitem__"):
-        raise InputError(f"data: a {kind} gives no images by number; give a map-style Dataset or a list of images")
+        raise InputError(f"data: {kind} gives no images by number; give a map-style Dataset or a list of images")
     try:
         count = len(data)
     except (TypeError, NotImplementedError):
-        raise InputError(f"data: a {kind} has no length; give a map-style Dataset or a list of images") from None
+        raise InputError(f"data: {kind} has no length; give a map-style Dataset or a list of images") from None
     if not count:
         raise InputError(f"data: the {kind} is empty")
+    check_several(data, "data")
     return count
+
+
+def check_several(images: Any, option: str) -> None:
+    """Raises InputError for an array or tensor that is one image, whose rows would be taken for grey images."""
+    shape = list(getattr(images, "shape", ()))
+    if len(shape) == 2 or (len(shape) == 3 and {shape[0], shape[2]} & {1, 3}):
+        raise InputError(f"{option}: got one image, of shape {shape}; give a list of images")
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -227,6 +246,8 @@ def _from_array(image: Any) -> Image.Image:
     if not isinstance(image, np.ndarray):
         raise ValueError(f"came as {type(image).__name__}; {WANTED}")
     what = f"came as {image.dtype} of shape {list(image.shape)}"
+    if image.ndim == 2 and image.dtype == np.uint8:
+        image = image[..., None]
     first, last = (image.ndim == 3 and image.shape[axis] in (1, 3) for axis in (0, 2))
     floating = np.issubdtype(image.dtype, np.floating)
     if not (first or last) or not image.size or not (floating or image.dtype == np.uint8):

@@ -16,6 +16,10 @@ CHOSEN = ("_rate", "_c")  # settings that protocols have chosen
 PLAIN = (*CHOSEN, "rank", "uniformity", "alignment")
 
 
+def __dir__() -> list[str]:
+    return ["find", "names"]
+
+
 def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 

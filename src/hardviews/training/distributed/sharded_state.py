@@ -39,6 +39,29 @@ def load_weights(network: nn.Module, state: Mapping[str, Any]) -> None:
     network.load_state_dict({name: placed(value, now[name]) if name in now else value for name, value in state.items()})
 
 
+def misfit(saved: Mapping[str, Any], network: nn.Module) -> str:
+    """The first tensor of a network that has another shape than the saved one, in words; empty if all fit.
+
+    Args:
+        saved: by name, a tensor, its shards, or its shape alone.
+        network: takes them.
+    """
+    theirs, ours = ({name: shape_of(value) for name, value in one.items()} for one in (saved, network.state_dict()))
+    for name in dict.fromkeys([*ours, *theirs]):
+        there, here = theirs.get(name), ours.get(name)
+        if there != here:
+            words = ["missing" if shape is None else str(list(shape)) for shape in (there, here)]
+            return f"{name} is {words[0]} there and {words[1]} here"
+    return ""
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a tensor, also of a list of its shards along the first dimension; of a shape, itself."""
+    if isinstance(value, list):
+        return (sum(len(part) for part in value), *value[0].shape[1:])
+    return value if isinstance(value, tuple) else tuple(getattr(value, "shape", ()))  # some modules save other things
+
+
 def own_part(state: Mapping[str, Tensor], all_of_it: bool) -> dict[str, Any]:
     """The part of a state (named tensors or numbers) that this process writes.
 

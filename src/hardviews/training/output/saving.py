@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardviews.errors import InputError, RunError
 from hardviews.training.distributed.meeting import Meeting
-from hardviews.training.distributed.sharded_state import load_named_state, load_weights, named_state, own_part
+from hardviews.training.distributed.sharded_state import load_named_state, load_weights, misfit, named_state, own_part
 from hardviews.training.distributed.sharding import local
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.step import Step
@@ -65,7 +65,7 @@ class Saver:
             The step to resume from (0 if there is no checkpoint), and a line for every checkpoint that was passed over.
 
         Raises:
-            InputError: the run used other images; their order and number determine the run.
+            InputError: the run used other images, whose order and number determine it, or another network.
             RunError: there are checkpoints, and all are damaged.
         """
         state, damaged = self._newest(self.checkpoints)
@@ -73,6 +73,11 @@ class Saver:
             return self._restore_origin(self.origin), damaged
         if state is not None:
             self._check_data(state.get("data", self.data))  # earlier versions don't record it
+            if wrong := misfit(state["method"], self.step.method):
+                raise InputError(
+                    f"out: the weights of the run in {self.checkpoints.folder.parent} don't fit: {wrong}; give the "
+                    "backbone and method that it began with, or another folder"
+                )
             self._load(state)
             self.lower(state["rate_factor"])
             self.processes = state.get("processes", 0)
