@@ -110,6 +110,7 @@ def test_policies_are_found_by_name() -> None:
         ("sampled(3", "takes a whole number"),
         ("sampled(2.5)", "takes a whole number"),
         ("rescue(x)", r"such as rescue\(4\)"),
+        ("learnable(x)", r"learnable takes a number, such as learnable\(0.99\)"),
         ("unexpected(-1)", r"unexpected takes a number, such as unexpected\(1\)"),
     ],
 )

@@ -90,7 +90,7 @@ def named(name: str) -> Policy:
         family, number = _families[start]
         (usual,) = (parameter.default for parameter in inspect.signature(family).parameters.values())
         what = "a whole number" if number is int else "a number"
-        raise InputError(f"policy {name!r}: {start} takes {what}, such as {start}({usual:g})")
+        raise InputError(f"policy {name!r}: {start} takes {what}, such as {start}({usual or 0.99:g})")
     if start in _policies:
         raise InputError(f"policy {name!r}: {start} takes no number")
     raise unknown("policy", name, names())
