@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# One more process than cores, since many tests wait for processes that they start.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test browser check dist endure faults test-oldest constraints clean
@@ -10,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
 
 test: $(VENV)/.installed-test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -36,12 +38,10 @@ dist: $(VENV)/.installed-test
 	$(VENV)-wheel/bin/hardviews --version
 	rm -rf $(VENV)-wheel
 
-# What takes hours: the full counts of what `make test` runs a sample of.
+# What takes hours: the full counts of what `make test` runs a sample of, and tests that take long.
 endure: $(VENV)/.installed-test
-	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure \
-		tests/training/test_distributed.py tests/training/test_sharding.py tests/training/test_measuring.py \
-		tests/launch tests/test_gpu_script.py tests/api/test_programs.py \
-		tests/runs/test_extending.py tests/runs/test_large_data.py
+	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/endure
+	ENDURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m endure tests
 
 # Puts every fault into real runs, and writes down what came of it.
 faults: $(VENV)/.installed-test

@@ -31,7 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # reports, which come from other processes, have properties but no markers
+    for item in items:
+        if item.get_closest_marker("endure") and not os.environ.get("ENDURE"):
+            item.add_marker(pytest.mark.skip(reason="make endure"))
+        # Reports, which come from other processes, have properties but no markers.
         item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
 
 

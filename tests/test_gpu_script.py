@@ -31,7 +31,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "no part speed; there are demo" in done.stderr
 
 
-@pytest.mark.skipif("ENDURE" not in os.environ, reason="takes minutes: make endure runs it")
+@pytest.mark.endure
 def test_all_of_it_runs(tmp_path: Path) -> None:
     done = first(tmp_path)
     assert done.stdout.rstrip().endswith("all parts passed"), done.stdout + done.stderr

@@ -1,6 +1,5 @@
 """The library in a notebook, in a script without a guard, and in one from standard input."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +55,7 @@ def test_the_first_call_leaves_the_process_as_it_was_too(tmp_path: Path) -> None
     assert done.stdout.endswith("[True, True, True]\n"), done.stderr
 
 
-@pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+@pytest.mark.endure
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """Neither for the loader's workers nor for the process that looks for the batch size, nor for comparisons."""
     script = tmp_path / "script.py"

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
 FAKE = FakeTensorMode(allow_non_fake_inputs=False)  # one for all: hardviews keeps small constants on the device
+FakeTensorMode.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]  # copied networks stay of it
 PAGEABLE = 1 << 16  # bytes up to which CUDA copies from ordinary memory without waiting
 
 COPIES = (aten._to_copy.default, aten.copy_.default, aten.copy.default)

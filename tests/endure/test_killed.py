@@ -1,7 +1,6 @@
 """Runs that are killed at any moment after their first checkpoint end as the run that was not, bit for bit.
 
-``make endure`` kills each 20 times, in turns at random moments and while a checkpoint is being written; ``make test`` a
-sample.
+``make endure`` kills each 20 times, in turns at random moments and while a checkpoint is being written.
 """
 
 import os
@@ -18,7 +17,7 @@ import pytest
 
 from tests.runs.test_pretrain import SIMSIAM, VIT, assert_equal, rows, state
 
-KILLS = 20 if os.environ.get("ENDURE") else 1
+KILLS = 20
 COMMON = (
     "--data shapes:64 --epochs 30 --log-steps 2 --checkpoint-steps 3 --knn-epochs 10 --tensorboard false --workers 0"
 )
@@ -33,15 +32,10 @@ LINES["dino, shared out"] = f"{LINES['dino']} --strategy fsdp"
 @pytest.mark.fault(
     "SIGKILL, at random moments and while a checkpoint is written", "resumes after it, on a CPU bit for bit"
 )
+@pytest.mark.endure
 @pytest.mark.parametrize(
     ("method", "processes"),
-    [
-        ("simsiam", 1),
-        pytest.param("simsiam", 2, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
-        pytest.param("dino", 1, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
-        pytest.param("dino", 2, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
-        pytest.param("dino, shared out", 2, marks=pytest.mark.skipif(KILLS < 20, reason="make endure")),
-    ],
+    [("simsiam", 1), ("simsiam", 2), ("dino", 1), ("dino", 2), ("dino, shared out", 2)],
 )
 def test_killed_again_and_again(method: str, processes: int, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -79,7 +73,7 @@ def test_killed_again_and_again(method: str, processes: int, tmp_path: Path) -> 
     ended_at_last = subprocess.run([*command, str(run)], check=True, env=environment, capture_output=True, text=True)
     assert not there or goes_on_at(ended_at_last.stdout) > 0
     assert_the_same(run, whole)
-    assert writing or KILLS < 20
+    assert writing
 
 
 def goes_on_at(said: str) -> int:

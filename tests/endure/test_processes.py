@@ -16,7 +16,7 @@ from tests.launch.slurm import installed
 from tests.launch.test_processes import EXACT, LIMIT, alive, assert_same_run, wait_for
 from tests.runs.test_pretrain import VIT, rows, state
 
-pytestmark = pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+pytestmark = pytest.mark.endure
 
 # A method that fails as FAULT says, in the processes it names, after its seventh step.
 FAULTY = """

@@ -242,7 +242,7 @@ def test_one_that_fails_ends_all_and_the_run_goes_on_with_another_number(tmp_pat
     assert_same_run(run, whole)
 
 
-@pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+@pytest.mark.endure
 @pytest.mark.fault(
     "one of several processes that hangs", "all end within 15 minutes, with a clear line; the same command resumes"
 )

@@ -37,13 +37,8 @@ def test_the_script_is_sound() -> None:
 
 
 @pytest.mark.fault("warning of Slurm that the time is nearly over", "saved; the job queues again and resumes")
-@pytest.mark.parametrize(
-    ("nodes", "per_node"),
-    [
-        (2, 1),
-        pytest.param(1, 2, marks=pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")),
-    ],
-)
+@pytest.mark.endure
+@pytest.mark.parametrize(("nodes", "per_node"), [(2, 1), (1, 2)])
 def test_a_job_is_stopped_in_time_and_goes_on(nodes: int, per_node: int, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as opened:
         port = opened.getsockname()[1]

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -173,10 +172,8 @@ def test_a_run_of_version_0_1_that_stopped_on_the_way(tmp_path: Path, capsys: py
     assert main(["pretrain", "--extend", str(FIXTURE), "--epochs", "2", *other, "--out", str(tmp_path / "b")]) == 0
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    ["ddp", pytest.param("fsdp", marks=pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure"))],
-)
+@pytest.mark.endure
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_several_processes_and_what_they_shared_out(strategy: str, tmp_path: Path) -> None:
     line = f"{VIT.replace('shapes:32', 'shapes:64')} --accelerator cpu --precision 32-true --knn-epochs 0 --telemetry 0"
     first, second, alone = tmp_path / "first", tmp_path / "second", tmp_path / "alone"

@@ -66,6 +66,7 @@ def assert_goes_on(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [row["step"] for row in rows(cut)] == [str(step) for step in range(24)]
 
 
+@pytest.mark.endure
 def test_a_killed_run_on_local_shards_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(tmp_path / "set", [30, 4, 30], (40, 36))
     assert_goes_on(f"{tmp_path}/set/{{000..002}}.tar", tmp_path, capsys)
@@ -80,7 +81,7 @@ def test_a_killed_run_on_a_stream_goes_on_bit_for_bit(tmp_path: Path, capsys: py
         assert_goes_on(data, tmp_path, capsys, "--epoch-images", "64", "--shuffle-bytes", "2000")
 
 
-@pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+@pytest.mark.endure
 @pytest.mark.fault("server that stalls, breaks off, or says 500", "asked again for what is missing")
 @pytest.mark.fault("server that stays silent", "a clear line; the same command resumes")
 def test_a_server_that_misbehaves(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Several processes with a part of the images each do what one does with all of them."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -61,10 +60,10 @@ def assert_the_same(many: dict[str, Any], one: dict[str, Any], costs: float = 1e
     [
         pytest.param(METHODS, 2, 1, id="two"),
         pytest.param(OTHERS, 2, 1, id="two, what else exchanges or changes the step"),
-        pytest.param(["simsiam"], 1, 2, id="two machines"),
+        pytest.param(["simsiam"], 1, 2, id="two machines", marks=pytest.mark.endure),
         pytest.param(
             METHODS, 4, 1, id="four, every method",
-            marks=pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure"),
+            marks=pytest.mark.endure,
         ),
     ],
 )  # fmt: skip

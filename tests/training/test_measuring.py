@@ -1,7 +1,6 @@
 """Several processes measure a run on the way: they come to the figures of one, and leave together."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -31,7 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-FULL = pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")
+FULL = pytest.mark.endure
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=FULL)])

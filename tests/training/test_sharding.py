@@ -2,7 +2,6 @@
 other's checkpoints."""
 
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -100,6 +99,7 @@ def test_every_process_writes_its_part(fsdp: Path) -> None:
     assert all(len(value) == 2 and value[0].shape == value[1].shape for value in shared.values())
 
 
+@pytest.mark.endure
 def test_its_export_is_that_of_the_other(ddp: Path, fsdp: Path, tmp_path: Path) -> None:
     for run in (ddp, fsdp):
         name = run.parent.name
@@ -108,6 +108,7 @@ def test_its_export_is_that_of_the_other(ddp: Path, fsdp: Path, tmp_path: Path) 
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.endure
 @pytest.mark.fault("part of a sharded checkpoint cut short", "said by all, and the checkpoint before it is taken")
 def test_it_goes_on_bit_for_bit_from_the_last_checkpoint_that_is_whole(fsdp: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -123,10 +124,7 @@ def test_it_goes_on_bit_for_bit_from_the_last_checkpoint_that_is_whole(fsdp: Pat
 
 @pytest.mark.parametrize(
     ("begun", "processes", "strategy"),
-    [
-        ("fsdp", 1, "ddp"),
-        pytest.param("ddp", 2, "fsdp", marks=pytest.mark.skipif(not os.environ.get("ENDURE"), reason="make endure")),
-    ],
+    [("fsdp", 1, "ddp"), pytest.param("ddp", 2, "fsdp", marks=pytest.mark.endure)],
 )
 def test_they_go_on_from_each_other(
     begun: str, processes: int, strategy: str, tmp_path: Path, request: pytest.FixtureRequest
