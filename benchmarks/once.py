@@ -18,7 +18,7 @@ from step import created, pictures
 
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.memory import peak, resident, start_peak
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 
 WAYS = {"exact": EXACT, "once": Scoring(once=True), "resolution 0.5": Scoring(resolution=0.5)}

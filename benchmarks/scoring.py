@@ -41,9 +41,9 @@ from hardviews.setup.data import open_sources
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.step import create_step
-from hardviews.training.early_exit import STEPS
 from hardviews.training.output.run_folder import RunFolder
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring.early_exit import STEPS
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch

@@ -27,7 +27,7 @@ from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.step import create_step
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.images import ImageBatch

@@ -32,8 +32,8 @@ from hardviews.networks.backbones import build_backbone
 from hardviews.selection.hard_views import HardViews
 from hardviews.selection.policies import names
 from hardviews.selection.scoring import Scoring
-from hardviews.training import early_exit
 from hardviews.training.schedules import ResolutionSchedule
+from hardviews.training.scoring import early_exit
 from hardviews.views.draw import draw
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream

@@ -15,7 +15,7 @@ from hardviews.probing import step_time
 from hardviews.probing.step_time import Timing, phases_of, selecting_part
 from hardviews.probing.steps import lone_fabric, probe_step
 from hardviews.setup.defaults import resolve_defaults
-from hardviews.training.early_exit import EarlyExit
+from hardviews.training.scoring.early_exit import EarlyExit
 from tests.comparison.test_compare import request
 from tests.runs.test_pretrain import LINES
 

@@ -17,9 +17,9 @@ from hardviews.selection import policies
 from hardviews.selection.hard_views import Choice
 from hardviews.selection.scoring import Scoring
 from hardviews.selection.search import every_combination, totals
-from hardviews.training import early_exit
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
+from hardviews.training.scoring import early_exit
 from hardviews.training.step import Step
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch

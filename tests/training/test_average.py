@@ -11,9 +11,9 @@ from hardviews.selection import policies
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training.average import Average
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring.average import Average
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.streams import stream

@@ -19,11 +19,11 @@ from hardviews.selection import policies
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training import early_exit
-from hardviews.training.early_exit import FORGETTING, RIDGE, EarlyExit, Part, Ridge, moments_of, pooled
 from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring import early_exit
+from hardviews.training.scoring.early_exit import FORGETTING, RIDGE, EarlyExit, Part, Ridge, moments_of, pooled
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
 from hardviews.views.images import ImageBatch

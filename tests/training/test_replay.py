@@ -16,7 +16,7 @@ from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.replay import _take, check_replay
+from hardviews.training.scoring.replay import _take, check_replay
 from hardviews.training.step import Step
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan

@@ -19,7 +19,7 @@ from hardviews.selection.hard_views import HardViews
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.selection.search import first_ids, hardest_ids
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.scorer import Scorer
+from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch

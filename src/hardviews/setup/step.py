@@ -17,8 +17,8 @@ from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.distributed.sharding import shard_backbones
 from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
-from hardviews.training.replay import check_replay
 from hardviews.training.schedules import ResolutionSchedule
+from hardviews.training.scoring.replay import check_replay
 from hardviews.training.step import Observe, Step, observe_nothing
 
 

@@ -21,7 +21,7 @@ from hardviews.training.distributed.sharding import is_sharded, synchronise
 from hardviews.training.nonfinite import NonFiniteSteps
 from hardviews.training.optimizers import Rates, clip
 from hardviews.training.schedules import FULL_SIZE, ResolutionSchedule
-from hardviews.training.scorer import Scorer, joined
+from hardviews.training.scoring.scorer import Scorer, joined
 from hardviews.training.stopwatch import Stopwatch
 from hardviews.views.boxes import pairwise_iou
 from hardviews.views.draw import Views, draw

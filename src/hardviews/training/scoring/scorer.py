@@ -16,9 +16,9 @@ from hardviews.methods.base import E, Method, TargetEncoding
 from hardviews.selection.costs import Costs
 from hardviews.selection.policies import Reference
 from hardviews.selection.scoring import Scoring
-from hardviews.training.average import Average
-from hardviews.training.early_exit import EarlyExit
-from hardviews.training.replay import Replay
+from hardviews.training.scoring.average import Average
+from hardviews.training.scoring.early_exit import EarlyExit
+from hardviews.training.scoring.replay import Replay
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render

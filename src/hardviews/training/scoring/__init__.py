@@ -1,0 +1,1 @@
+"""How a step scores candidates: the costs, and what saves time."""
