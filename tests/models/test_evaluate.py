@@ -139,7 +139,10 @@ def test_transfer_to_several_data_sets_leaves_out_what_is_not_there(
     [
         (f"{RESNET} --data shapes:20 --protocol knn,lineer", "did you mean linear"),
         (f"{RESNET} --data shapes:20 --protocol linear --linear.epochs 0", "epochs 0"),
-        (f"{RESNET} --data shapes:20 --protocol knn --linear.epochs 1", "unknown option --linear.epochs"),
+        (
+            f"{RESNET} --data shapes:20 --protocol knn --linear.epochs 1",
+            "--linear.epochs: linear is not measured; add linear to --protocol",
+        ),
         (f"{RESNET} --data shapes:20 --on cifar10", "--data"),
         (f"{RESNET} --data shapes:20 --blocks -1", "blocks"),
     ],
