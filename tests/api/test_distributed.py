@@ -22,7 +22,7 @@ class Stopping(Pictures):
         return super().__getitem__(index)
 
 def pretrain(data, **given):
-    os.environ["MASTER_PORT"] = ports.pop()  # torchrun keeps one store; here a new run would find that of the last
+    os.environ["MASTER_PORT"] = ports.pop()  # processes don't meet twice at one address
     return hardviews.pretrain(data, **given, **options)
 
 ports = os.environ["PORTS"].split()
@@ -41,6 +41,10 @@ try:
     print("returned", pretrain("shapes:32", epochs=1, out="broken").folder)
 except OSError as error:
     print("raised", error)
+try:
+    hardviews.pretrain("shapes:32", epochs=1, out="more", **options)
+except hardviews.InputError as error:
+    print(error)
 """
 
 
@@ -70,4 +74,5 @@ def test_two_processes_return_together(tmp_path: Path) -> None:
         lines = out.splitlines()
         assert lines[:2] == ["steps 2", "handled"], err
         assert "stopped by SIGTERM, saved after step" in lines[2]
-        assert lines[3:] == ["default True False", end]
+        assert lines[3:5] == ["default True False", end]
+        assert "call torch.distributed.init_process_group() before the first" in lines[5]

@@ -458,7 +458,6 @@ def test_evaluate_a_timm_model_and_a_timm_checkpoint(tmp_path: Path, capsys: pyt
         ("evaluate resnet18 --data shapes:20 --batch-size 0", "batch-size"),
         ("evaluate resnet18 --data shapes:20 --crop -1", "crop"),
         ("evaluate resnet18 --pretrained false --data shapes:1 --test-data OTHER", "no such file"),
-        ("evaluate resnet18 --data shapes:20 --linear.epochs 0", "--linear.epochs: linear is not measured; add linear"),
         ("evaluate", "target"),
         ("evaluate resnet18", "--data"),
         ("evaluate nowhere/run --data shapes:20", "neither a run folder nor a timm model"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardviews.errors import PeerError, RunError, StoppedError
+from hardviews.errors import InputError, PeerError, RunError, StoppedError
 from hardviews.launch.environment import LAUNCHER, rank
 
 PATIENCE = 5.0  # seconds that this process waits for another one to print its error
@@ -90,6 +90,26 @@ def has_process_group() -> bool:
     import torch
 
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+_met: set[tuple[str | None, ...]] = set()  # addresses at which this process has met others
+
+
+def meet_once(processes: int) -> None:
+    """Call before several processes make torch's process group.
+
+    Raises:
+        InputError: they have met at this address before. There a second group may find the first one's keys, and hang.
+    """
+    address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if processes == 1 or has_process_group():
+        return
+    if address in _met:
+        raise InputError(
+            "several calls in processes started together need one process group: call "
+            "torch.distributed.init_process_group() before the first"
+        )
+    _met.add(address)
 
 
 def destroy_process_group() -> None:

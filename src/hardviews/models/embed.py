@@ -21,7 +21,7 @@ from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
 from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.launch.environment import started
 from hardviews.launch.global_state import global_state_restored
-from hardviews.launch.processes import destroy_process_group, has_process_group, peer_errors
+from hardviews.launch.processes import destroy_process_group, has_process_group, meet_once, peer_errors
 from hardviews.models.load import LoadedModel, check, load_model, preprocessing
 from hardviews.models.vectors import exact_features, on_device
 from hardviews.networks.backbones import check_features
@@ -129,6 +129,7 @@ def create_fabric(options: EmbedOptions) -> Fabric:
         # They only wait for each other, for which GPUs are not needed.
         strategy=DDPStrategy(process_group_backend="gloo", timeout=PATIENCE) if devices * nodes > 1 else "auto",
     )
+    meet_once(devices * nodes)
     fabric.launch()
     return fabric
 

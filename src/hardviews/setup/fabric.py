@@ -11,6 +11,7 @@ from lightning_fabric.strategies.strategy import Strategy
 from hardviews.data.loading import workers
 from hardviews.errors import InputError
 from hardviews.launch.environment import started
+from hardviews.launch.processes import meet_once
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.precision import choose_kernels, device_type
 from hardviews.wording import several
@@ -33,6 +34,7 @@ def create_fabric(options: PretrainOptions) -> Fabric:
         precision=options.precision,  # type: ignore[arg-type]  # resolved by now, never "auto"
         strategy=create_strategy(options, devices * nodes),
     )
+    meet_once(devices * nodes)
     fabric.launch()
     choose_kernels(options.deterministic)
     if fabric.world_size > 1:
