@@ -12,7 +12,6 @@ from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
-from hardviews.training.scoring.average import Average
 from hardviews.training.scoring.scorer import Scorer
 from hardviews.training.step import Step
 from hardviews.views.draw import draw
@@ -58,27 +57,27 @@ def test_the_reference_are_the_costs_of_a_method_with_the_averaged_weights() -> 
     assert not torch.allclose(found.reference.cross, found.cross, atol=1e-4)
 
 
-def test_a_step_follows_and_leaves_the_average_in_peace_while_scoring() -> None:
+def test_the_average_follows_every_step() -> None:
     method = simsiam()
     groups = parameter_groups(method, 0.0, True, method.constant_rate)
     step = Step(
         FABRIC, method, create_optimizer("sgd", groups, 0.9), Rates(0.1, 0.0, 20, 0),
         policies.named(f"learnable({MOMENTUM})"), 3, steps=20,
     )  # fmt: skip
-    average = step.learners["average"]
-    assert isinstance(average, Average)
-    expected = None
+    average = step.scorer.average
+    assert average is step.learners["average"]
+    assert average is not None
+    expected: list[torch.Tensor] = []
     for number in range(4):
-        buffers = copy.deepcopy(dict(average.named_buffers()))
         take(step, range(number, number + 1))
-        weights = [parameter.detach().clone() for parameter in method.parameters()]
-        expected = expected or weights
-        expected = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(expected, weights, strict=True)]
-        for found, wanted in zip(average.method.parameters(), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-            assert not found.requires_grad
-        for name, buffer in average.named_buffers():  # BN's statistics
-            assert torch.equal(buffer, buffers[name])
+        now = [parameter.detach().clone() for parameter in method.parameters()]
+        expected = expected or now
+        expected = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(expected, now, strict=True)]
+        for weight, wanted in zip(average.method.parameters(), expected, strict=True):
+            torch.testing.assert_close(weight.detach(), wanted, rtol=1e-5, atol=1e-6)
+            assert not weight.requires_grad
+        for buffer, its in zip(average.method.buffers(), method.buffers(), strict=True):  # BN's statistics
+            assert torch.equal(buffer, its)
 
 
 def test_what_it_does_not_go_with() -> None:

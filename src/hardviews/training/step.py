@@ -107,9 +107,9 @@ class Step:
         self.sharded = any(is_sharded(parameter) for parameter in method.parameters())
         if self.sharded and isinstance(reference_of(policy), float):
             raise InputError("strategy fsdp: policy learnable(m) copies the whole network; give --strategy ddp")
-        self.scorer, self.selecting = Scorer(fabric, method, scoring, reference_of(policy)), selecting
         self.hard_views = HardViews(None, self.plan, policy, method, check=False, min_contrast=min_contrast)
         self.network, self.optimizer = fabric.setup(method, optimizer)
+        self.scorer, self.selecting = Scorer(fabric, method, scoring, reference_of(policy)), selecting  # on the device
         # What learns beside the method, by its name in a checkpoint.
         learners = {"policy": policy, "exit": self.scorer.exit, "average": self.scorer.average}
         self.learners = {name: module for name, module in learners.items() if isinstance(module, nn.Module)}

@@ -126,7 +126,7 @@ class Scorer:
             self.exit.learn(self.fabric)
 
     def follow(self) -> None:
-        """Moves the average of the weights, after the optimizer's step."""
+        """Moves the average of the weights, after the optimizer's step. The first call copies them."""
         if self.average:
             self.average.follow(self.method)
 
@@ -137,7 +137,8 @@ class Scorer:
         self.average.begin(self.method)
         average = self.average.method
         average.progress = self.method.progress
-        return average.costs(joined([average(chunk, masks=next(hidden)) for chunk in chunks]))
+        costs: Costs = average.costs(joined([average(chunk, masks=next(hidden)) for chunk in chunks]))
+        return costs
 
     def _join_chunks(self, parts: list[tuple[Costs, TargetEncoding | None]]) -> tuple[Costs, TargetEncoding | None]:
         """Joins the chunks' costs; unscored views get no terms."""
