@@ -64,6 +64,12 @@ def test_an_early_exit_is_timed_as_it_will_be(monkeypatch: pytest.MonkeyPatch) -
     assert ready == [False, True, True, True]
 
 
+def test_steps_so_slow_that_timing_ends_early_are_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_time, "LONGEST", 0.0)
+    arms = {"some": options_of("--score-every", "2", "--select-from", "0.2")}
+    assert step_time.time_arms(arms, 8).steps["some"] > 0
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_arms_are_timed_at_both_sizes(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 4 s, a small one 1 s, and choosing 2 s more; 8 s in the steps that warm up."""

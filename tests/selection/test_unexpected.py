@@ -135,6 +135,16 @@ def test_strength_0_and_the_first_steps_are_hardest() -> None:
     assert not torch.equal(taught(Unexpected(1.0), PAIRS, 10)(costs, PAIRS, views, torch.Generator()), exact)
 
 
+def test_it_learns_of_every_kind_from_small_batches_too() -> None:
+    """Micro-batches of 4 images have 4 pairs of a kind, and a pair has hundreds of features."""
+    policy = Unexpected()
+    for step in range(600):
+        views = views_of(CROPS, step, 4)
+        policy(costs_of(CROPS, views, step), CROPS, views, torch.Generator())
+    assert (policy.rows > policy.moments.shape[1]).all()
+    assert (policy._weights().abs().sum(1) > 0).all()
+
+
 def test_a_constant_of_an_image_or_a_kind_changes_nothing() -> None:
     views = views_of(CROPS, 99)
     costs, policies = costs_of(CROPS, views, 99), [taught(Unexpected(), CROPS, 5) for _ in range(2)]

@@ -27,7 +27,7 @@ MEANING = {
     "highest_iou": _OVERLAP,
     "unexpected": "the views that cost more than their parameters predict were kept, so a difference means that the "
     "prediction misses a part of it, or that not all of the prediction is subtracted",
-    "learnable": "the views that cost the student most beyond what they cost its teacher were kept, so a difference "
+    "learnable": "the views that cost the student most beyond what they cost its average were kept, so a difference "
     "means that the student has yet to learn such views",
     "rescue": "the hardest views were kept for the easiest images only, and views at random for the others, so a "
     "difference means that the model finds such views hard on these images",

@@ -84,8 +84,8 @@ class PretrainOptions:
             unexpected(1), which subtracts what the augmentations' strength predicts; learnable, the student's cost
             minus the momentum teacher's; learnable(0.99), minus that of a moving average of the weights; rescue(4), the
             hardest, but only for the easiest quarter of the images.
-        min_contrast: a guard against empty views, for every policy: candidates whose contrast is below this part of the
-            mean of the image's candidates are kept only if too few others remain; 0 is off.
+        min_contrast: a guard against empty views, for every policy, in steps that select: candidates whose contrast is
+            below this part of the mean of the image's candidates are kept only if too few others remain; 0 is off.
         select_from: views are selected from this part of the run on (0.2: after a fifth of the steps); earlier steps
             take the views of the plain method.
         select_until: views are selected until this part of the run.

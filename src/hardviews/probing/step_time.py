@@ -118,7 +118,9 @@ def time_arms(
         for name, (arm, method) in resolved.items()
     }
     phases = {name: phases_of(arm) for name, arm in alone.items()}
-    turns = WARM_UP + max(rounds, *(2 * arm.score_every for arm in alone.values()))
+    # Every kind of step is there, once the networks are warm.
+    least = WARM_UP + max(2 * arm.score_every for arm in alone.values())
+    turns = max(WARM_UP + rounds, least)
     for name, step in steps.items():
         if step.scorer.exit is not None:
             step.scorer.exit.exit_soon()
@@ -133,7 +135,7 @@ def time_arms(
             for size, times in spent[name].items():
                 step.resolution = ResolutionSchedule(size, turns)
                 times.append(_seconds(lambda: _take(step, images, turn), fabric.device))  # noqa: B023  # called at once
-        if turn > WARM_UP and time.perf_counter() > end:
+        if turn >= least and time.perf_counter() > end:
             break
     data = seconds_to_make(batches, options.workers, rounds)
     medians = {

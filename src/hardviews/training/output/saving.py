@@ -100,7 +100,7 @@ class Saver:
         if self._any(state is None or state["step"] != origin.step):
             raise RunError(f"{origin.checkpoints.folder}: the checkpoint of step {origin.step} is gone")
         assert state is not None
-        self._load(state, learners=False)  # they learned from that run's views, and learn anew in a few steps
+        self._load(state, learners=False)  # they learned from that run's views, and begin anew
         self.save(origin.begin, None)
         return origin.begin
 

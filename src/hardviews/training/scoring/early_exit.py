@@ -107,7 +107,7 @@ class Part:
         kind, stages = type(backbone).__name__, getattr(backbone, "feature_info", None)
         if not stages or not hasattr(backbone, "forward_intermediates"):
             raise InputError(f"score-depth: timm can't stop within {kind}; give 1, or a smaller --score-resolution")
-        self.index = math.ceil(depth * len(stages)) - 1
+        self.index = math.ceil(round(depth * len(stages), 6)) - 1  # 0.55 of 20 is 11
         if self.index == len(stages) - 1:
             most = 1 - 1 / len(stages)
             raise InputError(f"score-depth: {depth:g} leaves out none of the parts of {kind}; give at most {most:.3g}")
