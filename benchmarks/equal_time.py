@@ -10,7 +10,6 @@ command resumes, and may be started once for every core (``OMP_NUM_THREADS=1 tas
 """
 
 import argparse
-import csv
 import json
 import shlex
 import sys
@@ -27,41 +26,47 @@ from hardviews.cli import main as hardviews
 
 MARK = "<!-- What follows is written by equal_time.py --write. -->"
 STAGES = ("flat", "choose", "confirm", "curve")
-IMAGES = 2_000  # of each pack, the first in its own order: trained on, and the voters of kNN
+IMAGES = 2_000  # of each pack: trained on, and the voters of kNN
 NETWORKS = {"cifar": NARROW_CIFAR, "imagenette": f"{NARROW} --backbone.stem imagenet --image-size 64"}
 LOCALS = {"dino-imagenette": "--plan.local_size 32"}  # half the side of a global view, as on CIFAR-10
 METHODS = ("simsiam", "simclr", "dino")
-LENGTHS = (60, 120, 240)  # epochs
-FLAT = 0.01  # kNN accuracy: the plain method is flat if the last quarter of its epochs brings less
+LENGTHS = (30, 60, 120, 240)  # epochs
+FLAT = 0.01  # kNN accuracy: the plain method is flat at a length if twice as many epochs bring less
+TRIED = "100,101"  # seeds of the stages flat and choose
 
 # Arms of the stage choose. Each takes the time of `random`, which keeps as many of the same views and scores none.
 PLAIN, CHEAP = "--policy random", "--score-resolution 0.5 --score-depth 0.5"
-TWO_VIEWS = {
-    "strong-crops": f"{PLAIN} --plan.scale 0.08,1",
-    "joint-crops": "--views 2 --crops joint_crop(0)",
+SCORED = {
     "hardest": "--scoring exact",
     "cheap": CHEAP,
-    "unexpected": "--policy unexpected --scoring exact --select-from 0.1",
-    "cheap-unexpected": f"--policy unexpected {CHEAP} --select-from 0.1",
+    "unexpected": "--policy unexpected --scoring exact",
+    "cheap-unexpected": f"--policy unexpected {CHEAP}",
 }
 TEACHER = "--score-network teacher --score-resolution 0.5"
 ARMS = {
-    "simsiam": TWO_VIEWS | {
-        "strong-colours": f"{PLAIN} --plan.brightness 0.6 --plan.contrast 0.6 --plan.saturation 0.6 --plan.hue 0.15"
+    "simsiam": SCORED | {
+        "mild-crops": f"{PLAIN} --plan.scale 0.4,1",
+        "strong-crops": f"{PLAIN} --plan.scale 0.08,1",
+        "mild-colours": f"{PLAIN} --plan.brightness 0.2 --plan.contrast 0.2 --plan.saturation 0.2 --plan.hue 0.05",
+        "strong-colours": f"{PLAIN} --plan.brightness 0.6 --plan.contrast 0.6 --plan.saturation 0.6 --plan.hue 0.15",
+        "joint-crops": "--views 2 --crops joint_crop(0)",
     },
-    # SimCLR's own crops are those of the others' stronger ones.
-    "simclr": TWO_VIEWS | {
-        "strong-crops": f"{PLAIN} --plan.scale 0.05,0.6", "strong-colours": f"{PLAIN} --plan.strength 1"
+    "simclr": SCORED | {
+        "mild-crops": f"{PLAIN} --plan.scale 0.2,1",
+        "strong-crops": f"{PLAIN} --plan.scale 0.05,0.6",
+        "mild-colours": f"{PLAIN} --plan.strength 0.25",
+        "strong-colours": f"{PLAIN} --plan.strength 1",
+        "joint-crops": "--views 2 --crops joint_crop(0)",
     },
-    "dino": {
+    "dino": SCORED | {
+        "cheap": TEACHER,
+        "cheap-unexpected": f"--policy unexpected {TEACHER}",
+        "learnable": "--policy learnable --scoring exact",
+        "mild-crops": f"{PLAIN} --plan.scale 0.7,1",
         "strong-crops": f"{PLAIN} --plan.scale 0.25,1 --plan.local_scale 0.08,0.4",
+        "mild-colours": f"{PLAIN} --plan.brightness 0.1 --plan.contrast 0.1 --plan.saturation 0.05 --plan.hue 0.025",
         "strong-colours": f"{PLAIN} --plan.brightness 0.4 --plan.contrast 0.4 --plan.saturation 0.2 --plan.hue 0.1",
         "joint-crops": "--views 1,1,2 --crops joint_crop(0)",
-        "hardest": "--scoring exact",
-        "cheap": TEACHER,
-        "unexpected": "--policy unexpected --scoring exact --select-from 0.1",
-        "cheap-unexpected": f"--policy unexpected {TEACHER} --select-from 0.1",
-        "learnable": "--policy learnable --scoring exact --select-from 0.1",
     },
 }  # fmt: skip
 
@@ -70,8 +75,9 @@ def names() -> list[str]:
     return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
 
 
-# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms that are confirmed.
-BUDGETS = dict.fromkeys(names(), 60)
+# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms of every method that
+# are confirmed, the best that scores views last.
+BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
 
 
@@ -83,19 +89,23 @@ def settings(name: str) -> str:
     return f"{given} --batch-size 128 --workers 0 --tensorboard false --in-memory on"
 
 
-def data(pack: str, out: Path) -> str:
-    return f"--data {out / f'{pack}.parquet'} --test-data {out / f'{pack}-test.parquet'}"
+def data(pack: str, part: str, out: Path) -> str:
+    return f"--data {out / f'{pack}-{part}.parquet'} --test-data {out / f'{pack}-{part}-test.parquet'}"
 
 
 def commands(stage: str, only: list[str], out: Path) -> Iterator[list[str]]:
     """The command lines of a stage."""
+    wanted = {"choose": BUDGETS, "confirm": CHOSEN, "curve": CHOSEN}
+    if not wanted.get(stage, True):
+        raise SystemExit(f"{stage}: the stage before it has not been decided yet")
     for name in only:
-        pack = name.split("-")[1]
-        common = shlex.split(f"{data(pack, out)} {settings(name)}")
+        method, pack = name.split("-")
+        part = "choose" if stage in ("flat", "choose") else "confirm"
+        common = shlex.split(f"{data(pack, part, out)} {settings(name)}")
         if stage == "flat":
             yield from flat(common, out / "flat" / name)
         elif stage == "choose" and pack == "cifar":
-            yield compared(common, BUDGETS[name], "100,101", ARMS[name.split("-")[0]], out / "choose" / name)
+            yield compared(common, BUDGETS[name], TRIED, ARMS[method], out / "choose" / name)
         elif stage == "confirm":
             yield compared(common, BUDGETS[name], "0,1,2,3,4", chosen(name), out / "confirm" / name)
         elif stage == "curve":
@@ -110,42 +120,43 @@ def chosen(name: str) -> dict[str, str]:
 
 
 def compared(common: list[str], epochs: int, seeds: str, arms: dict[str, str], out: Path) -> list[str]:
-    own = f"--epochs {epochs} --seeds {seeds} --policies random --equal-epochs false --timed-steps 24 --out {out}"
+    own = f"--epochs {epochs} --seeds {seeds} --policies random --equal-epochs false --timed-steps 60 --out {out}"
     return ["compare", *common, *shlex.split(own), *(f"--arm={arm}: {more}" for arm, more in arms.items())]
 
 
 def flat(common: list[str], out: Path) -> Iterator[list[str]]:
-    """Plain runs, each twice as long as the one before, until the last quarter of one brings less than FLAT."""
+    """Plain runs of two seeds, each twice as long as the one before, until that brings less than FLAT."""
+    before = None
     for epochs in LENGTHS:
-        run = out / f"{epochs}-epochs"
-        if not (run / "summary.json").exists():
-            own = f"--policy random --epochs {epochs} --seed 100 --knn-epochs {epochs // 4} --telemetry 0 --out {run}"
-            yield ["pretrain", *common, *shlex.split(own)]
-        curve = accuracy(run)
-        if curve[epochs] - curve[epochs * 3 // 4] < FLAT:
+        runs = {seed: out / f"{epochs}-epochs-seed-{seed}" for seed in TRIED.split(",")}
+        for seed, run in runs.items():
+            if not (run / "summary.json").exists():
+                own = f"--policy random --epochs {epochs} --seed {seed} --knn-epochs {epochs} --telemetry 0 --out {run}"
+                yield ["pretrain", *common, *shlex.split(own)]
+        found = [float(json.loads((run / "summary.json").read_text())["knn_top1"]) for run in runs.values()]
+        now = sum(found) / len(found)
+        if before is not None and now - before < FLAT:
             return
-
-
-def accuracy(run: Path) -> dict[int, float]:
-    """kNN accuracy by epochs trained."""
-    with (run / "evaluation.csv").open() as file:
-        return {int(row["epoch"]): float(row["value"]) for row in csv.DictReader(file) if row["name"] == "knn_top1"}
+        before = now
 
 
 def take_images(packs: Path, out: Path) -> None:
-    """Of each pack 2,000 training images, in its own order. CIFAR-10's test images are its own; the Imagenette pack has
-    few, so its other training images are added."""
+    """Of CIFAR-10 2,000 training and 5,000 test images for choosing, and as many others to confirm. Of the Imagenette
+    pack, which nothing is chosen on, 2,000 images; the others are test images, since its own are few."""
     out.mkdir(parents=True, exist_ok=True)
-    cifar = packs / "cifar10" / "cifar10-jpeg-{}.parquet"
-    nette = packs / "imagenette224" / "imagenette224-sub-{}.parquet"
-    table = pq.read_table(str(cifar).format("train"))
-    write(table.take(np.argsort(table["index"].to_numpy(), kind="stable")[:IMAGES]), out / "cifar.parquet")
-    write(pq.read_table(str(cifar).format("test")), out / "cifar-test.parquet")
-    table, test = (pq.read_table(str(nette).format(split)) for split in ("train", "val"))
+    for split, count, ending in (("train", IMAGES, ""), ("test", 5_000, "-test")):
+        table = pq.read_table(packs / "cifar10" / f"cifar10-jpeg-{split}.parquet")
+        order = np.argsort(table["index"].to_numpy(), kind="stable")
+        for place, part in enumerate(("choose", "confirm")):
+            write(table.take(order[place * count : (place + 1) * count]), out / f"cifar-{part}{ending}.parquet")
+    pack = packs / "imagenette224"
+    table, test = (pq.read_table(pack / f"imagenette224-sub-{split}.parquet") for split in ("train", "val"))
     order = np.random.default_rng(0).permutation(len(table))  # in the file they lie class by class
-    write(table.take(order[:IMAGES]), out / "imagenette.parquet")
     rest = table.take(order[IMAGES:])
-    write(pa.concat_tables([rest, test.select(rest.column_names).cast(rest.schema)]), out / "imagenette-test.parquet")
+    for part in ("choose", "confirm"):
+        write(table.take(order[:IMAGES]), out / f"imagenette-{part}.parquet")
+        both = pa.concat_tables([rest, test.select(rest.column_names).cast(rest.schema)])
+        write(both, out / f"imagenette-{part}-test.parquet")
 
 
 def write(table: pa.Table, file: Path) -> None:
@@ -233,7 +244,7 @@ def main() -> None:
     for argv in commands(args.stage, args.only.split(","), args.out):
         print(f"$ hardviews {shlex.join(argv)}", flush=True)
         if args.dry_run and argv[0] == "pretrain":
-            break  # how long the next run is depends on this one
+            break  # whether there is a longer run depends on this one
         codes.append(hardviews(argv + ["--dry-run"] * args.dry_run))
         if codes[-1] >= STOPPED:
             break

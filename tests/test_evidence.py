@@ -1,6 +1,7 @@
 """The scripts behind EVIDENCE.md: their command lines are understood."""
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -57,16 +58,21 @@ def test_stages_at_equal_time(stage: str, tmp_path: Path, monkeypatch: pytest.Mo
             assert hardest.plan["local_size"] == (hardest.image_size or 32) // 2
 
 
-def test_runs_double_until_their_last_quarter_brings_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_double_until_that_brings_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     equal_time = imported("equal_time", monkeypatch)
-    gained = {60: 0.02, 120: 0.005}
+    accuracy = {30: 0.3, 60: 0.4, 120: 0.405, 240: 0.5}
     lengths = []
     for argv in equal_time.flat(["--data", "x"], tmp_path):
         epochs = int(argv[argv.index("--epochs") + 1])
         lengths.append(epochs)
         run = Path(argv[argv.index("--out") + 1])
         run.mkdir(parents=True)
-        rows = {epochs * 3 // 4: 0.4, epochs: 0.4 + gained[epochs]}
-        text = "".join(f"0,{epoch},knn_top1,{value}\n" for epoch, value in rows.items())
-        (run / "evaluation.csv").write_text("step,epoch,name,value\n" + text)
-    assert lengths == [60, 120]
+        (run / "summary.json").write_text(json.dumps({"knn_top1": accuracy[epochs]}))
+    assert lengths == [30, 30, 60, 60, 120, 120]
+
+
+def test_a_stage_waits_for_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    equal_time = imported("equal_time", monkeypatch)
+    monkeypatch.setattr(equal_time, "CHOSEN", {})
+    with pytest.raises(SystemExit, match="the stage before it has not been decided yet"):
+        next(equal_time.commands("confirm", equal_time.names(), tmp_path))
