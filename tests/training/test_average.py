@@ -1,12 +1,16 @@
 """The policy ``learnable`` against a moving average of the weights, for methods without a teacher."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
 
 from hardviews.errors import InputError
+from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
@@ -58,13 +62,30 @@ def test_the_reference_are_the_costs_of_a_method_with_the_averaged_weights() -> 
     assert not torch.allclose(found.reference.cross, found.cross, atol=1e-4)
 
 
-def test_the_average_follows_every_step() -> None:
-    method = simsiam()
+def step_of(fabric: Fabric, method: SimSiam) -> Step:
     groups = parameter_groups(method, 0.0, True, method.constant_rate)
-    step = Step(
-        FABRIC, method, create_optimizer("sgd", groups, 0.9), Rates(0.1, 0.0, 20, 0),
+    return Step(
+        fabric, method, create_optimizer("sgd", groups, 0.9), Rates(0.1, 0.0, 20, 0),
         policies.named(f"learnable({MOMENTUM})"), 3, steps=20,
     )  # fmt: skip
+
+
+class Moving(Fabric):
+    """Moves a module, as on a GPU; here to another dtype, for want of another device."""
+
+    def setup(self, module: nn.Module, *optimizers: Optimizer, **options: Any) -> Any:
+        return super().setup(module.double(), *optimizers, **options)
+
+
+def test_the_average_is_where_fabric_has_moved_the_method() -> None:
+    average = step_of(Moving(accelerator="cpu", devices=1), simsiam()).scorer.average
+    assert average is not None
+    assert {parameter.dtype for parameter in average.method.parameters()} == {torch.float64}
+
+
+def test_the_average_follows_every_step() -> None:
+    method = simsiam()
+    step = step_of(FABRIC, method)
     average = step.scorer.average
     assert average is step.learners["average"]
     assert average is not None
