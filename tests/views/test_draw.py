@@ -166,7 +166,7 @@ def test_a_part_outside_the_global_batch_is_refused() -> None:
 
 def test_take_gathers_every_number_per_image(device: str) -> None:
     views = draw(MULTI_CROP, sizes(4), stream(0, "views", 0))
-    views = replace(views, seed=torch.arange(4 * len(views)).view(-1, 4))
+    views = replace(views, seed=torch.arange(4 * len(views)).view(-1, 4), tone=torch.rand(len(views), 4, 3, 4))
     ids = torch.tensor([[0, 2, 1, 1], [3, 5, 7, 3], [6, 7, 3, 4]])
     for kept in (views.to(device).take(ids.to(device)), views.to(device).take(ids, MULTI_CROP.slot_of_kept())):
         assert kept.device.type == device

@@ -128,7 +128,7 @@ def _type_text(hint: Any) -> str:
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
     if origin in (list, tuple):
-        return f"{len(arguments)} numbers such as 0.1,0.2,0.3" if origin is tuple else "numbers such as 2,2,16"
+        return "numbers such as 0.1,0.2,0.3" if float in arguments else "numbers such as 2,2,16"
     if origin is dict:
         return "settings such as '{key: value}'"
     return " or ".join(_type_text(argument) for argument in arguments if argument is not type(None))

@@ -63,8 +63,8 @@ class Preprocessing:
     """
 
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     crop: float = 0.875
     interpolation: str = "bicubic"
     crop_mode: CropMode = "center"

@@ -41,8 +41,8 @@ class EmbedOptions:
     checkpoint: str | None = None
     pretrained: bool = True
     image_size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     crop: float | None = None
     batch_size: int = 256
     workers: int = 2

@@ -204,8 +204,8 @@ class PretrainOptions:
     image_size: int | None = None
     train_resolution: float = 1.0
     full_resolution_from: float = 0.75
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     batch_size: int | Literal["auto"] = 256
     grad_accumulation: int = 1
     epochs: int = 100

@@ -12,6 +12,7 @@ from torch import Tensor
 from hardviews.views.crops import joint_areas, parsed, suppressed_position
 from hardviews.views.masks import draw_masks
 from hardviews.views.plan import Slot, ViewPlan
+from hardviews.views.tone import draw_tone
 from hardviews.views.transfer import to_device
 
 # Attempts before falling back to the central crop, as in torchvision's RandomResizedCrop.
@@ -43,6 +44,7 @@ class Views:
             not depend on the number of processes.
         mask: bool ``[V, B, rows, columns]``, patches hidden from the student; None if no slot masks.
         seed: int64 ``[V, B]``, seeds of what a custom transform draws; None if no slot has one.
+        tone: float32 ``[V, B, C, 4]``, what changes channels one by one (``tone.py``); None if no slot has any.
     """
 
     slot: Tensor
@@ -56,6 +58,7 @@ class Views:
     ticket: Tensor
     mask: Tensor | None = None
     seed: Tensor | None = None
+    tone: Tensor | None = None
 
     def __len__(self) -> int:
         """V, the number of views per image."""
@@ -169,6 +172,7 @@ def draw(
         ticket=ticket[:, 0].contiguous(),
         mask=mask,
         seed=None if seed is None else seed[:, start : start + batch],
+        tone=draw_tone(plan, generator, start, batch, total),
     )
 
 

@@ -30,6 +30,14 @@ class Photometric:
         blur_sigma: range of the blur's standard deviation, uniform, in pixels of the slot's full-size view.
         blur_kernel: width of the blur's kernel in pixels, odd; None for the odd number nearest a tenth of the view.
         solarize_p: probability of inverting values at or above ``solarize_threshold`` (0..1).
+        gain: every channel is multiplied by a factor of its own, uniform in ``[max(0, 1 - x), 1 + x]``.
+        offset: every channel is shifted by a number of its own, uniform in ``[-x, x]``, of values in 0..1.
+        gamma: values are raised to a power that all channels share, log-uniform in ``[1 / (1 + x), 1 + x]``.
+        tone_p: probability that gain, offset and gamma are applied, in this order, after everything above.
+        drop_p: probability of each channel to be replaced by its mean; one channel always stays.
+
+    Saturation, hue, grey and solarize are defined for RGB only; the others for any channels. Contrast blends RGB with
+    its mean grey, and other channels each with its own mean.
     """
 
     brightness: float = 0.0
@@ -43,12 +51,19 @@ class Photometric:
     blur_kernel: int | None = None
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
+    gain: float = 0.0
+    offset: float = 0.0
+    gamma: float = 0.0
+    tone_p: float = 0.8
+    drop_p: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("jitter_p", "grey_p", "blur_p", "solarize_p"):
+        for name in ("jitter_p", "grey_p", "blur_p", "solarize_p", "tone_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
-        for name in ("brightness", "contrast", "saturation"):
+        if not 0 <= self.drop_p < 1:
+            raise InputError(f"drop_p is a probability, 0 to below 1, not {self.drop_p}")
+        for name in ("brightness", "contrast", "saturation", "gain", "offset", "gamma"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} can't be negative, got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
@@ -57,6 +72,16 @@ class Photometric:
             raise InputError(f"blur_sigma is an increasing range of positive widths, not {self.blur_sigma}")
         if self.blur_kernel is not None and (self.blur_kernel < 1 or self.blur_kernel % 2 == 0):
             raise InputError(f"blur_kernel is an odd number of pixels, not {self.blur_kernel}")
+
+    @property
+    def of_rgb(self) -> list[str]:
+        """The names of what it changes that is defined for RGB only."""
+        return [name for name in ("saturation", "hue", "grey_p", "solarize_p") if getattr(self, name) > 0]
+
+    @property
+    def tones(self) -> bool:
+        """Whether it changes channels one by one."""
+        return self.drop_p > 0 or (self.tone_p > 0 and max(self.gain, self.offset, self.gamma) > 0)
 
 
 @dataclass(frozen=True)
@@ -99,13 +124,13 @@ class Slot:
         photometric: colours, blur, solarization.
         mask: hides patches from the student; None for no mask.
         transform: a function that replaces ``photometric``, or the whole view. It takes one view and returns it before
-            normalisation: float ``[3, size, size]`` in 0..1, or uint8. It may draw from the global generators of
+            normalisation: float ``[C, size, size]`` in 0..1, or uint8. It may draw from the global generators of
             Python, NumPy and torch, which are seeded for every view. Of the keyword arguments ``seed`` (an int, for its
             own generators), ``size`` and ``slot`` (the name) it gets those that it names.
-        transform_input: what the transform is given. ``"crop"``: float32 ``[3, h, h]`` in 0..1, cropped, resized and
+        transform_input: what the transform is given. ``"crop"``: float32 ``[C, h, h]`` in 0..1, cropped, resized and
             flipped, on the images' device; smaller where scoring or training is. ``"image"``: the decoded image,
-            uint8 ``[3, H, W]`` on the CPU, from which it makes the whole view; ``scale``, ``ratio`` and ``flip_p`` are
-            then unused, and boxes are those of whole images.
+            ``[C, H, W]`` as stored on the CPU, from which it makes the whole view; ``scale``, ``ratio`` and ``flip_p``
+            are then unused, and boxes are those of whole images.
     """
 
     name: str = "view"
@@ -148,26 +173,42 @@ class ViewPlan:
 
     Args:
         slots: at least one; those with ``target`` first.
-        mean, std: per channel, of pixels in 0..1; rendered views are ``(pixel - mean) / std``.
+        mean, std: per channel, of pixels in 0..1; rendered views are ``(pixel - mean) / std``. Their length is the
+            number of channels C.
         colour: ``"matrix"`` (one 3x4 matrix and one clamp) or ``"exact"`` (torchvision's own steps, slower).
         multiple: rendered sizes are rounded to a multiple of this: a ViT's patch size.
         crops: how boxes are drawn: ``"independent"``, ``"joint_crop(BETA)"`` or ``"contrastive_crop(ALPHA)"``
             (``crops.py``).
+        rgb: whether channels are red, green and blue. If not, no slot may change saturation, hue, grey or solarize.
     """
 
     slots: tuple[Slot, ...]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     colour: ColourMode = "matrix"
     multiple: int = 1
     crops: str = "independent"
+    rgb: bool = True
 
     def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise InputError(f"mean has {len(self.mean)} channels and std {len(self.std)}; give one number for each")
+        if self.rgb and self.channels != 3:
+            raise InputError(f"RGB has three channels, not {self.channels}; give rgb=False")
+        for slot in self.slots:
+            if not self.rgb and slot.photometric.of_rgb:
+                names = ", ".join(slot.photometric.of_rgb)
+                raise InputError(f"slot {slot.name!r}: {names} needs RGB; use for_channels(), which leaves it out")
         if not self.slots or not self.slots[0].target:
             raise InputError("a plan needs at least one slot, and its first slot must be a target")
         targets = [slot.target for slot in self.slots]
         if targets != sorted(targets, reverse=True):
             raise InputError("a plan lists its target slots first")
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return len(self.mean)
 
     @property
     def draw(self) -> int:
@@ -218,6 +259,19 @@ class ViewPlan:
     def transforms(self) -> bool:
         """Whether any slot has a transform of one's own."""
         return any(slot.transform is not None for slot in self.slots)
+
+    @property
+    def tones(self) -> bool:
+        """Whether any slot changes channels one by one."""
+        return any(slot.photometric.tones for slot in self.slots)
+
+    def for_channels(self, mean: tuple[float, ...], std: tuple[float, ...], rgb: bool = False) -> "ViewPlan":
+        """The same plan for other channels; what only RGB has is left out unless they are ``rgb``."""
+        slots = self.slots
+        if not rgb:
+            none: dict[str, Any] = dict.fromkeys(("saturation", "hue", "grey_p", "solarize_p"), 0.0)
+            slots = tuple(replace(slot, photometric=replace(slot.photometric, **none)) for slot in slots)
+        return replace(self, slots=slots, mean=mean, std=std, rgb=rgb)
 
     def with_transform(self, transform: Transform, given: TransformInput = "crop") -> "ViewPlan":
         """The same plan with a transform in the place of every slot's colours, or of its views."""

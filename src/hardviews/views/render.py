@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardviews.errors import InputError
 from hardviews.views.colour import colour_matrix, fitted, steps_of
 from hardviews.views.draw import Views
 from hardviews.views.exact import exact_view
 from hardviews.views.geometry import by_matrices, by_taps
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan, size_at
+from hardviews.views.tone import channel_maps, finish_channels
 from hardviews.views.transfer import to_device
 from hardviews.views.transforms import apply_transforms
 
@@ -49,13 +51,19 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
         resolution: renders the same views at this fraction of their size (see ``size_at``); blur widths scale along.
 
     Returns:
-        K tensors, float32 ``[B, 3, h, w]``, contiguous, normalised with the plan's mean and std.
+        K tensors, float32 ``[B, C, h, w]``, contiguous, normalised with the plan's mean and std.
+
+    Raises:
+        InputError: the images have other channels than the plan.
     """
-    own, plan = plan, replace(plan, mean=(0.0,) * 3, std=(1.0,) * 3) if plan.transforms else plan
+    channels = plan.channels
+    if images.form.channels != channels:
+        raise InputError(f"images have {images.form.channels} channels, and mean and std of the plan {channels}")
+    own, plan = plan, replace(plan, mean=(0.0,) * channels, std=(1.0,) * channels) if plan.transforms else plan
     groups = [(plan.slots[slot], len(list(same))) for slot, same in groupby(views.slot.tolist())]
     sides = [size_at(plan, slot, resolution) for slot, _ in groups]
     out = [
-        torch.empty(count, len(images), 3, side, side, device=images.device)
+        torch.empty(count, len(images), channels, side, side, device=images.device)
         for (_, count), side in zip(groups, sides, strict=True)
     ]
     if len(images) == 0:
@@ -63,7 +71,7 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     # An active autocast of the caller would round the resampling to 16 bits.
     with torch.autocast(images.device.type, enabled=False):
         if plan.colour == "exact":
-            _render_exact(images, views.to("cpu"), plan, groups, out)
+            _render_exact(images, views.to("cpu"), plan, out)
         else:
             _render_matrix(images, views.to(images.device, non_blocking=True), plan, groups, out)
         rendered = [view for group in out for view in group]
@@ -72,22 +80,22 @@ def render(images: ImageBatch, views: Views, plan: ViewPlan, resolution: float =
     return rendered
 
 
-def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:
+def _render_exact(images: ImageBatch, views: Views, plan: ViewPlan, out: list[Tensor]) -> None:
     mean, std = (torch.tensor(numbers, device=images.device)[:, None, None] for numbers in (plan.mean, plan.std))
-    slots = [slot for slot, count in groups for _ in range(count)]
     rendered = [view for group in out for view in group]
     for b in range(len(images)):
-        image = images.image(b)
-        for v, slot in enumerate(slots):
-            rendered[v][b] = (exact_view(image, views, v, b, slot, rendered[v].shape[-1]) - mean) / std
+        image = images.form.levels(images.image(b), 0)
+        for v, pixels in enumerate(rendered):
+            pixels[b] = (exact_view(image, views, v, b, plan, pixels.shape[-1]) - mean) / std
 
 
 def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: list[Group], out: list[Tensor]) -> None:
     extent = images.size.double().flip(1).repeat(1, 2)  # [B, 4]
-    first = torch.tensor(images.offset[:-1]).double()[:, None] // 3  # pixel of the buffer
+    first = torch.tensor(images.offset[:-1]).double()[:, None] // plan.channels  # pixel of the buffer
     placed = to_device([torch.cat([extent, first], 1)], images.device)[0]
     boxes = (views.box * placed[:, :4]).round_()  # x0, y0, x1, y1 in pixels, [V, B, 4]
-    fused = kernels_on(images.device)
+    known = images.form.plain and plan.rgb and views.tone is None  # what kernels know
+    fused = kernels_on(images.device) if known else None
     resample = by_matrices
     if fused:
         resample = partial(fused.resampled, placed=placed)
@@ -99,13 +107,26 @@ def _render_matrix(images: ImageBatch, views: Views, plan: ViewPlan, groups: lis
         resample(images, box, flip, blur * (pixels.shape[-1] / slot.size), slot, pixels)
         for (slot, _), pixels, (box, flip, blur) in zip(groups, out, of_groups, strict=True)
     ]
+    tones = [None] * len(groups) if views.tone is None else torch.split(views.tone, counts)
+    if not plan.rgb:
+        jitter, order, mean = views.jitter.flatten(0, 1), views.order.flatten(0, 1), torch.cat(means)
+        maps = channel_maps(jitter, order, mean.flatten(0, 1) / 255)
+        scales, shifts = (torch.split(x.view_as(mean), counts) for x in maps)
+        for pixels, scale, shift, tone in zip(out, scales, shifts, tones, strict=True):
+            finish_channels(scale, shift, tone, plan.mean, plan.std, pixels)
+        return
     affine = _colours(images, boxes, placed, views, torch.cat(means), [slot for slot, _ in groups], fused)
     of_groups = zip(*(torch.split(x, counts) for x in (affine, views.solarize)), strict=True)
     finish = fused.finish if fused else _finish
-    for (slot, _), pixels, (ours, inverted) in zip(groups, out, of_groups, strict=True):
+    # A tone acts on colours that are not normalised yet.
+    of_mean, of_std = (list(plan.mean), list(plan.std)) if views.tone is None else ([0.0] * 3, [1.0] * 3)
+    for (slot, _), pixels, tone, (ours, inverted) in zip(groups, out, tones, of_groups, strict=True):
         look = slot.photometric
         threshold = look.solarize_threshold if look.solarize_p > 0 else float("inf")
-        finish(ours, inverted, threshold, list(plan.mean), list(plan.std), pixels)
+        finish(ours, inverted, threshold, of_mean, of_std, pixels)
+        if tone is not None:
+            same = torch.full_like(tone[..., 0], 255)
+            finish_channels(same, torch.zeros_like(same), tone, plan.mean, plan.std, pixels)
 
 
 def _finish(
@@ -182,7 +203,7 @@ def _colours(
     x, y = torch.addcmul(boxes[..., :2, None], boxes[..., 2:, None] - boxes[..., :2, None], centres).floor_().unbind(2)
     row = torch.addcmul(placed[:, 4:], y, placed[:, :1])  # [V, B, POINTS]
     pixel = (row[..., None] + x[:, :, None]).long()  # [V, B, POINTS, POINTS]
-    colours = images.pixels.view(-1, 3).index_select(0, pixel.view(-1)).view(len(means), -1, 3).mT / 255
+    colours = images.form.levels(images.gathered(pixel.view(-1))).view(len(means), -1, 3).mT / 255
     return fitted(colours, steps, grey, means).view(*boxes.shape[:2], 3, 4)
 
 

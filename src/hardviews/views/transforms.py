@@ -32,7 +32,7 @@ def apply_transforms(images: ImageBatch, views: Views, plan: ViewPlan, rendered:
         images: B of any sizes.
         views: K of each, drawn from ``plan``.
         plan: at least one of its slots has a transform.
-        rendered: K views ``[B, 3, h, w]`` of 0..1, cropped, resized and flipped.
+        rendered: K views ``[B, C, h, w]`` of 0..1, cropped, resized and flipped.
 
     Raises:
         InputError: a transform fails, or returns something else than it must.
@@ -68,7 +68,7 @@ def _whole_view(
 
 
 def _called(slot: Slot, transform: Transform, given: Tensor, seed: int, side: int, look: bool) -> Tensor:
-    """What a transform returns for one view, float32 ``[3, side, side]``; ``look``: whether values are looked at too,
+    """What a transform returns for one view, float32 ``[C, side, side]``; ``look``: whether values are looked at too,
     for which a GPU has to be waited for."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # the one that transforms draw from
@@ -76,9 +76,10 @@ def _called(slot: Slot, transform: Transform, given: Tensor, seed: int, side: in
     if given.is_cuda:
         torch.cuda.manual_seed(seed)
     known: dict[str, Any] = {"seed": seed, "size": side, "slot": slot.name}
+    channels = given.shape[0]
     name, wanted = (
         transform_name(transform).removeprefix("object:"),
-        f"it must return float [3, {side}, {side}] of 0..1, or uint8",
+        f"it must return float [{channels}, {side}, {side}] of 0..1, or uint8",
     )
     try:
         found = transform(given, **{key: known[key] for key in _keywords(transform)})
@@ -89,7 +90,7 @@ def _called(slot: Slot, transform: Transform, given: Tensor, seed: int, side: in
         raise InputError(f"transform {name}: {type(error).__name__}: {line}") from error
     if not isinstance(found, Tensor):
         raise InputError(f"transform {name} returned {type(found).__name__}; {wanted}")
-    if found.shape != (3, side, side) or not (found.is_floating_point() or found.dtype == torch.uint8):
+    if found.shape != (channels, side, side) or not (found.is_floating_point() or found.dtype == torch.uint8):
         kind = str(found.dtype).removeprefix("torch.")
         raise InputError(f"transform {name} returned {kind} {list(found.shape)}; {wanted}")
     if found.dtype == torch.uint8:
@@ -114,8 +115,8 @@ def check_transforms(plan: ViewPlan) -> None:
         if slot.transform is None:
             continue
         side, name = size_at(plan, slot), transform_name(slot.transform).removeprefix("object:")
-        full = (3, 2 * side, 2 * side + 1) if slot.transform_input == "image" else (3, side, side)
-        picture = torch.rand(full, generator=torch.Generator().manual_seed(0))
+        size = (2 * side, 2 * side + 1) if slot.transform_input == "image" else (side, side)
+        picture = torch.rand(plan.channels, *size, generator=torch.Generator().manual_seed(0))
         if slot.transform_input == "image":
             picture = (picture * 255).byte()
         with _generators_kept(picture.device):
