@@ -71,8 +71,9 @@ class Pixels:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Pixels":
         """Those of a run, from its ``config.yaml``; RGB for runs from before there were others."""
-        given = config.get("pixels") or {}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        given: dict[str, Any] = config.get("pixels") or {}
+        numbers = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**(given | numbers))
 
     def saved(self) -> dict[str, Any]:
         """What ``config.yaml`` holds of them."""
