@@ -12,6 +12,7 @@ from hardviews.views.resampling import as_matrix, blur_taps, kernel_at, resize_t
 # cache; 2 GB elsewhere, which holds a usual batch and is small beside a step's activations.
 CHUNK = {"cpu": 3 << 20}
 CHUNK_ELSEWHERE = 1 << 29
+FEW = 4  # channels; up to here torch permutes three dimensions faster than it transposes a matrix
 TAP = 8  # 4-byte numbers per tap while it is computed in float64
 
 
@@ -50,7 +51,7 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
         pictures = images[part].padded().permute((0, 2, 1, 3) if far else (0, 3, 1, 2))
         count, rows, _, columns = pictures.shape
         if not images.form.plain:
-            pictures = images.form.levels(pictures, 2).contiguous()
+            pictures = images.form.cut(pictures, 2).contiguous()
         lines = pictures.to(torch.float32, memory_format=torch.contiguous_format).view(count, rows, -1)
         start, end = ends[:, part].unbind(-1)
         taps = resize_taps(start, end - start, mirrored[:, part], side, slot.interpolation, shrinking)
@@ -72,7 +73,8 @@ def by_matrices(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, 
             half = torch.bmm(blurred[0][:, some].flatten(1, 2), lines).view(-1, side * channels, columns)
             made = torch.bmm(half, blurred[1][:, some].flatten(0, 1).mT).view(count, -1, side, channels, side)
             out[some, part] = made.permute(1, 0, 3, 2, 4) if far else made.permute(1, 0, 3, 4, 2)
-    return means.transpose(0, 1)
+    images.form.scale_(out, 2)
+    return images.form.scale_(means).transpose(0, 1)
 
 
 def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot: Slot, out: Tensor) -> Tensor:
@@ -94,9 +96,13 @@ def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot
         for b, (x0, y0, x1, y1) in enumerate(boxes[v].int().tolist()):
             height, width = y1 - y0, x1 - x0
             down, across = taps_of(height / side, kind), taps_of(width / side, kind)
-            crop = images.form.levels(pictures[b][y0:y1, x0:x1])  # [h, w, C]
-            shrunk = _weighted(crop.flatten(1), rows.source[b, :, :down], rows.weight[b, :, :down])
-            turned = shrunk.view(side, width, channels).permute(1, 2, 0).flatten(1)  # [w, C · rows of the view]
+            crop = images.form.cut(pictures[b][y0:y1, x0:x1]).flatten(1)  # [h, w · C]
+            shrunk = _weighted(crop, rows.source[b, :, :down], rows.weight[b, :, :down])
+            if channels <= FEW:
+                turned = shrunk.view(side, width, channels).permute(1, 2, 0).flatten(1)
+            else:
+                turned = shrunk.T.contiguous().view(width, -1)  # the same
+            # [w, C · rows of the view]
             view = _weighted(turned, columns.source[b, :, :across], columns.weight[b, :, :across])
             means[v, b] = view.mean(0).view(channels, side).mean(1)
             if blurred[b]:
@@ -105,6 +111,8 @@ def by_taps(images: ImageBatch, boxes: Tensor, flip: Tensor, sigma: Tensor, slot
             if blurred[b]:
                 lines = out[v][b].view(channels * side, side)  # contiguous: strided ones take twenty times as long
                 lines.copy_(_weighted(lines, of_channels.view(channels * side, -1), blur.weight[b]))
+    images.form.scale_(out, 2)
+    images.form.scale_(means)
     return means
 
 

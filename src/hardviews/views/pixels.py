@@ -112,20 +112,36 @@ class Pixels:
             stored: ``[..., C, ...]`` of ``dtype``, on any device.
             channel: the dimension of the channels.
         """
+        return self.scale_(self.cut(stored, channel), channel)
+
+    def cut(self, stored: Tensor, channel: int = -1) -> Tensor:
+        """Stored numbers as float32, cut to the range of values. Weighted means of these can be scaled afterwards."""
+        values = stored.to(torch.float32, copy=True)
+        least, most = SPANS[self.dtype]
+        if self.dtype != "float32" and max(self.low) <= least and min(self.high) >= most:
+            return values
+        if len(self.low) == len(self.high) == 1:
+            return values.clamp_(self.low[0], self.high[0])
+        low, high, _ = (x.view(self._shape(values, channel)) for x in _limits(*self.ranges, values.device))
+        return torch.minimum(torch.maximum(values, low, out=values), high, out=values)
+
+    def scale_(self, values: Tensor, channel: int = -1) -> Tensor:
+        """Float numbers as levels, in place: ``low`` becomes 0 and ``high`` 255."""
         if self.plain:
-            return stored.to(torch.float32)
-        low, scale = _limits(*self.ranges, stored.device)
-        shape = [-1 if d == channel % stored.ndim else 1 for d in range(stored.ndim)]
-        above = stored.to(torch.float32) - low.view(shape)  # a copy, also of float32
-        return above.mul_(scale.view(shape)).clamp_(0, 255)
+            return values
+        low, _, scale = (x.view(self._shape(values, channel)) for x in _limits(*self.ranges, values.device))
+        return values.sub_(low).mul_(scale)
+
+    def _shape(self, values: Tensor, channel: int) -> list[int]:
+        return [-1 if d == channel % values.ndim else 1 for d in range(values.ndim)]
 
 
 RGB = Pixels()
 
 
 @lru_cache(maxsize=32)
-def _limits(low: tuple[float, ...], high: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Low and 255 / (high - low) of every channel, float32 ``[C]``. Cached: copying them would make a GPU wait."""
+def _limits(low: tuple[float, ...], high: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Low, high and 255 / (high - low) of every channel, float32 ``[C]``. Cached: copying would make a GPU wait."""
     least, most = (torch.tensor(values, dtype=torch.float64) for values in (low, high))
     with torch.inference_mode(False):
-        return least.float().to(device), (255 / (most - least)).float().to(device)
+        return least.float().to(device), most.float().to(device), (255 / (most - least)).float().to(device)

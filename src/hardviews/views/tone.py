@@ -69,25 +69,30 @@ def finish_channels(
         mean, std: of the normalisation, C numbers.
         pixels: ``[V, B, C, side, side]``, 0..255.
     """
-    m, s = _columns(mean, std, pixels.device)
+    m, s, black, white = _columns(mean, std, pixels.device)
     flat = pixels.view(-1, len(mean), pixels.shape[-1] ** 2)
     step = max(NEAR_FLOATS // flat[0].numel(), 1) if pixels.device.type == "cpu" else len(flat)
-    factors, shifts = (x.flatten(0, 1)[..., None] for x in (scale / 255, shift))
+    factor, added = (x.flatten(0, 1)[..., None] for x in (scale / 255, shift))
+    if tone is None:  # the clamp is to the normalised 0 and 1
+        factor, added = factor / s, (added - m) / s
     for start in range(0, len(flat), step):
         some = slice(start, start + step)
         part = flat[some]
-        torch.addcmul(shifts[some], factors[some], part, out=part)
-        part.clamp_(0, 1)
-        if tone is not None:
-            part.copy_(toned(part, tone.flatten(0, 1)[some, :, None], m))
-        part.sub_(m).div_(s)
+        torch.addcmul(added[some], factor[some], part, out=part)
+        if tone is None:
+            torch.minimum(torch.maximum(part, black, out=part), white, out=part)
+        else:
+            part.copy_(toned(part.clamp_(0, 1), tone.flatten(0, 1)[some, :, None], m)).sub_(m).div_(s)
 
 
 @lru_cache(maxsize=8)
-def _columns(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std, ``[C, 1]`` each. Cached: copying them would make a GPU wait."""
+def _columns(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, std, and the normalised 0 and 1, ``[C, 1]`` each. Cached: copying them would make a GPU wait."""
     with torch.inference_mode(False):
-        return torch.tensor(mean, device=device)[:, None], torch.tensor(std, device=device)[:, None]
+        m, s = torch.tensor(mean, device=device)[:, None], torch.tensor(std, device=device)[:, None]
+        return m, s, -m / s, (1 - m) / s
 
 
 def toned(values: Tensor, tone: Tensor, mean: Tensor) -> Tensor:
