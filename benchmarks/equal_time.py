@@ -1,16 +1,17 @@
 """Do hard views pay at equal time, where the plain method is flat? The runs behind the second part of EVIDENCE.md.
 
-    python benchmarks/equal_time.py PACKS OUT --stage flat|choose|confirm|curve [--only simclr-cifar,...] [--dry-run]
+    python benchmarks/equal_time.py PACKS OUT --stage rate|flat|choose|confirm|curve [--only simclr-cifar,...] [--dry-run]
     python benchmarks/equal_time.py PACKS OUT --write
 
-PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: plain runs of growing length
-for the stage ``flat``; for the others one comparison (``hardviews compare``) for each method, pack and budget. The same
-command resumes, and may be started once for every core (``OMP_NUM_THREADS=1 taskset -c N``): runs are shared out.
+PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: plain runs of growing rate for
+the stage ``rate`` and of growing length for ``flat``; for the others one comparison (``hardviews compare``) for each
+method, pack and budget. The same command resumes, and may be started once for every core (``OMP_NUM_THREADS=1 taskset -c N``): runs are shared out.
 ``--write`` puts tables and a plot of what is finished into EVIDENCE.md and equal_time.svg.
 """
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -25,14 +26,16 @@ from evidence import COMPARISONS, HERE, NARROW, NARROW_CIFAR, STOPPED
 from hardviews.cli import main as hardviews
 
 MARK = "<!-- What follows is written by equal_time.py --write. -->"
-STAGES = ("flat", "choose", "confirm", "curve")
+STAGES = ("rate", "flat", "choose", "confirm", "curve")
 IMAGES = 2_000  # of each pack: trained on, and the voters of kNN
 NETWORKS = {"cifar": NARROW_CIFAR, "imagenette": f"{NARROW} --backbone.stem imagenet --image-size 64"}
 LOCALS = {"dino-imagenette": "--plan.local_size 32"}  # half the side of a global view, as on CIFAR-10
 METHODS = ("simsiam", "simclr", "dino")
+FACTORS = (1, 2, 4, 8, 16)  # of the first part's learning rate; epochs of such a run
+RATE_EPOCHS = 60
 LENGTHS = (30, 60, 120, 240)  # epochs
 FLAT = 0.01  # kNN accuracy: the plain method is flat at a length if twice as many epochs bring less
-TRIED = "100,101"  # seeds of the stages flat and choose
+TRIED = "100,101"  # seeds of the stages rate (the first), flat and choose
 
 # Arms of the stage choose. Each takes the time of `random`, which keeps as many of the same views and scores none.
 PLAIN, CHEAP = "--policy random", "--score-resolution 0.5 --score-depth 0.5"
@@ -75,16 +78,19 @@ def names() -> list[str]:
     return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
 
 
-# Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms of every method that
+# Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms of every method that
 # are confirmed, the best that scores views last.
+RATES: dict[str, int] = {}
 BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
 
 
 def settings(name: str) -> str:
-    """Options of pretrain for a method and a pack: the first part's, with a batch of 128."""
+    """Options of pretrain for a method and a pack: the first part's, with a batch of 128 and the chosen rate."""
     method, pack = name.split("-")
     of_method = COMPARISONS[method][2].rpartition(NARROW_CIFAR)[2]
+    before, rate, after = re.split(r"(?<=--lr )(\S+)", of_method)
+    of_method = f"{before}{float(rate) * RATES.get(method, 1):g}{after}"
     given = " ".join([NETWORKS[pack], of_method, LOCALS.get(name, "")])
     return f"{given} --batch-size 128 --workers 0 --tensorboard false --in-memory on"
 
@@ -95,14 +101,16 @@ def data(pack: str, part: str, out: Path) -> str:
 
 def commands(stage: str, only: list[str], out: Path) -> Iterator[list[str]]:
     """The command lines of a stage."""
-    wanted = {"choose": BUDGETS, "confirm": CHOSEN, "curve": CHOSEN}
+    wanted = {"flat": RATES, "choose": BUDGETS, "confirm": CHOSEN, "curve": CHOSEN}
     if not wanted.get(stage, True):
         raise SystemExit(f"{stage}: the stage before it has not been decided yet")
     for name in only:
         method, pack = name.split("-")
-        part = "choose" if stage in ("flat", "choose") else "confirm"
+        part = "choose" if stage in ("rate", "flat", "choose") else "confirm"
         common = shlex.split(f"{data(pack, part, out)} {settings(name)}")
-        if stage == "flat":
+        if stage == "rate" and pack == "cifar":
+            yield from rates(name, data(pack, part, out), out / "rate" / name)
+        elif stage == "flat":
             yield from flat(common, out / "flat" / name)
         elif stage == "choose" and pack == "cifar":
             yield compared(common, BUDGETS[name], TRIED, ARMS[method], out / "choose" / name)
@@ -122,6 +130,15 @@ def chosen(name: str) -> dict[str, str]:
 def compared(common: list[str], epochs: int, seeds: str, arms: dict[str, str], out: Path) -> list[str]:
     own = f"--epochs {epochs} --seeds {seeds} --policies random --equal-epochs false --timed-steps 60 --out {out}"
     return ["compare", *common, *shlex.split(own), *(f"--arm={arm}: {more}" for arm, more in arms.items())]
+
+
+def rates(name: str, images: str, out: Path) -> Iterator[list[str]]:
+    """Plain runs of every rate."""
+    before, rate, after = re.split(r"(?<=--lr )(\S+)", settings(name))
+    for factor in FACTORS:
+        own = f"--policy random --epochs {RATE_EPOCHS} --seed {TRIED.split(',')[0]} --knn-epochs {RATE_EPOCHS}"
+        given = f"{images} {before}{float(rate) * factor:g}{after} {own} --telemetry 0 --out {out / f'times-{factor}'}"
+        yield ["pretrain", *shlex.split(given)]
 
 
 def flat(common: list[str], out: Path) -> Iterator[list[str]]:
@@ -169,7 +186,7 @@ def write(table: pa.Table, file: Path) -> None:
 def results(out: Path) -> str:
     """Markdown of what is there of every stage."""
     parts = ["![Accuracy against time, plain and hard](equal_time.svg)"]
-    for stage in STAGES[1:]:
+    for stage in STAGES[2:]:
         for folder in sorted((out / stage).glob("*/comparison.md")):
             commits = {
                 json.loads(run.read_text())["git_commit"][:7] for run in folder.parent.glob("runs/*/summary.json")
@@ -243,7 +260,7 @@ def main() -> None:
     codes = [0]
     for argv in commands(args.stage, args.only.split(","), args.out):
         print(f"$ hardviews {shlex.join(argv)}", flush=True)
-        if args.dry_run and argv[0] == "pretrain":
+        if args.dry_run and args.stage == "flat":
             break  # whether there is a longer run depends on this one
         codes.append(hardviews(argv + ["--dry-run"] * args.dry_run))
         if codes[-1] >= STOPPED:

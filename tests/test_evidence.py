@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from hardviews.commands import compare
+from hardviews.commands import compare, pretrain
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -38,6 +38,19 @@ def test_command_lines_are_those_of_the_plan(evidence: ModuleType, name: str, se
     assert (random.scoring, hardest.scoring) == ("exact", "exact")
     assert (cheap.score_resolution, cheap.score_network) != (hardest.score_resolution, hardest.score_network)
     assert random.views == hardest.views == cheap.views
+
+
+def test_rates_are_tried_before_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    equal_time = imported("equal_time", monkeypatch)
+    runs = [pretrain.parse(argv[1:])[0] for argv in equal_time.commands("rate", equal_time.names(), tmp_path)]
+    rates = {name: [run.lr for run in runs if run.method["name"] == name] for name in equal_time.METHODS}
+    factors = (1, 2, 4, 8, 16)
+    first = {"simsiam": 0.12, "simclr": 0.002, "dino": 0.002}
+    assert rates == {name: pytest.approx([rate * f for f in factors]) for name, rate in first.items()}
+    with pytest.raises(SystemExit, match="the stage before it has not been decided yet"):
+        list(equal_time.commands("flat", equal_time.names(), tmp_path))
+    monkeypatch.setattr(equal_time, "RATES", {"simclr": 8})
+    assert "--lr 0.016 " in equal_time.settings("simclr-imagenette")
 
 
 @pytest.mark.parametrize("stage", ["choose", "confirm", "curve"])
