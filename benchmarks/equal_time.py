@@ -1,12 +1,13 @@
 """Do hard views pay at equal time, where the plain method is flat? The runs behind the second part of EVIDENCE.md.
 
-    python benchmarks/equal_time.py PACKS OUT --stage rate|flat|choose|confirm|curve [--only simclr-cifar,...] [--dry-run]
+    python benchmarks/equal_time.py PACKS OUT --stage rate|flat|choose|confirm|curve [--only simclr-cifar,...]
     python benchmarks/equal_time.py PACKS OUT --write
 
-PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: plain runs of growing rate for
-the stage ``rate`` and of growing length for ``flat``; for the others one comparison (``hardviews compare``) for each
-method, pack and budget. The same command resumes, and may be started once for every core (``OMP_NUM_THREADS=1 taskset -c N``): runs are shared out.
-``--write`` puts tables and a plot of what is finished into EVIDENCE.md and equal_time.svg.
+PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: plain runs of growing rate
+for the stage ``rate`` and of growing length for ``flat``; for the others one comparison (``hardviews compare``) for
+each method, pack and budget. The same command resumes. Comparisons may be started once for every core
+(``OMP_NUM_THREADS=1 taskset -c N``), which share the runs out. ``--write`` puts tables and a plot of what is finished
+into EVIDENCE.md and equal_time.svg.
 """
 
 import argparse
@@ -78,8 +79,8 @@ def names() -> list[str]:
     return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
 
 
-# Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method and pack, in epochs. Of the stage choose: the arms of every method that
-# are confirmed, the best that scores views last.
+# Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method and pack, in
+# epochs. Of the stage choose: the arms of every method that are confirmed, the best that scores views last.
 RATES: dict[str, int] = {}
 BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
