@@ -68,7 +68,7 @@ def vectors_of(backbone: nn.Module, preprocessing: Preprocessing, images: Any, b
             done += len(part.ids)
     for index in range(done, len(source)):
         try:
-            source.read(index)
+            source.read(index, Bounds(form=preprocessing.form))
         except UnreadableImage as error:
             raise InputError(f"images: {error}") from None
     return torch.cat(parts)
