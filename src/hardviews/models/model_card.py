@@ -108,8 +108,8 @@ def _stored_images(images: Mapping[str, Any], form: Pixels) -> str:
     stretched, stretch = "", ""
     if form.percentiles:
         stretched = (
-            f"Before that, every picture is stretched: its own percentiles {form.percentiles[0]:g} and "
-            f"{form.percentiles[1]:g}{'' if form.rgb else ', of every channel,'} become {low} and {high}. "
+            f"it is stretched, so that its own percentiles {form.percentiles[0]:g} and {form.percentiles[1]:g}"
+            f"{'' if form.rgb else ' of every channel'} become {low} and {high}; "
         )
         stretch = (
             f"ends = np.percentile(picture.astype(np.float32), {list(form.percentiles)}"
@@ -122,19 +122,17 @@ def _stored_images(images: Mapping[str, Any], form: Pixels) -> str:
         ranged, levels = "", "levels = picture\n"
         resize = f"{filter_}, by Pillow on 8 bits"
     else:
-        ranged = f"Values from {low} to {high} become levels 0 to 255, and what lies outside is cut. Then "
+        ranged = f"values from {low} to {high} become levels 0 to 255, and what lies outside is cut; "
         levels = "levels = ((picture.astype(np.float32) - low) * scale).clip(0, 255)\n"
         resize = f"{filter_}, by Pillow, each channel as 32-bit floats, cut to 0..255"
-    size = (
-        f"{resized}, {resized}"
-        if squash
-        else f"*(int({resized} * n / min(picture.shape[:2])) for n in picture.shape[:2])"
-    )
+    size = f"{resized}, {resized}"
+    if not squash:
+        size = f"(int({resized} * n / min(picture.shape[:2])) for n in picture.shape[:2])"
     return (
         f"The network takes float32 `[B, {channels}, {side}, {side}]`, made of a picture `[h, w, {channels}]` of "
-        f"{form.dtype}{' (red, green, blue)' if form.rgb else ''}. {stretched}{ranged}{what} ({resize}), the central "
-        f"{side} x {side} pixels are cut out and divided by 255; the mean is subtracted, and the result divided by the "
-        "standard deviation.\n\n"
+        f"{form.dtype}{' (red, green, blue)' if form.rgb else ''}: {stretched}{ranged}{what} ({resize}), and the "
+        f"central {side} x {side} pixels are cut out and divided by 255; the mean is subtracted, and the result "
+        "divided by the standard deviation.\n\n"
         "```python\nimport numpy as np\nimport torch\nfrom PIL import Image\n\n"
         f"low, high = np.float32({low}), np.float32({high})\n"
         f"scale = np.float32(255 / (np.float64({high}) - np.float64({low})))\n"
