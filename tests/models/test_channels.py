@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from hardviews.errors import InputError
-from hardviews.evaluation.features import encoded
+from hardviews.evaluation.features import Preprocessing, encoded
 from hardviews.models.embed import embed
 from hardviews.models.evaluate import evaluate_model
 from hardviews.models.export import ONNX_PACKAGES, export
@@ -38,7 +38,7 @@ RUNS: dict[str, tuple[Pixels, str, dict[str, Any]]] = {
              {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}),
     "stretched": (Pixels(2, "float32", (0.0,), (1.0,), rgb=False, percentiles=(1.0, 99.0)), "resnet18",
                   {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}),
-    "bytes": (Pixels(1, "uint8", rgb=False), "resnet18", {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}),
+    "bytes": (Pixels(1, "uint8", rgb=False), "resnet18", {}),
 }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_embedding_gives_the_features_of_transformed_images(runs: Path) -> None:
         wanted = model.backbone.eval()(torch.stack([model.transform(image) for image in images]))
     torch.testing.assert_close(model.embed(images, batch_size=2), wanted)
     for wrong in (np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 4), np.uint8)):
-        with pytest.raises(InputError, match="images: image 0: [34] channels of uint8; this data has 4 of uint16"):
+        with pytest.raises(InputError, match=r"images: image 0: [34] channels of uint8; this data has 4 of uint16"):
             model.embed([wrong])
 
 
@@ -158,8 +158,8 @@ def test_plain_timm_loads_four_channels(runs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("run", "kind"),
-    [("four", "timm"), ("grey", "safetensors"), ("stretched", "timm"), ("bytes", "torchvision"), ("bytes", "safetensors"),
-     ("grey", "onnx")],
+    [("four", "timm"), ("grey", "safetensors"), ("grey", "onnx"), ("stretched", "timm"), ("bytes", "torchvision"),
+     ("bytes", "safetensors")],
 )  # fmt: skip
 def test_cards_alone_give_from_an_array_what_embedding_gives(
     run: str, kind: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,7 +185,7 @@ def test_cards_alone_give_from_an_array_what_embedding_gives(
 
 
 def test_torchvision_has_no_such_network(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="in_chans 4: its conv1.weight is 64x3x7x7, and here 8x4x7x7|channels"):
+    with pytest.raises(InputError, match=r"torchvision's resnet18 does not have this backbone's .*in_chans 4"):
         export(load_model(str(runs / "four")), ExportOptions(str(tmp_path / "out"), "torchvision"))
 
 
@@ -194,8 +194,6 @@ def test_transformers_keep_what_images_are(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
     transformers.AutoModel.from_config(transformers.Dinov2Config(**small)).save_pretrained(tmp_path / "rgb")
     built = build_backbone(f"hf:{tmp_path / 'rgb'}", 32, pretrained=True, image_channels=4)
-    from hardviews.evaluation.features import Preprocessing
-
     model = LoadedModel("four", built, Preprocessing(32, (0.3,) * 4, (0.2,) * 4, form=FOUR))
     export(model, ExportOptions(str(tmp_path / "out"), "safetensors"))
     again = load_model(f"hf:{tmp_path / 'out'}")

@@ -60,7 +60,7 @@ class TransformersBackbone(nn.Module):
         patch = getattr(config, "patch_size", None)
         self.patch_size = patch if isinstance(patch, int) else 1
         self.channels = channels_of(config)
-        self.pretrained_cfg = processor_images(place)
+        self.pretrained_cfg = processor_images(place) or dict(getattr(config, "images", {}))  # of an exported folder
 
     def forward(self, images: Tensor) -> Tensor:
         found = self.model(pixel_values=images, **self.settings)
