@@ -78,7 +78,7 @@ def exported(folder: Path, channels: int = 3) -> str:
 def test_pretrained_weights_are_inflated(channels: int, tmp_path: Path) -> None:
     name = exported(tmp_path)
     rgb, found = (create_backbone(name, 64, pretrained=True, image_channels=count) for count in (3, channels))
-    torch.testing.assert_close(found.conv1.weight, by_hand(rgb.conv1.weight, channels))  # type: ignore[arg-type]
+    torch.testing.assert_close(found.conv1.weight, by_hand(rgb.conv1.weight, channels))  # type: ignore[arg-type,union-attr]
     same = {key: value for key, value in rgb.state_dict().items() if key != "conv1.weight"}
     assert all(torch.equal(found.state_dict()[key], value) for key, value in same.items())
 
@@ -88,8 +88,8 @@ def test_pretrained_weights_of_four_channels_stay_as_they_are(tmp_path: Path) ->
     name = exported(tmp_path, channels=4)
     found = create_backbone(name, 64, pretrained=True, image_channels=4)
     plain = timm.create_model(name, pretrained=True)  # in_chans=4 comes from the folder
-    assert torch.equal(found.conv1.weight, plain.conv1.weight)  # type: ignore[arg-type]
-    assert torch.equal(found.conv1.weight, load_file(tmp_path / "model.safetensors")["conv1.weight"])  # type: ignore[arg-type]
+    assert torch.equal(found.conv1.weight, plain.conv1.weight)  # type: ignore[arg-type,union-attr]
+    assert torch.equal(found.conv1.weight, load_file(tmp_path / "model.safetensors")["conv1.weight"])  # type: ignore[arg-type,union-attr]
     for channels in (3, 13):
         with pytest.raises(InputError, match=f"is trained on 4 channels, and images have {channels}; only weights for"):
             create_backbone(name, 64, pretrained=True, image_channels=channels)
@@ -149,12 +149,12 @@ def test_transformers_take_them(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     built = build_backbone(f"hf:{tmp_path}", 32, pretrained=True, image_channels=4)
     key = "embeddings.patch_embeddings.projection.weight"
-    found = built.backbone.model.state_dict()  # type: ignore[operator,union-attr]
+    found = built.backbone.model.state_dict()  # type: ignore[union-attr]
     torch.testing.assert_close(found[key], by_hand(model.state_dict()[key], 4))
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items() if name != key)
     built.backbone.model.save_pretrained(tmp_path / "four")  # type: ignore[operator,union-attr]
     again = create_backbone(f"hf:{tmp_path / 'four'}", 32, pretrained=True, image_channels=4)
-    assert torch.equal(again.model.state_dict()[key], found[key])  # type: ignore[operator,union-attr]
+    assert torch.equal(again.model.state_dict()[key], found[key])  # type: ignore[union-attr]
     with pytest.raises(InputError, match="takes 4 channels, and images have 3"):
         create_backbone(f"hf:{tmp_path / 'four'}", 32, pretrained=True)
 
