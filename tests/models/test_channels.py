@@ -118,7 +118,9 @@ def test_the_verb_embeds_data_in_the_runs_form(runs: Path, tmp_path: Path) -> No
 def test_the_verb_measures_in_the_runs_form(runs: Path) -> None:
     model = load_model(str(runs / "four"))
     train, test = two_tones(40, FOUR), two_tones(20, FOUR)
-    options = EvaluateOptions(data="stored", test_data="test", workers=0, accelerator="cpu", cache="off")
+    options = EvaluateOptions(
+        data="stored", test_data="test", workers=0, accelerator="cpu", precision="32-true", cache="off"
+    )
     (found,) = evaluate_model(model, options, {"knn": {"k": 1}}, given=Given(train, test))
     assert found["knn_top1_k1"] == 1.0  # every test image is a training image too
     assert (found["test_images_in_train"], found["test_images_compared"]) == (20, 20)
@@ -149,7 +151,7 @@ def test_plain_timm_loads_four_channels(runs: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(found.eval()(batch).numpy(), wanted.numpy(), atol=1e-5)
     assert config["model_args"]["in_chans"] == 4
     data = timm.data.resolve_model_data_config(folder)  # type: ignore[attr-defined,no-untyped-call]
-    assert data["input_size"] == (4, 32, 32)
+    assert tuple(data["input_size"]) == (4, 32, 32)
     assert list(data["mean"]) == pytest.approx([0.3, 0.31, 0.32, 0.33])
     again = load_model(f"local-dir:{tmp_path / 'out'}")
     assert again.preprocessing == model.preprocessing
