@@ -116,15 +116,16 @@ def test_the_verb_embeds_data_in_the_runs_form(runs: Path, tmp_path: Path) -> No
 
 
 def test_the_verb_measures_in_the_runs_form(runs: Path) -> None:
-    model = load_model(str(runs / "four"))
-    train, test = two_tones(40, FOUR), two_tones(20, FOUR)
+    model = load_model(str(runs / "grey"))
+    form = RUNS["grey"][0]
+    train, test = two_tones(40, form), two_tones(20, form)
     options = EvaluateOptions(
         data="stored", test_data="test", workers=0, accelerator="cpu", precision="32-true", cache="off"
     )
     (found,) = evaluate_model(model, options, {"knn": {"k": 1}}, given=Given(train, test))
     assert found["knn_top1_k1"] == 1.0  # every test image is a training image too
     assert (found["test_images_in_train"], found["test_images_compared"]) == (20, 20)
-    with pytest.raises(InputError, match="mean: 3 numbers for 4 channels; give one for each"):
+    with pytest.raises(InputError, match="mean: 3 numbers for 1 channel; give one for each"):
         evaluate_model(model, EvaluateOptions(data="stored", mean=(0.5,) * 3), {"knn": {}}, given=Given(train, test))
 
 
