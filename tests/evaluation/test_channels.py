@@ -15,7 +15,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from hardviews.data.loading.in_order import in_order
 from hardviews.data.sources.shapes import Shapes
-from hardviews.errors import InputError
+from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FORMAT, FeatureCache
 from hardviews.evaluation.features import Preprocessing, encoded, extract
@@ -143,6 +143,9 @@ def test_finetuning_learns_from_four_channels(caplog: pytest.LogCaptureFixture) 
     assert "RandAugment is for 8-bit RGB" in caplog.text
     with pytest.raises(InputError, match="rand_augment 'rand-m5' is for 8-bit RGB; give an empty one"):
         list(finetune(bench, epochs=1, rand_augment="rand-m5"))
+    bench.preprocessing = ready_for(Pixels(4, "int16", (0.0,), (9.0,), rgb=False))
+    with pytest.raises(RunError, match=r"stored: no image can be read; the first: stored\[0\]: 4 channels of uint16"):
+        list(finetune(bench, epochs=1, rand_augment=""))
 
 
 def test_pictures_to_finetune_on_are_crops_and_the_same_in_any_process() -> None:

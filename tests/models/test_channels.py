@@ -99,6 +99,9 @@ def test_embedding_gives_the_features_of_transformed_images(runs: Path) -> None:
     for wrong in (np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 4), np.uint8)):
         with pytest.raises(InputError, match=r"images: image 0: [34] channels of uint8; this data has 4 of uint16"):
             model.embed([wrong])
+    with pytest.raises(InputError, match=r"got one image, of shape \[32, 32, 4\]; give a list"):
+        model.embed(np.zeros((32, 32, 4), np.uint16))
+    assert len(model.embed(np.stack([images[0]] * 2))) == 2
 
 
 def test_the_verb_embeds_data_in_the_runs_form(runs: Path, tmp_path: Path) -> None:

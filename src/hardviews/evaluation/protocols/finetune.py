@@ -19,6 +19,7 @@ from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.features import why_unreadable
 from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.splits import stratified
 from hardviews.views.draw import draw
@@ -195,7 +196,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
                     return self.transform(Image.fromarray(picture.numpy())), index
                 except ValueError as error:
                     raise InputError(f"finetune: rand_augment {self.rand_augment!r} fails: {error}") from error
-        raise RunError(f"{self.source.name}: no image can be read")
+        raise RunError(f"{self.source.name}: no image can be read{why_unreadable(self.source, self.form)}")
 
     def cropped(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of a picture ``[h, w, C]``, mirrored half the time, with a part erased: ``[C, S, S]``."""
