@@ -354,10 +354,10 @@ def test_a_folder_of_other_features_never_appears(
         weights["layer4.0.conv2.weight"][0, 0] += 0.5
         return weights
 
-    def spoil(backbone: torch.nn.Module, image_size: int, file: Path) -> None:
+    def spoil(backbone: torch.nn.Module, image_size: int, file: Path, channels: int) -> None:
         other = load_model(str(root / "runs" / "small")).backbone
         other.load_state_dict(spoilt(backbone))
-        write_onnx(other, image_size, file)
+        write_onnx(other, image_size, file, channels)
 
     monkeypatch.setattr(formats, "weights_of", spoilt)
     monkeypatch.setattr(formats, "write_onnx", spoil)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from hardviews.data.reading.decode import UnreadableImage
+from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.folder import Folder
 from hardviews.data.sources.hub import Hub
@@ -20,6 +20,7 @@ from hardviews.data.sources.shapes import Shapes
 from hardviews.data.sources.shards import Shards
 from hardviews.data.sources.subset import Subset
 from hardviews.data.sources.table import Table
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 
 TEST, TRAINING = 10_000, 100_000  # images
@@ -40,8 +41,13 @@ class Overlap(NamedTuple):
     exact: bool
 
 
-def overlap(train: ImageSource, test: ImageSource) -> Overlap:
-    """Compares test images with training images. Both may be subsets, of one source too."""
+def overlap(train: ImageSource, test: ImageSource, form: Pixels = RGB) -> Overlap:
+    """Compares test images with training images.
+
+    Args:
+        train, test: may be subsets, of one source too.
+        form: of the pixels, where these are compared.
+    """
     if isinstance(train, Shapes) and isinstance(test, Shapes):
         return Overlap(0, len(test), exact=True)  # their splits share no image
     if _within(train, test):
@@ -49,10 +55,10 @@ def overlap(train: ImageSource, test: ImageSource) -> Overlap:
     asked, there = _sizes(test, train, TEST), _sizes(train, test, TRAINING)
     alike = set(there.values())
     candidates = [row for row, size in asked.items() if size in alike]
-    read = _digests(test, train, candidates)
+    read = _digests(test, train, candidates, form)
     alike = {asked[row] for row in read}
     rivals = [row for row, size in there.items() if size in alike]
-    known = _digests(train, test, rivals)
+    known = _digests(train, test, rivals, form)
     digests = set(known.values()) - {""}
     compared = len(asked) - len(candidates) + len(read)
     exact = (compared, len(there), len(known)) == (len(test), len(train), len(rivals))
@@ -85,7 +91,7 @@ def _sizes(source: ImageSource, other: ImageSource, most: int) -> dict[int, int]
     return sizes
 
 
-def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int]) -> dict[int, str]:
+def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int], form: Pixels) -> dict[int, str]:
     """Digests of the content of the first images, ``BYTES`` in all; an empty digest if one can't be read."""
     found: dict[int, str] = {}
     left = BYTES
@@ -93,7 +99,7 @@ def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int]) -> di
         if left <= 0:
             break
         try:
-            content = _content(source, other, row)
+            content = _content(source, other, row, form)
         except UnreadableImage:
             content = b""
         left -= len(content)
@@ -101,13 +107,13 @@ def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int]) -> di
     return found
 
 
-def _content(source: ImageSource, other: ImageSource, row: int) -> bytes:
+def _content(source: ImageSource, other: ImageSource, row: int, form: Pixels) -> bytes:
     """Encoded, if both sources have that; else the pixels."""
     encoded = (Folder, Table, Shards, Hub)
     whole, inner = _place(source, row)
     if isinstance(whole, encoded) and isinstance(_whole(other), encoded):
         return whole.encoded(inner)
-    pixels = source.read(row)
+    pixels = source.read(row, Bounds(form=form))
     return repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()
 
 

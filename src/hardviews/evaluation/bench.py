@@ -16,6 +16,7 @@ from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.features import Features, Preprocessing, extract, has_tokens
 from hardviews.evaluation.splits import held_out
 from hardviews.views.streams import stream
+from hardviews.wording import several
 
 # Maps a task's name and length to a function that is called with the number of items done.
 StartProgress = Callable[[str, int], Callable[[int], None]]
@@ -138,6 +139,15 @@ class Bench:
         found, counts = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         per_class = torch.zeros(len(found), dtype=torch.float64).index_add_(0, counts, right)
         return self.metric, (per_class / counts.bincount()).mean().item()
+
+    def check_rgb(self, protocol: str, why: str) -> None:
+        """Raises InputError if the backbone's images are not RGB."""
+        form = self.preprocessing.form
+        if not form.rgb:
+            raise InputError(
+                f"{protocol}: {why}, and this backbone takes images of {several(form.channels, 'channel')} of "
+                f"{form.dtype}; leave {protocol} out"
+            )
 
     def ready(self, source: ImageSource) -> Preprocessing:
         """The preprocessing for the images of a source."""

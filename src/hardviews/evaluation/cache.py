@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hardviews.data.sources import ImageSource
 from hardviews.evaluation.features import Features, Preprocessing
+from hardviews.views.pixels import RGB
 
 FORMAT = 4  # of the cached files; changing it invalidates them all
 log = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ class FeatureCache:
     def key(self, backbone: nn.Module, source: ImageSource, preprocessing: Preprocessing, precision: str) -> str:
         """Hashes the weights, the architecture, the data and the preprocessing."""
         digest = hashlib.blake2b(digest_size=16)
-        settings = (FORMAT, self.network, str(backbone), source.identity(), asdict(preprocessing), precision)
+        ready = asdict(preprocessing)
+        if preprocessing.form == RGB:  # so that features from before there were other forms are still found
+            del ready["form"]
+        settings = (FORMAT, self.network, str(backbone), source.identity(), ready, precision)
         digest.update(repr(settings).encode("utf-8", "surrogateescape"))
         for name, value in backbone.state_dict().items():
             digest.update(name.encode())

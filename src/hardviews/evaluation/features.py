@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.data.loading.in_order import in_order
+from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
-from hardviews.views.centre import CropMode, central_square
+from hardviews.views.centre import CropMode, central_square, form_of_square
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
+from hardviews.wording import several
 
 # Side to which images are shrunk for pixel-wise comparison.
 PIXELS = 32
@@ -29,7 +32,7 @@ class Features:
         rows: int64 ``[N]``, the image's index in the data set.
         tokens: for ViTs, if requested: float32 normed class tokens of the last blocks and the mean of the last block's
             patches, as in ``encode``.
-        pixels: float32 ``[N, 3·32·32]`` of the shrunk image, if requested.
+        pixels: float32 ``[N, C·32·32]`` of the shrunk image, if requested.
     """
 
     vectors: Tensor
@@ -60,6 +63,10 @@ class Preprocessing:
         crop: side of the crop as a fraction of the resized image's shorter side; 1 for small sets, usually 0.875 for
             ImageNet.
         interpolation, crop_mode: as in ``central_square``.
+        form: channels, type and range of values with which images are read.
+
+    Raises:
+        InputError: mean or std are not one number for each channel.
     """
 
     image_size: int
@@ -68,11 +75,20 @@ class Preprocessing:
     crop: float = 0.875
     interpolation: str = "bicubic"
     crop_mode: CropMode = "center"
+    form: Pixels = RGB
+
+    def __post_init__(self) -> None:
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.form.channels:
+                raise InputError(
+                    f"{name}: {several(len(numbers), 'number')} for {several(self.form.channels, 'channel')}; "
+                    "give one for each"
+                )
 
 
 class EncodedBatch(NamedTuple):
     """A batch: image indices int64 ``[B]`` and features float32 ``[B, D]`` on the CPU, and if requested tokens and the
-    network's input ``[B, 3, S, S]``."""
+    network's input ``[B, C, S, S]``."""
 
     ids: Tensor
     vectors: Tensor
@@ -103,13 +119,16 @@ def encoded(
     """
     device = next(backbone.parameters()).device
     mean, std = (
-        torch.tensor(numbers, device=device).view(3, 1, 1) for numbers in (preprocessing.mean, preprocessing.std)
+        torch.tensor(numbers, device=device).view(-1, 1, 1) for numbers in (preprocessing.mean, preprocessing.std)
     )
     square = partial(
         central_square, side=preprocessing.image_size, crop=preprocessing.crop,
-        interpolation=preprocessing.interpolation, mode=preprocessing.crop_mode,
+        interpolation=preprocessing.interpolation, mode=preprocessing.crop_mode, form=preprocessing.form,
     )  # fmt: skip
-    batches = in_order(source, batch_size, workers=workers, shown=square, process=process, processes=processes)
+    batches = in_order(
+        source, batch_size, workers=workers, shown=square, process=process, processes=processes,
+        form=preprocessing.form, form_shown=form_of_square(preprocessing.form),
+    )  # fmt: skip
     with evaluating(backbone):
         for images in batches:
             with torch.no_grad():
@@ -121,14 +140,14 @@ def encoded(
 
 
 def normalised(images: ImageBatch, mean: Tensor, std: Tensor) -> Tensor:
-    """Converts images of one size to a network's input, float32 ``[B, 3, h, w]``, as torchvision's ``ToTensor`` and
+    """Converts images of one size to a network's input, float32 ``[B, C, h, w]``, as torchvision's ``ToTensor`` and
     ``Normalize`` do.
 
     Args:
-        images: on the device of the result.
-        mean, std: ``[3, 1, 1]`` on the same device, of pixels in 0..1.
+        images: levels 0 to 255 (``form_of_square``), on the device of the result.
+        mean, std: ``[C, 1, 1]`` on the same device, of pixels in 0..1.
     """
-    pixels = images.padded().to(torch.float32, memory_format=torch.contiguous_format)
+    pixels = images.padded().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     return pixels.div_(255).sub_(mean).div_(std)
 
 
@@ -185,10 +204,21 @@ def extract(
     if not done:
         if processes > 1:
             return Features(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
-        raise InputError(f"{source.name}: no image can be read")
+        raise InputError(f"{source.name}: no image can be read{why_unreadable(source, preprocessing.form)}")
     kept = {name: rows[:done] for name, rows in kept.items()}
     labels = torch.full((done,), -1) if source.labels is None else source.labels[kept["rows"]]
     return Features(labels=labels, **kept)
+
+
+def why_unreadable(source: ImageSource, form: Pixels) -> str:
+    """Why the first image of a source can't be read, as the end of a sentence; empty if it can, or there is none."""
+    try:
+        source.read(0, Bounds(form=form))
+    except UnreadableImage as error:
+        return f"; the first: {error}"
+    except IndexError:
+        pass
+    return ""
 
 
 def has_tokens(backbone: nn.Module) -> bool:

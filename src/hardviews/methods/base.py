@@ -67,7 +67,7 @@ class Method(nn.Module, ABC, Generic[E]):
     ``default_plan`` after ``size`` become ``--plan.X``.
 
     Args:
-        backbone: images ``[B, 3, h, w]`` to features ``[B, D]``.
+        backbone: images ``[B, C, h, w]`` to features ``[B, D]``.
         plan: the views to train on.
     """
 
@@ -94,7 +94,7 @@ class Method(nn.Module, ABC, Generic[E]):
 
     @abstractmethod
     def forward(self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None) -> E:
-        """Encodes views, each ``[B, 3, h, w]``, target views first. Changes nothing except BN statistics.
+        """Encodes views, each ``[B, C, h, w]``, target views first. Changes nothing except BN statistics.
 
         Args:
             views: the K kept views in training, the V candidates in scoring.

@@ -18,7 +18,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.evaluation.bench import StartProgress
 from hardviews.evaluation.embeddings import EmbeddingFile, schema_of
-from hardviews.evaluation.features import Preprocessing, encoded
+from hardviews.evaluation.features import Preprocessing, encoded, why_unreadable
 from hardviews.launch.environment import started
 from hardviews.launch.global_state import global_state_restored
 from hardviews.launch.processes import destroy_process_group, has_process_group, meet_once, peer_errors
@@ -29,6 +29,7 @@ from hardviews.options.embedding import EmbedOptions
 from hardviews.setup.data import opened
 from hardviews.setup.data_notices import warn_of_data, warn_unlabelled
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.pixels import RGB
 
 ENDINGS = (".parquet", ".pq")
 PATIENCE = timedelta(days=7)  # for the slowest process: what decoding takes may differ by hours
@@ -59,14 +60,14 @@ def embed(target: str | LoadedModel, options: EmbedOptions, given: ImageSource |
     if isinstance(subject, str):
         subject = load_model(subject, options.checkpoint, options.pretrained, options.image_size)
     ready = preprocessing(subject, options, source)
-    warn_of_data(source)
+    warn_of_data(source, form=ready.form)
     warn_unlabelled(source, "none are written")
     fabric = create_fabric(options)
     # Process 0 writes what becomes the file; the others' rows are added to it.
     beside = out.with_name(f"{out.name}.part" + (f"-{fabric.global_rank}" if fabric.global_rank else ""))
     try:
         with unwinding(fabric), on_device(subject.backbone, fabric.device):
-            dimension = check_features(subject.name, subject.backbone, ready.image_size)
+            dimension = check_features(subject.name, subject.backbone, ready.image_size, ready.form.channels)
             schema = schema_of(dimension, source.labels is not None, metadata_of(subject, ready, source))
             with writing(out), progress_bars(fabric.is_global_zero) as progress:
                 file = EmbeddingFile(beside, schema)
@@ -78,7 +79,8 @@ def embed(target: str | LoadedModel, options: EmbedOptions, given: ImageSource |
                         file.append(out.with_name(f"{out.name}.part-{process}"))
                     file.close()
                     if not file.rows:
-                        raise InputError(f"{source.name}: no image can be read")
+                        why = why_unreadable(source, ready.form)
+                        raise InputError(f"{source.name}: no image can be read{why}")
                     beside.replace(out)
             fabric.barrier()
     finally:
@@ -164,6 +166,7 @@ def metadata_of(subject: LoadedModel, ready: Preprocessing, source: ImageSource)
         "crop_mode": ready.crop_mode,
         "interpolation": ready.interpolation,
     }
+    metadata |= {} if ready.form == RGB else {"pixels": ready.form.saved()}
     return metadata | ({} if source.class_names is None else {"class_names": source.class_names})
 
 

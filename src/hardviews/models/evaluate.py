@@ -26,6 +26,7 @@ from hardviews.setup.data import BY_NAME, Given, open_sources
 from hardviews.setup.data_notices import shared_figures, warn_of_data
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.precision import device_type, fast_precision
+from hardviews.views.pixels import RGB, Pixels
 
 SPREADING = ("linear", "logistic")  # what sees a ViT's last blocks
 SCENES = ("detection", "segmentation")  # whose data has its own test split
@@ -78,7 +79,7 @@ def evaluate_model(
     drawing = subject.seed if options.seed is None else options.seed
     with on_device(subject.backbone, fabric.device):
         backbone = subject.backbone.to(memory_format=torch.channels_last)
-        for data, opened in benches(replace(options, seed=drawing), say, given):
+        for data, opened in benches(replace(options, seed=drawing), say, given, ready.form):
             figures: dict[str, float] = {}
             with progress_bars() as progress:
                 bench = Bench(
@@ -115,13 +116,15 @@ def check_evaluation(options: EvaluateOptions, settings: Mapping[str, Mapping[st
             raise InputError(f"{name}: takes --data alone, in which its test split lies too")
 
 
-def benches(options: EvaluateOptions, say: Say, given: Given = BY_NAME) -> Iterator[tuple[str, Callable[[], Opened]]]:
+def benches(
+    options: EvaluateOptions, say: Say, given: Given = BY_NAME, form: Pixels = RGB
+) -> Iterator[tuple[str, Callable[[], Opened]]]:
     """The data that is measured on, and what opens it: of ``--on``, all that is there."""
     if options.on is None:
 
         def opened() -> Opened:
             source, test = open_sources(options, must_be_labelled=False, given=given)
-            warn_of_data(source, test, options.test_data, options.seed)
+            warn_of_data(source, test, options.test_data, options.seed, form)
             return source, test
 
         yield str(options.data), opened
@@ -172,7 +175,7 @@ def conditions(
             "train_unreadable": bench.left_out.get("features", 0),
             "test_unreadable": bench.left_out.get("test features", 0),
         }
-        found |= shared_figures(train, test, options.test_data, bench.seed)
+        found |= shared_figures(train, test, options.test_data, bench.seed, bench.preprocessing.form)
     for name, (test_data, train_images, test_images) in bench.scenes.items():
         named = bench.data.partition(":")[0].lower() == test_data
         found |= {

@@ -29,6 +29,7 @@ from hardviews.networks.exports import OPSET, check_timm, check_torchvision
 from hardviews.options.export import ExportOptions
 from hardviews.setup.data import tested_on
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.views.pixels import RGB
 from hardviews.views.streams import stream
 
 # Of the largest feature; rounding is a hundredth of it.
@@ -73,7 +74,8 @@ def write(subject: LoadedModel, options: ExportOptions, out: Path) -> dict[str, 
                 f"format: as {options.format} this backbone gives other features (they differ by {distance:.2g} of the "
                 f"largest), perhaps for its arguments {subject.built.arguments}; give another format"
             )
-        (folder / "config.json").write_text(json.dumps(exported.config, indent=2) + "\n", encoding="utf-8")
+        said = exported.config | ({} if subject.form == RGB else {"pixels": subject.form.saved()})
+        (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card(subject, exported, features.shape[1]), encoding="utf-8")
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return {
@@ -117,7 +119,7 @@ def at_size(subject: LoadedModel, options: ExportOptions) -> LoadedModel:
     """
     ready = subject.preprocessing
     size = options.image_size or ready.image_size
-    check_features(subject.name, subject.backbone, size)
+    check_features(subject.name, subject.backbone, size, ready.form.channels)
     return replace(subject, preprocessing=replace(ready, image_size=size, crop=options.crop or ready.crop))
 
 
@@ -128,7 +130,7 @@ def example(subject: LoadedModel) -> tuple[Tensor, Tensor]:
         InputError: these are not numbers.
     """
     size = subject.preprocessing.image_size
-    images = torch.randn(3, 3, size, size, generator=stream(0, "export"))
+    images = torch.randn(3, subject.form.channels, size, size, generator=stream(0, "export"))
     with torch.no_grad():
         features: Tensor = subject.backbone(images)
     if not features.isfinite().all():
@@ -189,7 +191,7 @@ def card(subject: LoadedModel, exported: Exported, dimension: int) -> str:
     return model_card(
         f"{built.architecture} by {name}" if run else name,
         exported.library, network, images_of(subject), subject.config, figures, exported.code, notes,
-        measured(run, subject.step) if run else {}, tested,
+        measured(run, subject.step) if run else {}, tested, subject.form,
     )  # fmt: skip
 
 

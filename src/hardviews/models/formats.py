@@ -40,7 +40,7 @@ def images_of(subject: LoadedModel) -> dict[str, Any]:
     """How images are made ready, in timm's words."""
     ready = subject.preprocessing
     return {
-        "input_size": [3, ready.image_size, ready.image_size],
+        "input_size": [ready.form.channels, ready.image_size, ready.image_size],
         "interpolation": ready.interpolation,
         "crop_pct": ready.crop,
         "crop_mode": ready.crop_mode,
@@ -141,7 +141,8 @@ def to_onnx(subject: LoadedModel, images: Mapping[str, Any], dimension: int, fol
     import onnx
     import onnxruntime
 
-    write_onnx(subject.backbone, subject.preprocessing.image_size, folder / GRAPH)
+    channels = subject.form.channels
+    write_onnx(subject.backbone, subject.preprocessing.image_size, folder / GRAPH, channels)
     with sound():
         onnx.checker.check_model(str(folder / GRAPH))
         quiet = onnxruntime.SessionOptions()
@@ -156,7 +157,7 @@ def to_onnx(subject: LoadedModel, images: Mapping[str, Any], dimension: int, fol
     code = (
         "import onnxruntime\n\n"
         f'session = onnxruntime.InferenceSession("{GRAPH}")\n\n\n'
-        "def model(images):  # float32 [B, 3, S, S] of numpy\n"
+        f"def model(images):  # float32 [B, {channels}, S, S] of numpy\n"
         '    return session.run(["features"], {"images": images})[0]\n'
     )
     config = {
@@ -192,7 +193,7 @@ def give_stem(model: nn.Module, built: Built) -> str:
     """Gives a plain ResNet the stem that ``built`` has; the lines of code that do it, where that is the CIFAR stem."""
     if not built.cifar_stem:
         return ""
-    channels = built.backbone.state_dict()["conv1.weight"].shape[0]
-    model.add_module("conv1", nn.Conv2d(3, channels, 3, padding=1, bias=False))
+    width, channels = built.backbone.state_dict()["conv1.weight"].shape[:2]
+    model.add_module("conv1", nn.Conv2d(channels, width, 3, padding=1, bias=False))
     model.add_module("maxpool", nn.Identity())
-    return f"model.conv1 = nn.Conv2d(3, {channels}, 3, padding=1, bias=False)\nmodel.maxpool = nn.Identity()\n"
+    return f"model.conv1 = nn.Conv2d({channels}, {width}, 3, padding=1, bias=False)\nmodel.maxpool = nn.Identity()\n"

@@ -18,11 +18,14 @@ from hardviews.launch.global_state import global_state_restored
 from hardviews.models.transform import transform_of
 from hardviews.models.vectors import on_device, vectors_of
 from hardviews.networks.backbone_sources import library_of, trained_size
-from hardviews.networks.backbones import Built, Stem, build_backbone, check_features, is_local, read_config
+from hardviews.networks.backbones import Built, Stem, build_backbone, check_features
+from hardviews.networks.timm_folders import is_local, read_config, whole_config
+from hardviews.networks.transformers_backbone import channels_of, read_configuration
 from hardviews.networks.weights import load_weights, read_weights
 from hardviews.training.distributed.sharded_state import misfit
 from hardviews.training.output.run_weights import run_weights
 from hardviews.views.centre import CROP_MODES, CropMode
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -46,17 +49,22 @@ class LoadedModel:
 
     @property
     def backbone(self) -> nn.Module:
-        """The network: images ``[B, 3, S, S]``, as ``transform`` gives them, to features ``[B, D]``."""
+        """The network: images ``[B, C, S, S]``, as ``transform`` gives them, to features ``[B, D]``."""
         return self.built.backbone
 
     @property
     def transform(self) -> v2.Compose:
-        """From an image to the network's input, float32 ``[3, S, S]``: the numbers that evaluation gives the network.
+        """From an image to the network's input, float32 ``[C, S, S]``: the numbers that evaluation gives the network.
 
-        It takes a PIL image, an array ``[h, w, 3]``, a tensor ``[3, h, w]`` (uint8, or float from 0 to 1) or the path
-        of an image file.
+        It takes a PIL image, an array ``[h, w, C]``, a tensor ``[C, h, w]`` or the path of an image file. Arrays and
+        tensors of RGB are uint8, or float from 0 to 1; others have the channels and the type of ``form``, as stored.
         """
         return transform_of(self.preprocessing)
+
+    @property
+    def form(self) -> Pixels:
+        """Channels, type and range of values of its images."""
+        return self.preprocessing.form
 
     @global_state_restored()
     def embed(
@@ -119,17 +127,19 @@ def run_subject(folder: Path, module: nn.Module | None = None) -> LoadedModel:
     """The backbone of a run, from its last checkpoint."""
     config, weights, step = run_weights(folder)
     network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
+    form = Pixels.from_config(config)
     # Its weights are in the checkpoint: nothing is asked of timm's hub.
     stem: Stem = "imagenet" if network["pretrained"] and network["stem"] == "auto" else network["stem"]
     built = build_backbone(
-        network["name"] if module is None else module, config["image_size"], stem=stem, **network["keywords"]
-    )
+        network["name"] if module is None else module, config["image_size"], stem=stem,
+        image_channels=form.channels, **network["keywords"],
+    )  # fmt: skip
     if wrong := misfit(weights, built.backbone):
         given = "config.yaml" if module is None else "the module"
         raise InputError(f"{folder}: the checkpoint does not fit {given}: {wrong}")
     built.backbone.load_state_dict(weights)
     ready = Preprocessing(
-        config["image_size"], tuple(config["mean"]), tuple(config["std"]), config.get("crop") or 0.875
+        config["image_size"], tuple(config["mean"]), tuple(config["std"]), config.get("crop") or 0.875, form=form
     )
     return LoadedModel(str(folder), built, ready, config, step)
 
@@ -153,22 +163,43 @@ def named_subject(name: str, checkpoint: str | None, pretrained: bool, image_siz
             )
     size = image_size or (trained[-1] if trained else 224)
     loads = pretrained and weights is None and library != "function"  # a function brings its own
-    built = build_backbone(name, size, stem="imagenet", pretrained=loads)
+    form = form_of(name)
+    built = build_backbone(name, size, stem="imagenet", pretrained=loads, image_channels=form.channels)
     if weights is not None:
         name = f"checkpoint: {checkpoint}"
         match = load_weights(built.backbone, weights, name)
         if match.missing:  # half a network would give a figure that means nothing
             raise InputError(f"{name} does not fit: {match}")
-    return LoadedModel(name, built, timm_preprocessing(name, size, getattr(built.backbone, "pretrained_cfg", {})))
+    ready = timm_preprocessing(name, size, getattr(built.backbone, "pretrained_cfg", {}), form)
+    return LoadedModel(name, built, ready)
 
 
-def timm_preprocessing(name: str, size: int, found: Mapping[str, Any]) -> Preprocessing:
+def form_of(name: str) -> Pixels:
+    """What the images of a named backbone are: as an exported folder says, else RGB. Of a folder that says only how
+    many channels there are, they are taken for 8-bit ones."""
+    said: Mapping[str, Any] = {}
+    if library_of(name) == "transformers":
+        found = read_configuration(name.partition(":")[2], {})
+        said, channels = {"pixels": getattr(found, "pixels", None)}, channels_of(found)
+    elif is_local(name):
+        said, channels = whole_config(name), int(read_config(name)[2].get("in_chans", 3))
+    else:
+        return RGB
+    form = Pixels.from_config(said)
+    if form.channels == channels:
+        return form
+    say(f"{name}: takes {channels} channels, and does not say of which type: 8-bit ones are taken")
+    return Pixels(channels, rgb=False)
+
+
+def timm_preprocessing(name: str, size: int, found: Mapping[str, Any], form: Pixels = RGB) -> Preprocessing:
     """What timm's own transform does for a model, at ``size`` pixels.
 
     Args:
         name: of the model, for messages.
         size: in pixels.
         found: the model's ``pretrained_cfg``.
+        form: what its images are.
     """
     mode = found.get("crop_mode") or "center"
     if mode not in CROP_MODES:
@@ -181,6 +212,7 @@ def timm_preprocessing(name: str, size: int, found: Mapping[str, Any]) -> Prepro
         float(found.get("crop_pct") or 0.875),
         found.get("interpolation") or "bicubic",
         cast(CropMode, mode),
+        form,
     )
 
 
@@ -217,11 +249,12 @@ def preprocessing(subject: LoadedModel, options: EncodeOptions, source: ImageSou
     """The subject's, but for what the user says; images of a source of small ones are not cropped.
 
     Raises:
-        InputError: the backbone does not take images of the size that the user asked for.
+        InputError: the backbone does not take images of the size that the user asked for, or mean and std are not one
+            number for each channel.
     """
     ready = subject.preprocessing
     if options.image_size is not None:
-        check_features(subject.name, subject.backbone, options.image_size)
+        check_features(subject.name, subject.backbone, options.image_size, ready.form.channels)
     return replace(
         ready,
         image_size=options.image_size or ready.image_size,

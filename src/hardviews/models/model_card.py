@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from hardviews.analysis.measured import SIZES, describe_images
+from hardviews.views.centre import by_bytes
+from hardviews.views.pixels import RGB, Pixels
 
 LABELS = {
     "knn_top1": "kNN accuracy",
@@ -20,6 +22,7 @@ LABELS = {
 def model_card(
     title: str, library: str, network: Mapping[str, Any], images: Mapping[str, Any], config: Mapping[str, Any],
     figures: Mapping[str, float], code: str, notes: Sequence[str], measured: Mapping[str, str], tested: str,
+    form: Pixels = RGB,
 ) -> str:  # fmt: skip
     """A model card as the Hugging Face Hub shows it.
 
@@ -34,6 +37,7 @@ def model_card(
         notes: what else one must know.
         measured: of the backbone afterwards, name and test set to value.
         tested: the test set that the run measured on.
+        form: what images are.
     """
     method = [config["method"]["name"].rpartition(".")[2]] if config else []
     head = {
@@ -49,7 +53,7 @@ def model_card(
         _table(("network", ""), network),
         f"## Loading\n\nIn this folder:\n\n```python\n{code}```",
         *notes,
-        f"## Images\n\n{_images(images)}",
+        f"## Images\n\n{_images(images) if form == RGB else _stored_images(images, form)}",
     ]
     if config:
         sections.append(f"## Training\n\n{_table(('setting', ''), training(config))}")
@@ -90,6 +94,60 @@ def _images(images: Mapping[str, Any]) -> str:
         "])\n"
         'picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")\n'
         "images = prepare(picture)[None]\n```"
+    )
+
+
+def _stored_images(images: Mapping[str, Any], form: Pixels) -> str:
+    """How an array of stored numbers becomes the network's input, in words and in code."""
+    channels, side = images["input_size"][:2]
+    resized = floor(side / images["crop_pct"])
+    squash = images["crop_mode"] == "squash"
+    what = f"the picture is resized to {resized} x {resized}" if squash else f"the shorter side is resized to {resized}"
+    low, high = (list(values) for values in (form.low, form.high))
+    filter_ = images["interpolation"]
+    stretched, stretch = "", ""
+    if form.percentiles:
+        stretched = (
+            f"it is stretched, so that its own percentiles {form.percentiles[0]:g} and {form.percentiles[1]:g}"
+            f"{'' if form.rgb else ' of every channel'} become {low} and {high}; "
+        )
+        stretch = (
+            f"ends = np.percentile(picture.astype(np.float32), {list(form.percentiles)}"
+            f"{'' if form.rgb else ', axis=(0, 1)'})\n"
+            "picture = ((picture - ends[0]) * ((high - low) / np.maximum(ends[1] - ends[0], 1e-12)) + low)\n"
+            f"picture = picture.clip(low, high){'' if form.dtype == 'float32' else '.round()'}"
+            f".astype(np.{form.dtype})\n"
+        )
+    if by_bytes(form):
+        ranged, levels = "", "levels = picture\n"
+        resize = f"{filter_}, by Pillow on 8 bits"
+    else:
+        ranged = f"values from {low} to {high} become levels 0 to 255, and what lies outside is cut; "
+        levels = "levels = ((picture.astype(np.float32) - low) * scale).clip(0, 255)\n"
+        resize = f"{filter_}, by Pillow, each channel as 32-bit floats, cut to 0..255"
+    size = f"{resized}, {resized}"
+    if not squash:
+        size = f"(int({resized} * n / min(picture.shape[:2])) for n in picture.shape[:2])"
+    return (
+        f"The network takes float32 `[B, {channels}, {side}, {side}]`, made of a picture `[h, w, {channels}]` of "
+        f"{form.dtype}{' (red, green, blue)' if form.rgb else ''}: {stretched}{ranged}{what} ({resize}), and the "
+        f"central {side} x {side} pixels are cut out and divided by 255; the mean is subtracted, and the result "
+        "divided by the standard deviation.\n\n"
+        "```python\nimport numpy as np\nimport torch\nfrom PIL import Image\n\n"
+        f"low, high = np.float32({low}), np.float32({high})\n"
+        f"scale = np.float32(255 / (np.float64({high}) - np.float64({low})))\n"
+        f"mean, std = np.float32({list(images['mean'])}), np.float32({list(images['std'])})\n\n"
+        f'picture = np.load("picture.npy")  # {form.dtype} [h, w, {channels}]\n'
+        f"{stretch}{levels}"
+        f"height, width = {size}\n"
+        f"left, top = round((width - {side}) / 2), round((height - {side}) / 2)\n"
+        "planes = []\n"
+        f"for c in range({channels}):\n"
+        f"    plane = Image.fromarray(np.ascontiguousarray(levels[..., c]))\n"
+        f"    plane = plane.resize((width, height), Image.Resampling.{filter_.upper()})\n"
+        f"    planes.append(np.asarray(plane.crop((left, top, left + {side}, top + {side}))))\n"
+        "pixels = np.stack(planes, -1).astype(np.float32).clip(0, 255) / 255\n"
+        "images = torch.from_numpy((pixels - mean) / std).permute(2, 0, 1)[None]\n```"
     )
 
 

@@ -55,6 +55,9 @@ def vectors_of(backbone: nn.Module, preprocessing: Preprocessing, images: Any, b
     if isinstance(images, str | bytes | Image.Image) or not hasattr(images, "__iter__"):
         raise InputError(f"images: got {type(images).__name__}; give a list of images")
     check_several(images, "images")
+    form, shape = preprocessing.form, list(getattr(images, "shape", ()))
+    if not form.converts and form.channels > 1 and len(shape) == 3:  # its rows would be taken for grey images
+        raise InputError(f"images: got one image, of shape {shape}; give a list of images")
     source = _Images(images if isinstance(images, list | tuple) else list(images))
     if not len(source):
         raise InputError("images: none given")
@@ -68,7 +71,7 @@ def vectors_of(backbone: nn.Module, preprocessing: Preprocessing, images: Any, b
             done += len(part.ids)
     for index in range(done, len(source)):
         try:
-            source.read(index)
+            source.read(index, Bounds(form=form))
         except UnreadableImage as error:
             raise InputError(f"images: {error}") from None
     return torch.cat(parts)

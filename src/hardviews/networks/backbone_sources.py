@@ -1,21 +1,23 @@
 """Backbones from other sources than timm: torchvision, Hugging Face transformers, or your own function."""
 
-import contextlib
-import inspect
-import io
-import json
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 
-import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from hardviews.errors import InputError, unknown
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, whole_patches
+from hardviews.networks.transformers_backbone import (
+    TransformersBackbone,
+    channels_of,
+    one_line,
+    processor_images,
+    read_configuration,
+)
+from hardviews.networks.weights import load_weights
+from hardviews.views.plan import whole_patches
+from hardviews.wording import several
 
 Library = Literal["timm", "torchvision", "transformers", "function", "object"]
 PREFIXES: dict[str, Library] = {"torchvision:": "torchvision", "hf:": "transformers", "object:": "object"}
@@ -23,8 +25,6 @@ PREFIXES: dict[str, Library] = {"torchvision:": "torchvision", "hf:": "transform
 # GoogLeNet and Inception return auxiliary logits in training, which no loss here uses.
 _NO_AUXILIARY = {"aux_logits": False, "init_weights": True}
 _TORCHVISION_DEFAULTS = {"googlenet": _NO_AUXILIARY, "inception_v3": _NO_AUXILIARY}
-# Pillow's numbers of filters, which image processors store.
-_PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic", 1: "lanczos"}
 
 
 def library_of(name: str) -> Library:
@@ -36,7 +36,9 @@ def library_of(name: str) -> Library:
     return named or ("function" if ":" in name else "timm")
 
 
-def make_backbone(name: str, image_size: int, pretrained: bool, keywords: Mapping[str, Any]) -> nn.Module:
+def make_backbone(
+    name: str, image_size: int, pretrained: bool, keywords: Mapping[str, Any], channels: int = 3
+) -> nn.Module:
     """Builds a backbone from another source than timm, by name.
 
     Args:
@@ -44,9 +46,10 @@ def make_backbone(name: str, image_size: int, pretrained: bool, keywords: Mappin
         image_size: side of the images in pixels.
         pretrained: load the library's weights.
         keywords: arguments of the model, of its configuration (transformers), or of the function.
+        channels: of the images.
 
-        Raises:
-        InputError: the name is unknown, the model can't be built, or its weights can't be loaded.
+    Raises:
+        InputError: the name is unknown, the model can't be built or takes RGB only, or its weights can't be loaded.
     """
     library, place = library_of(name), name.partition(":")[2]
     if library == "object":
@@ -55,9 +58,11 @@ def make_backbone(name: str, image_size: int, pretrained: bool, keywords: Mappin
             "object again, or a function that makes it: package.module:function"
         )
     if library == "torchvision":
+        if channels != 3:
+            raise InputError(f"backbone {name!r} takes RGB only; timm's models take {several(channels, 'channel')}")
         return _of_torchvision(place, image_size, pretrained, keywords)
     if library == "transformers":
-        return TransformersBackbone(place, pretrained, keywords)
+        return _of_transformers(place, pretrained, keywords, channels)
     return _of_function(name, pretrained, keywords)
 
 
@@ -72,7 +77,7 @@ def trained_size(name: str) -> int | None:
     if library == "torchvision":
         size = _torchvision_images(_check_torchvision_name(place))["input_size"][-1]
     elif library == "transformers":
-        images, config = _processor_images(place), _read_config(place, {})
+        images, config = processor_images(place), read_configuration(place, {})
         size = images.get("input_size") or getattr(config, "image_size", None)
         size = size[-1] if isinstance(size, list | tuple) else size
     return None if size is None else int(size)
@@ -91,7 +96,7 @@ def _check_torchvision_name(name: str) -> str:
 def _of_torchvision(name: str, image_size: int, pretrained: bool, keywords: Mapping[str, Any]) -> nn.Module:
     _check_torchvision_name(name)
     given = {**torchvision_arguments(name, image_size), **keywords}
-    with _one_line(f"torchvision:{name}", pretrained):
+    with one_line(f"torchvision:{name}", pretrained):
         model: nn.Module = getattr(torchvision.models, name)(weights="DEFAULT" if pretrained else None, **given)
     remove_head(model)
     model.pretrained_cfg = _torchvision_images(name)  # type: ignore[assignment]  # like timm's models
@@ -137,106 +142,16 @@ def _torchvision_images(name: str) -> dict[str, Any]:
 # -- transformers ------------------------------------------------------------------------------------------------------
 
 
-class TransformersBackbone(nn.Module):
-    """An image model of Hugging Face's transformers: images ``[B, 3, h, w]`` to features ``[B, D]``.
-
-    The features are the model's pooled output. ViT and DeiT add a dense layer with tanh to the class token, which
-    belongs to their classifier; it is removed, so their feature is the class token. A model without either uses the
-    mean over all positions.
-
-    Args:
-        place: a folder that ``save_pretrained`` wrote, or a name on the hub. Code in it is never executed.
-        pretrained: also load the weights, from safetensors only.
-        keywords: settings of the configuration to change.
-
-    Raises:
-        InputError: transformers is missing, the model can't be loaded, or it does not take images.
-    """
-
-    def __init__(self, place: str, pretrained: bool = False, keywords: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        config = _read_config(place, keywords or {})
-        from transformers import AutoModel
-
-        with _one_line(f"hf:{place}", pretrained), _quiet():
-            self.model: Any = (
-                AutoModel.from_pretrained(place, config=config, use_safetensors=True)
-                if pretrained
-                else AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-            )
-        self.model.train()
-        if self.model.main_input_name != "pixel_values":
-            raise InputError(f"backbone 'hf:{place}' takes {self.model.main_input_name}, not images")
-        if isinstance(getattr(getattr(self.model, "pooler", None), "dense", None), nn.Linear):
-            self.model.pooler = None
-        for name, parameter in self.model.named_parameters():
-            if name.endswith("mask_token"):  # unused here: DDP would wait for its gradient
-                parameter.requires_grad_(False)
-        self.has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name in self.model.state_dict())
-        accepted = inspect.signature(self.model.forward).parameters
-        self.settings = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in accepted else {}
-        patch = getattr(config, "patch_size", None)
-        self.patch_size = patch if isinstance(patch, int) else 1
-        self.pretrained_cfg = _processor_images(place)
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.model(pixel_values=images, **self.settings)
-        pooled: Tensor | None = getattr(found, "pooler_output", None)
-        if pooled is not None:
-            return pooled.flatten(1)
-        last: Tensor = found.last_hidden_state
-        if last.ndim == 4:
-            return last.mean((2, 3))
-        return last[:, 0] if self.has_class_token else last.mean(1)
-
-    def expression(self, image_size: int) -> str:
-        """Code that computes the result of ``forward`` from ``found``, the model's output."""
-        with torch.no_grad():
-            found = self.model(pixel_values=torch.zeros(1, 3, image_size, image_size), **self.settings)
-        if getattr(found, "pooler_output", None) is not None:
-            return "found.pooler_output.flatten(1)"
-        if found.last_hidden_state.ndim == 4:
-            return "found.last_hidden_state.mean((2, 3))"
-        return "found.last_hidden_state[:, 0]" if self.has_class_token else "found.last_hidden_state.mean(1)"
-
-
-def _read_config(place: str, keywords: Mapping[str, Any]) -> Any:
-    if find_spec("transformers") is None:
-        raise InputError(f"backbone 'hf:{place}' needs transformers: pip install 'hardviews[transformers]'")
-    from transformers import AutoConfig
-
-    with _one_line(f"hf:{place}", False), _quiet():
-        config, unknown_ones = AutoConfig.from_pretrained(place, return_unused_kwargs=True, **keywords)
-    if unknown_ones:
-        raise InputError(f"backbone 'hf:{place}': its configuration has no {', '.join(unknown_ones)}")
-    return config
-
-
-def _processor_images(place: str) -> dict[str, Any]:
-    """The preprocessing of the image processor saved with a model, in timm's terms; empty if there is none."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        with _quiet():
-            found, _ = ImageProcessingMixin.get_image_processor_dict(place)
-    except (OSError, ValueError, json.JSONDecodeError):
-        return {}
-    resized, cropped = _side(found.get("size")), _side(found.get("crop_size"))
-    cropped = (cropped if found.get("do_center_crop", True) else None) or resized
-    images: dict[str, Any] = {
-        "mean": tuple(found.get("image_mean") or IMAGENET_MEAN),
-        "std": tuple(found.get("image_std") or IMAGENET_STD),
-        "interpolation": _PILLOW.get(found.get("resample", 3), "bicubic"),
-    }
-    if cropped and resized:
-        images |= {"input_size": (3, cropped, cropped), "crop_pct": cropped / max(resized, cropped)}
-    return images
-
-
-def _side(size: Any) -> int | None:
-    if isinstance(size, Mapping):
-        size = size.get("shortest_edge") or size.get("height")
-    return size if isinstance(size, int) else None
+def _of_transformers(place: str, pretrained: bool, keywords: Mapping[str, Any], channels: int) -> TransformersBackbone:
+    """A model for images of these channels. Pretrained weights of RGB's input layer are adapted by timm's rule."""
+    own = channels_of(read_configuration(place, keywords))
+    if own == channels:
+        return TransformersBackbone(place, pretrained, keywords)
+    backbone = TransformersBackbone(place, False, {**keywords, "num_channels": channels})
+    if pretrained:
+        given = TransformersBackbone(place, True, keywords)
+        load_weights(backbone, given.model.state_dict(), f"backbone 'hf:{place}'")
+    return backbone
 
 
 # -- your own function -------------------------------------------------------------------------------------------------
@@ -253,33 +168,8 @@ def _of_function(name: str, pretrained: bool, keywords: Mapping[str, Any]) -> nn
         raise InputError(f"backbone {name!r}: {line}; give package.module:function, importable from here") from error
     if not callable(function):
         raise InputError(f"backbone {name!r}: {module_name} has no function {function_name}")
-    with _one_line(name, False):
+    with one_line(name, False):
         backbone = function(**keywords)
     if not isinstance(backbone, nn.Module):
         raise InputError(f"backbone {name!r} returned {type(backbone).__name__}, not a torch.nn.Module")
     return backbone
-
-
-@contextlib.contextmanager
-def _one_line(name: str, pretrained: bool) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    # Third-party code may raise anything.
-    except Exception as error:
-        what = "its pretrained weights could not be loaded" if pretrained else "it could not be built"
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"backbone {name!r}: {what}: {line or type(error).__name__}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses progress bars and warnings of transformers; errors are still raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

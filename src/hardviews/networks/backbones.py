@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError, unknown
 from hardviews.networks.backbone_sources import Library, library_of, make_backbone
+from hardviews.networks.timm_folders import is_local, read_config
 from hardviews.views.plan import whole_patches
+from hardviews.wording import several
 
 Stem = Literal["auto", "imagenet", "cifar"]
 
@@ -35,16 +37,30 @@ class Built(NamedTuple):
 
 
 def create_backbone(
-    name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+    name: str | nn.Module,
+    image_size: int,
+    *,
+    stem: Stem = "auto",
+    pretrained: bool = False,
+    image_channels: int = 3,
+    **keywords: Any,
 ) -> nn.Module:
     """Builds the backbone alone; takes the arguments of ``build_backbone``."""
-    return build_backbone(name, image_size, stem=stem, pretrained=pretrained, **keywords).backbone
+    return build_backbone(
+        name, image_size, stem=stem, pretrained=pretrained, image_channels=image_channels, **keywords
+    ).backbone
 
 
 def build_backbone(
-    name: str | nn.Module, image_size: int, *, stem: Stem = "auto", pretrained: bool = False, **keywords: Any
+    name: str | nn.Module,
+    image_size: int,
+    *,
+    stem: Stem = "auto",
+    pretrained: bool = False,
+    image_channels: int = 3,
+    **keywords: Any,
 ) -> Built:
-    """Builds a network without classifier: images ``[B, 3, image_size, image_size]`` to features ``[B, D]``.
+    """Builds a network without classifier: images ``[B, C, image_size, image_size]`` to features ``[B, D]``.
 
     Args:
         name: a timm name such as ``resnet18``, ``vit_small_patch16_224.dino`` or ``local-dir:PATH``;
@@ -55,7 +71,10 @@ def build_backbone(
         stem: ``"cifar"`` gives a ResNet a 3x3 stem of stride 1, of the same width, and no max-pool; ``"imagenet"``
             keeps the stem; ``"auto"`` chooses ``"cifar"`` for ResNets with a plain stem below 64 pixels that are not
             pretrained.
-        pretrained: load weights from timm, torchvision or the hub.
+        pretrained: load weights from timm, torchvision or the hub. Their input layer for RGB becomes one for other
+            channels by timm's rule (``adapt_input_conv``): RGB's weights repeated and scaled, of one channel their sum.
+        image_channels: C. If it is not 3, timm's models get it as ``in_chans`` and those of transformers as
+            ``num_channels``; torchvision's take RGB only, and a function or module of your own takes what it takes.
         keywords: further arguments of ``timm.create_model``, torchvision's model, the configuration (transformers) or
             the function.
 
@@ -64,7 +83,11 @@ def build_backbone(
             not yield one vector per image of this size.
     """
     if isinstance(name, nn.Module) or library_of(name) != "timm":
-        return _build_other(name, image_size, stem, pretrained, keywords)
+        return _build_other(name, image_size, stem, pretrained, image_channels, keywords)
+    if keywords.get("in_chans", image_channels) != image_channels:
+        raise InputError(
+            f"backbone.in_chans: {keywords['in_chans']}, but images have {image_channels} channels; leave it out"
+        )
     local = is_local(name)
     if not local and not timm.is_model(name):
         raise unknown_backbone(name)
@@ -76,6 +99,7 @@ def build_backbone(
         raise InputError(f"backbone {name!r} has no pretrained weights in timm")
     if tag is not None and tag.fixed_input_size:
         keywords = {"img_size": image_size, "dynamic_img_size": True} | keywords
+    keywords = keywords | _input_channels(name, image_channels, pretrained)
     backbone, keywords = _create(name, pretrained, keywords)
     rounded = whole_patches(image_size, patch_size(backbone))
     if rounded != image_size and keywords.get("img_size") == image_size:
@@ -84,15 +108,30 @@ def build_backbone(
     cifar_stem = stem == "cifar" or (stem == "auto" and small and _has_plain_stem(backbone))
     if cifar_stem:
         _give_cifar_stem(name, backbone)
-    check_features(name, backbone, rounded)
+    check_features(name, backbone, rounded, image_channels)
     if not local:
         return Built(backbone, name.partition(".")[0], keywords, cifar_stem)
     _, architecture, saved = read_config(name)
     return Built(backbone, architecture, saved | keywords, cifar_stem)
 
 
+def _input_channels(name: str, channels: int, pretrained: bool) -> dict[str, int]:
+    """timm's argument for other channels than the model has by itself.
+
+    Raises:
+        InputError: its weights are for channels that are neither these nor RGB.
+    """
+    own = read_config(name)[2].get("in_chans", 3) if is_local(name) else 3
+    if pretrained and own not in (3, channels):
+        raise InputError(
+            f"backbone {name!r} is trained on {own} channels, and images have {channels}; only weights for RGB become "
+            "weights for other channels"
+        )
+    return {} if own == channels else {"in_chans": channels}
+
+
 def _build_other(
-    name: str | nn.Module, image_size: int, stem: Stem, pretrained: bool, keywords: dict[str, Any]
+    name: str | nn.Module, image_size: int, stem: Stem, pretrained: bool, channels: int, keywords: dict[str, Any]
 ) -> Built:
     """Builds a backbone that is not timm's."""
     library: Library
@@ -102,10 +141,10 @@ def _build_other(
         if pretrained or keywords:
             raise InputError(f"backbone {name!r} is already built: it takes neither pretrained nor keywords")
     else:
-        backbone, library = make_backbone(name, image_size, pretrained, keywords), library_of(name)
+        backbone, library = make_backbone(name, image_size, pretrained, keywords, channels), library_of(name)
     if stem == "cifar":
         raise InputError(f"backbone {name!r} has no CIFAR stem; only timm's ResNets have one")
-    features = check_features(name, backbone, whole_patches(image_size, patch_size(backbone)))
+    features = check_features(name, backbone, whole_patches(image_size, patch_size(backbone)), channels)
     backbone._feature_dim = features  # type: ignore[assignment]  # a plain number, which copies keep
     return Built(backbone, name, keywords, False, library)
 
@@ -116,28 +155,6 @@ def unknown_backbone(name: str) -> InputError:
     if dot and not timm.is_model(name.partition(".")[0]):
         return InputError(f"unknown backbone {name!r}; a function of your own is MODULE:NAME, {module}:{function}")
     return unknown("backbone", name, timm.list_models())
-
-
-def is_local(name: str) -> bool:
-    """Whether timm reads a name as a folder, local or on the hub."""
-    return name.startswith(("local-dir:", "hf-hub:", "hf_hub:"))
-
-
-def read_config(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Reads a folder's config.json: where its weights are, the architecture, and the arguments except the number of
-    classes.
-
-    Raises:
-        InputError: it can't be read.
-    """
-    source, _, place = name.partition(":")
-    read = "load_model_config_from_path" if source == "local-dir" else "load_model_config_from_hf"
-    try:
-        config, architecture, arguments = getattr(timm.models._hub, read)(place)
-    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:  # the last: other JSON
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"backbone {name!r}: its config.json can't be read: {line or type(error).__name__}") from error
-    return config, architecture, {key: value for key, value in (arguments or {}).items() if key != "num_classes"}
 
 
 def _create(name: str, pretrained: bool, keywords: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -172,22 +189,24 @@ def _give_cifar_stem(name: str, backbone: nn.Module) -> None:
     backbone.add_module("maxpool", nn.Identity())
 
 
-def check_features(name: str, backbone: nn.Module, image_size: int) -> int:
-    """Sends a blank image through a backbone, on its device.
+def check_features(name: str, backbone: nn.Module, image_size: int, channels: int = 3) -> int:
+    """Sends a blank image ``[1, channels, image_size, image_size]`` through a backbone, on its device.
 
     Returns:
         D, the length of its feature vector.
 
     Raises:
-        InputError: the backbone does not take images of this size or does not return one vector for each.
+        InputError: the backbone does not take images of this size and these channels, or does not return one vector
+            for each.
     """
     training, weight = backbone.training, next(backbone.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
-            features: Any = backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=weight.device))
+            features: Any = backbone.eval()(torch.zeros(1, channels, image_size, image_size, device=weight.device))
     except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"backbone {name!r} does not take images of {image_size} pixels: {line}") from error
+        what = f"{image_size} pixels" + ("" if channels == 3 else f" and {several(channels, 'channel')}")
+        raise InputError(f"backbone {name!r} does not take images of {what}: {line}") from error
     finally:
         backbone.train(training)
     if not isinstance(features, Tensor) or features.ndim != 2:
@@ -239,7 +258,7 @@ def patch_size(backbone: nn.Module) -> int:
     return size if isinstance(size, int) else 1
 
 
-def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:
+def strided_over_one_pixel(backbone: nn.Module, size: int, channels: int = 3) -> str | None:
     """The first strided convolution whose input is a single pixel for views of ``size``, or None."""
     found: list[str] = []
 
@@ -253,7 +272,7 @@ def strided_over_one_pixel(backbone: nn.Module, size: int) -> str | None:
     convolutions = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
     hooks = [conv.register_forward_hook(look(name)) for name, conv in convolutions]
     try:
-        check_features(type(backbone).__name__, backbone, size)
+        check_features(type(backbone).__name__, backbone, size, channels)
     finally:
         for hook in hooks:
             hook.remove()

@@ -84,7 +84,8 @@ def timm_config(built: Built, images: Mapping[str, Any], features: int) -> dict[
             "custom_load": False,
             "num_classes": 0,
             "pool_size": None,
-            "first_conv": found.get("first_conv"),
+            # Where it is named, timm 1.0.26 takes it for RGB's and leaves it random.
+            "first_conv": found.get("first_conv") if images["input_size"][0] == 3 else None,
             "classifier": found.get("classifier"),
         },
     }
@@ -173,14 +174,14 @@ def vit_name(name: str) -> str:
     return name
 
 
-def write_onnx(backbone: nn.Module, image_size: int, file: Path) -> None:
-    """Writes an ONNX graph of ``OPSET``: ``images`` float32 ``[batch, 3, S, S]`` to ``features`` ``[batch, D]``.
+def write_onnx(backbone: nn.Module, image_size: int, file: Path, channels: int = 3) -> None:
+    """Writes an ONNX graph of ``OPSET``: ``images`` float32 ``[batch, C, S, S]`` to ``features`` ``[batch, D]``.
 
     Raises:
         InputError: torch's exporter does not support an operation of the backbone.
     """
     # With an example batch of one, the exporter would fix the batch size at one.
-    example = torch.zeros(2, 3, image_size, image_size)
+    example = torch.zeros(2, channels, image_size, image_size)
     size = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
     try:
         with _quiet():

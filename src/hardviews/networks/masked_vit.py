@@ -28,7 +28,7 @@ def tokens(vit: nn.Module, images: Tensor, hidden: Tensor | None = None, mask_to
 
     Args:
         vit: a timm model with ``patch_embed`` and ``forward_features``.
-        images: ``[N, 3, h, w]``.
+        images: ``[N, C, h, w]``.
         hidden: bool ``[N, rows, columns]``; resampled to these images' grid by nearest neighbour if necessary.
         mask_token: ``[D]``, replaces hidden patches.
     """

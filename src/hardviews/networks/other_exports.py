@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hardviews.networks.backbone_sources import TransformersBackbone, make_backbone
+from hardviews.networks.backbone_sources import make_backbone
 from hardviews.networks.backbones import Built
+from hardviews.networks.transformers_backbone import TransformersBackbone
 
 
 class OtherExport(NamedTuple):
@@ -50,7 +51,9 @@ def export_other(built: Built, images: Mapping[str, Any], features: int, file: s
         again = (
             deepcopy(backbone)
             if built.library == "object"
-            else make_backbone(built.architecture, images["input_size"][-1], False, built.arguments)
+            else make_backbone(
+                built.architecture, images["input_size"][-1], False, built.arguments, images["input_size"][0]
+            )
         )
         again.load_state_dict(load_file(folder / file))
         return again
@@ -67,7 +70,7 @@ def _of_transformers(backbone: TransformersBackbone, images: Mapping[str, Any], 
     code = (
         "from transformers import AutoModel\n\n"
         'model = AutoModel.from_pretrained(".").eval()\n\n\n'
-        "def features(images):  # float32 [B, 3, S, S] to [B, D]\n"
+        f"def features(images):  # float32 [B, {backbone.channels}, S, S] to [B, D]\n"
         f"    found = model(pixel_values=images{settings})\n"
         f"    return {backbone.expression(images['input_size'][-1])}\n"
     )

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
-from hardviews.networks.backbone_sources import TransformersBackbone
+from hardviews.networks.transformers_backbone import TransformersBackbone
+from hardviews.wording import several
 
 # Keys under which files store weights; for DINO and iBOT the teacher, which their authors evaluate.
 KEYS = ("state_dict", "model_state_dict", "model", "teacher", "student")
@@ -45,10 +47,12 @@ class Match(NamedTuple):
     missing: list[str]  # names in the backbone, whose tensors keep their values
     left: list[str]  # names in the file that fit nothing: unknown, or of another shape
     prefix: str = ""  # of the names in the file
+    adapted: str = ""  # what became of an input layer for other channels, in words
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} of the backbone's {len(self.matched) + len(self.missing)} tensors"]
         parts[0] += f", under {self.prefix!r}" if self.prefix else ""
+        parts += [self.adapted] if self.adapted else []
         parts += [f"{len(self.missing)} missing: {_some(self.missing)}"] if self.missing else []
         parts += [f"{len(self.left)} left in the file: {_some(self.left)}"] if self.left else []
         return "; ".join(parts)
@@ -103,7 +107,9 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
 def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match:
     """Loads tensors whose name (without wrappers' prefix) and shape fit; a ViT's position embeddings are resized.
 
-    If the file has several prefixes, the one under which most of the backbone's names are found is used.
+    If the file has several prefixes, the one under which most of the backbone's names are found is used. An input layer
+    for RGB becomes one for the backbone's channels by timm's ``adapt_input_conv``: RGB's weights repeated and scaled,
+    of one channel their sum.
 
     Args:
         backbone: without classifier.
@@ -111,7 +117,7 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
         name: of the source, for the message.
 
     Raises:
-        InputError: nothing fits.
+        InputError: nothing fits, or the input layer is for channels that are neither the backbone's nor RGB.
     """
     if isinstance(backbone, TransformersBackbone):  # its files use the model's own names
         backbone = backbone.model
@@ -123,6 +129,7 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
     besides = [given for key, given in named.items() if not key.startswith(prefix)]
     if isinstance(backbone, VisionTransformer):
         bare = _for_vit(bare, backbone)
+    bare, adapted = _for_channels(bare, backbone, name)
     found = {key: value for key, value in bare.items() if key in own and value.shape == own[key].shape}
     if not found:
         there, here = _some(list(weights)) or "no tensor", _some(list(own))
@@ -130,7 +137,9 @@ def load_weights(backbone: nn.Module, weights: Mapping[str, Tensor], name: str) 
     backbone.load_state_dict(found, strict=False)
     missing, left = own.keys() - found.keys(), bare.keys() - found.keys()
     written = next((names[key].removesuffix(key) for key in found if names.get(key, "").endswith(key)), prefix)
-    return Match(list(found), sorted(missing), sorted([*(names.get(key, key) for key in left), *besides]), written)
+    return Match(
+        list(found), sorted(missing), sorted([*(names.get(key, key) for key in left), *besides]), written, adapted
+    )
 
 
 def bare_name(name: str) -> str:
@@ -168,6 +177,36 @@ def _for_vit(weights: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Te
     except (RuntimeError, ValueError, AttributeError, AssertionError):
         return weights  # position embeddings keep their other shape
     return converted
+
+
+def _for_channels(weights: dict[str, Tensor], backbone: nn.Module, name: str) -> tuple[dict[str, Tensor], str]:
+    """With input layers for the backbone's channels, and what was done in words."""
+    said: list[str] = []
+    for layer in _input_layers(backbone):
+        key = f"{layer}.weight"
+        wanted = backbone.get_parameter(key).shape
+        value = weights.get(key)
+        if value is None or value.ndim != 4 or value.shape[1] == wanted[1]:
+            continue
+        if (value.shape[0], *value.shape[2:]) != (wanted[0], *wanted[2:]):  # another layer altogether
+            continue
+        given, channels = value.shape[1], int(wanted[1])
+        if given != 3:
+            raise InputError(
+                f"{name}: its {key} takes {several(given, 'channel')}, and images have {channels}; only weights for "
+                "RGB become weights for other channels"
+            )
+        weights = {**weights, key: adapt_input_conv(channels, value)}
+        said.append(f"{key} made for {several(channels, 'channel')} of RGB's")
+    return weights, ", ".join(said)
+
+
+def _input_layers(backbone: nn.Module) -> list[str]:
+    """The names of the convolutions that see the images: as timm says, else the first."""
+    convolutions = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
+    named = getattr(backbone, "pretrained_cfg", {}).get("first_conv") or ()
+    named = (named,) if isinstance(named, str) else named
+    return [name for name in named if name in convolutions] or convolutions[:1]
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -28,6 +28,7 @@ from hardviews.setup.defaults import resolve_defaults
 from hardviews.setup.step import uses_batch_statistics
 from hardviews.training.memory import available, format_bytes
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.views.pixels import Pixels
 from hardviews.wording import several
 
 LARGEST = 4096  # images of a step; learning rates in proportion to more are not tried
@@ -80,7 +81,8 @@ def largest_that_fits(options: PretrainOptions) -> tuple[int, str]:
     with redirect_stderr(StringIO()):  # its messages are printed when the run is built
         source, _ = open_training(options)
         resolved, method = resolve_defaults(options, source)
-    bounds = bounds_for(SAMPLE, resolved.decode_size or 0, resolved.max_batch_bytes)
+    form = Pixels.from_config(vars(resolved))
+    bounds = bounds_for(SAMPLE, resolved.decode_size or 0, resolved.max_batch_bytes, form)
     sample = sampled(source, bounds, SAMPLE, options.seed, SECONDS)
     fabric = lone_fabric(resolved)
     on_cpu = fabric.device.type == "cpu"

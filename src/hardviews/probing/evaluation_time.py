@@ -14,7 +14,7 @@ from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.features import Features, Preprocessing, encode, encoded, evaluating, has_tokens
+from hardviews.evaluation.features import PIXELS, Features, Preprocessing, encode, encoded, evaluating, has_tokens
 from hardviews.evaluation.protocols.knn import knn_accuracy
 from hardviews.evaluation.rank import ROWS, effective_rank
 from hardviews.options.evaluation import EvaluateOptions
@@ -28,7 +28,6 @@ from hardviews.wording import several
 FEW, MANY = 32, 256  # images to encode: MANY where FEW take no longer than QUICK
 QUICK = 1.0  # seconds
 VECTORS = 1024  # of noise, on which comparisons and classifiers are timed in place of features
-PIXELS = 3 * 32 * 32  # numbers of an image that is compared pixel by pixel
 # Protocols whose time is estimated from a sample; the time of OF_PAIRS grows with training images x test images.
 TIMED, OF_PAIRS = ("knn", "linear", "logistic", "retrieval", "clusters"), ("knn", "retrieval")
 
@@ -82,7 +81,8 @@ def time_measurement(
     dimension = bank.vectors.shape[1]
     each = (voting * seconds + asked * seconds_of_query) / (options.devices * options.nodes)  # which share the images
     each += comparing(dimension, voting, asked, fabric.device) + ranking(dimension, asked)
-    return TrialMeasurement(len(bank.rows), each, comparing(PIXELS, voting, asked, fabric.device))
+    pixels = comparing(ready.form.channels * PIXELS**2, voting, asked, fabric.device)
+    return TrialMeasurement(len(bank.rows), each, pixels)
 
 
 def time_evaluation(

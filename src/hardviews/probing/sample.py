@@ -14,6 +14,7 @@ from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
 from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 
 
@@ -22,25 +23,27 @@ class DecodedSample:
     """Pictures as training decodes them.
 
     Args:
-        pictures: uint8 ``[h, w, 3]`` each.
+        pictures: ``[h, w, C]`` each, of one type.
         unreadable: path → why, of those that don't decode.
         seconds: of reading and decoding all of them in one process.
+        form: channels, type and range of values; None if pictures were read whatever they are.
     """
 
     pictures: list[Tensor] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    form: Pixels | None = RGB
 
     def __len__(self) -> int:
         return len(self.pictures) + len(self.unreadable)
 
     def mean_bytes(self) -> int:
         """Of a decoded picture."""
-        return sum(picture.numel() for picture in self.pictures) // max(len(self.pictures), 1)
+        return sum(picture.nbytes for picture in self.pictures) // max(len(self.pictures), 1)
 
     def batch(self, images: int) -> ImageBatch:
         """A batch of this many images; a smaller sample is repeated."""
-        return ImageBatch.pack([self.pictures[row % len(self.pictures)] for row in range(images)])
+        return ImageBatch.pack([self.pictures[row % len(self.pictures)] for row in range(images)], form=self.form)
 
 
 def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int, seconds: float) -> DecodedSample:
@@ -48,7 +51,7 @@ def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int,
 
     Args:
         source: of the images.
-        bounds: what they are shrunk to.
+        bounds: what they are shrunk to, and which pixels they have.
         count: how many.
         seed: of the order of a stream's shards.
         seconds: no further picture is read after this time.
@@ -56,7 +59,7 @@ def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int,
     Raises:
         RunError: a stream can't be read.
     """
-    sample, begun = DecodedSample(), time.perf_counter()
+    sample, begun = DecodedSample(form=bounds.form), time.perf_counter()
     with closing(_read(source, bounds, count, seed)) as found:
         for picture in found:
             if isinstance(picture, UnreadableImage):

@@ -10,12 +10,17 @@ from hardviews.data.sources.streams import Stream
 from hardviews.data.sources.subset import Subset
 from hardviews.evaluation.splits import held_out
 from hardviews.launch.environment import rank
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
 
 def warn_of_data(
-    source: ImageSource | Stream, test: ImageSource | None = None, test_data: str | None = None, seed: int | None = None
+    source: ImageSource | Stream,
+    test: ImageSource | None = None,
+    test_data: str | None = None,
+    seed: int | None = None,
+    form: Pixels = RGB,
 ) -> None:
     """Prints which files are skipped, and how many test images are also training images. Only rank 0 prints.
 
@@ -24,6 +29,7 @@ def warn_of_data(
         test: the test data; None where a tenth is held out, or nothing is tested.
         test_data: as named; None where it is the training data's own test split, which is not compared.
         seed: of the run, which draws the held-out tenth; None where nothing is held out.
+        form: of the pixels, where these are compared.
     """
     if rank():
         return
@@ -32,7 +38,9 @@ def warn_of_data(
         for data in (source, test)
         if data is not None and not isinstance(data, Stream) and passed_over(data)
     ]
-    for line in dict.fromkeys(lines + shared_line(source, test, test_data, seed)):  # both sets may be of one folder
+    for line in dict.fromkeys(
+        lines + shared_line(source, test, test_data, seed, form)
+    ):  # both sets may be of one folder
         say(line)
 
 
@@ -43,13 +51,17 @@ def warn_unlabelled(source: ImageSource | Stream, without: str) -> None:
 
 
 def shared_line(
-    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
+    source: ImageSource | Stream,
+    test: ImageSource | None,
+    test_data: str | None,
+    seed: int | None = None,
+    form: Pixels = RGB,
 ) -> list[str]:
     """One line on how many test images are also training images; an empty list if there are none.
 
     Arguments as of ``warn_of_data``.
     """
-    found = _overlap(source, test, test_data, seed)
+    found = _overlap(source, test, test_data, seed, form)
     if found is None or not found.shared:
         return []
     kind, where = ("test", "test-data") if test_data is not None else ("held-out", f"held-out tenth of seed {seed}")
@@ -61,18 +73,22 @@ def shared_line(
 
 
 def shared_figures(
-    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None = None
+    source: ImageSource | Stream,
+    test: ImageSource | None,
+    test_data: str | None,
+    seed: int | None = None,
+    form: Pixels = RGB,
 ) -> dict[str, int]:
     """The same as numbers for ``summary.json``; empty where nothing was compared.
 
     Arguments as of ``warn_of_data``.
     """
-    found = _overlap(source, test, test_data, seed)
+    found = _overlap(source, test, test_data, seed, form)
     return {} if found is None else {"test_images_in_train": found.shared, "test_images_compared": found.compared}
 
 
 def _overlap(
-    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None
+    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None, form: Pixels
 ) -> Overlap | None:
     """The overlap of test and training images; None where there is nothing to compare. Arguments as of
     ``warn_of_data``."""
@@ -81,16 +97,16 @@ def _overlap(
     if isinstance(source, Subset) and isinstance(test, Subset):  # the two parts that evaluation makes of one source
         source, test = source.source, None
     if test is not None:
-        return None if test_data is None else _once(source, ref(test), lambda: overlap(source, test))
+        return None if test_data is None else _once(source, ref(test), lambda: overlap(source, test, form))
     if seed is None or source.labels is None:
         return None
-    return _once(source, f"held-out {seed}", lambda: _tenth(source, seed))
+    return _once(source, f"held-out {seed}", lambda: _tenth(source, seed, form))
 
 
-def _tenth(source: ImageSource, seed: int) -> Overlap:
+def _tenth(source: ImageSource, seed: int, form: Pixels) -> Overlap:
     """The overlap of the held-out tenth with the rest."""
     rest, tenth = held_out(len(source), stream(seed, "held-out"))
-    return overlap(Subset(source, rest), Subset(source, tenth))
+    return overlap(Subset(source, rest), Subset(source, tenth), form)
 
 
 # By source, for as long as it lives: it is asked at the start, and again beside the figures.

@@ -10,9 +10,10 @@ from hardviews.data.loading.in_memory import Decoded
 from hardviews.data.loading.loader import Loaded
 from hardviews.data.loading.workers import by_workers
 from hardviews.data.reading.cut_short import said_of
-from hardviews.data.reading.decode import MAX_BATCH_BYTES, UNBOUNDED, Faults, UnreadableImage, bounds_for
+from hardviews.data.reading.decode import MAX_BATCH_BYTES, Bounds, Faults, UnreadableImage, bounds_for
 from hardviews.data.sources.base import ImageSource
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.wording import several
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def in_order(
     shown: Callable[[Tensor], Tensor] | None = None,
     process: int = 0,
     processes: int = 1,
+    form: Pixels = RGB,
+    form_shown: Pixels | None = None,
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
@@ -39,12 +42,14 @@ def in_order(
         source, workers, max_batch_bytes: as for ``Loader``.
         batch_size: images per batch; the last batch and those with unreadable images are smaller.
         unreadable: receives path → reason of the images left out.
-        shown: transforms every image, uint8 ``[h, w, 3]`` at full size, for the batch. It runs where the image is
-            decoded, one image at a time.
+        shown: transforms every image, ``[h, w, C]`` as decoded and at full size, for the batch. It runs where the
+            image is decoded, one image at a time.
         process, processes: which of how many. Each gets whole consecutive batches; their numbers differ by at most one.
+        form: of the pixels, as decoded.
+        form_shown: of what ``shown`` returns, by default the same.
     """
-    bounds = UNBOUNDED if shown else bounds_for(min(batch_size, len(source)), 0, max_batch_bytes)
-    parts = _Parts(Decoded(source, bounds), batch_size, shown)
+    bounds = Bounds(form=form) if shown else bounds_for(min(batch_size, len(source)), 0, max_batch_bytes, form)
+    parts = _Parts(Decoded(source, bounds), batch_size, shown, form_shown or form)
     own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
     loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
     all_cut: dict[str, str] = {}
@@ -64,8 +69,10 @@ def in_order(
 class _Parts(Dataset[Loaded]):
     """Number k → batch k of all images in order, without the unreadable ones."""
 
-    def __init__(self, images: Decoded, batch_size: int, shown: Callable[[Tensor], Tensor] | None) -> None:
-        self.images, self.batch_size, self.shown = images, batch_size, shown
+    def __init__(
+        self, images: Decoded, batch_size: int, shown: Callable[[Tensor], Tensor] | None, form: Pixels
+    ) -> None:
+        self.images, self.batch_size, self.shown, self.form = images, batch_size, shown, form
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -85,4 +92,4 @@ class _Parts(Dataset[Loaded]):
                     cut[wanted] = said_of(image)
             except UnreadableImage as error:
                 faults[wanted] = error.reason
-        return (ImageBatch.pack(images, index) if images else None), faults, cut
+        return (ImageBatch.pack(images, index, self.form) if images else None), faults, cut

@@ -17,6 +17,7 @@ from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
@@ -73,6 +74,7 @@ class Loader:
         pin_memory: put the batches of workers in pinned memory.
         device: for small sets that are held in memory.
         shuffle_bytes: size of the shuffle buffer of a stream.
+        form: channels, type and range of values of the images.
 
     Raises:
         InputError: the batch is larger than the data, or ``in_memory=True`` and the images differ in size.
@@ -94,6 +96,7 @@ class Loader:
         pin_memory: bool = False,
         device: torch.device = CPU,
         shuffle_bytes: int = SHUFFLE_BYTES,
+        form: Pixels = RGB,
     ) -> None:
         whole = batch_size * processes
         if batch_size < 1:
@@ -103,7 +106,7 @@ class Loader:
         self.steps_per_epoch = steps_per_epoch(source, whole)
         self.unreadable: dict[str, str] = {}
         self.cut_short: dict[str, str] = {}
-        bounds = bounds_for(batch_size, decode_size, max_batch_bytes)
+        bounds = bounds_for(batch_size, decode_size, max_batch_bytes, form)
         self.bounds = bounds
         self._faults: Faults = {}
         self._images: Decoded | Held | None = None
@@ -120,7 +123,7 @@ class Loader:
             self._images = held(source, bounds, in_memory is True, device) or self._images
         if isinstance(self._images, Held):
             self._note(self._images.cut_short)
-        self._steps = _Steps(self._images, batch_size, seed, process, processes)
+        self._steps = _Steps(self._images, batch_size, seed, process, processes, form)
 
     def batches(self, start_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of steps ``start_step``, ``start_step + 1``, ... without end."""
@@ -177,8 +180,10 @@ def moved(batches: Iterator[ImageBatch], device: torch.device) -> Generator[Imag
 class _Steps(Dataset[Loaded]):
     """Step → the batch of one process. The order of the epoch is the only state kept between steps."""
 
-    def __init__(self, images: Decoded | Held, batch_size: int, seed: int, process: int, processes: int) -> None:
-        self.images, self.seed = images, seed
+    def __init__(
+        self, images: Decoded | Held, batch_size: int, seed: int, process: int, processes: int, form: Pixels
+    ) -> None:
+        self.images, self.seed, self.form = images, seed, form
         self.batch_size, self.first, self.whole = batch_size, process * batch_size, batch_size * processes
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -207,7 +212,7 @@ class _Steps(Dataset[Loaded]):
                     break
             else:
                 return None, faults, cut
-        return ImageBatch.pack(images, index), faults, cut
+        return ImageBatch.pack(images, index, self.form), faults, cut
 
     def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
         """The image itself, then its replacements, chosen by the row of the global batch."""

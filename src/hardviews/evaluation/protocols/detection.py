@@ -93,6 +93,7 @@ def detection(
             raise InputError(f"detection: {name} {value} must be at least {least}")
     if (lr is not None and lr <= 0) or (weight_decay is not None and weight_decay < 0):
         raise InputError("detection: lr must be above 0 and weight_decay not below")
+    bench.check_rgb("detection", "its pictures are RGB")
     coco_tools()
     train, test = (open_scenes(bench.data, split, min_size or SIZE) for split in ("train", "test"))
     check(train, test, masks)

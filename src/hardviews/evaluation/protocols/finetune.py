@@ -1,12 +1,14 @@
 """Fine-tuning of the entire network, with all labels or a fraction of them."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform  # type: ignore[attr-defined]
+from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
@@ -17,12 +19,21 @@ from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError, RunError
 from hardviews.evaluation.bench import Bench
+from hardviews.evaluation.features import why_unreadable
 from hardviews.evaluation.rng import seeded
 from hardviews.evaluation.splits import stratified
+from hardviews.views.draw import draw
+from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import Pixels
+from hardviews.views.plan import Slot, ViewPlan
+from hardviews.views.render import render
 from hardviews.views.streams import stream
 
 # The setting of BEiT and MAE, except for the magnitude: 10 would leave no bits of a picture, which Pillow 13 refuses.
 RAND_AUGMENT = "rand-m9-mmax9-mstd0.5-inc1"
+ERASED = 0.25  # of the pictures
+
+log = logging.getLogger(__name__)
 
 
 def finetune(
@@ -54,8 +65,8 @@ def finetune(
         warmup_epochs: of the learning rate; at most half the epochs.
         mixup, cutmix: their alphas (timm's); 0 for neither.
         smoothing: of labels.
-        rand_augment: timm's specification of RandAugment; empty for none. A random part is erased in a quarter of the
-            pictures.
+        rand_augment: timm's specification of RandAugment, which is for 8-bit RGB; empty for none. Other images are
+            cropped and mirrored alone. A random part is erased in a quarter of the pictures.
 
     Yields:
         ``finetune_top1``, or ``finetune_top1_10%`` for a fraction.
@@ -68,6 +79,11 @@ def finetune(
             f"finetune: epochs {epochs}, lr {lr} and layer_decay {layer_decay} must be above 0, the last at most 1, "
             f"and batch_size {batch_size} at least 2"
         )
+
+    if rand_augment and not by_timm(bench.preprocessing.form):
+        if rand_augment != RAND_AUGMENT:
+            raise InputError(f"finetune: rand_augment {rand_augment!r} is for 8-bit RGB; give an empty one")
+        log.warning("finetune: RandAugment is for 8-bit RGB; these images are cropped, mirrored and erased alone")
 
     def tuned(rows: Tensor) -> nn.Module:
         """A copy of the network, trained on these training images."""
@@ -122,6 +138,11 @@ def predictions(bench: Bench, model: nn.Module) -> tuple[Tensor, Tensor]:
     return logits.vectors.argmax(1), bench.labels[1][logits.rows]
 
 
+def by_timm(form: Pixels) -> bool:
+    """Whether images are 8-bit RGB of the whole range, which timm's augmentations take."""
+    return form.converts and form.plain
+
+
 class Order(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, position), reshuffled every epoch; an incomplete last batch is dropped."""
 
@@ -139,8 +160,8 @@ class Order(Sampler[list[tuple[int, int]]]):
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Training pictures by (epoch, position in ``rows``), augmented by timm. The same arguments give the same picture
-    in any process.
+    """Training pictures by (epoch, position in ``rows``), augmented by timm. Those that are not 8-bit RGB are only
+    cropped, mirrored and erased. The same arguments give the same picture in any process.
 
     An unreadable picture is replaced by the next readable one.
     """
@@ -148,23 +169,38 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __init__(self, bench: Bench, rows: Tensor, rand_augment: str) -> None:
         self.source, self.seed, self.rand_augment = Subset(bench.sources[0], rows), bench.seed, rand_augment
         ready = bench.ready(bench.sources[0])
-        self.bounds = Bounds(2 * ready.image_size)
-        self.transform = create_transform(
-            ready.image_size, is_training=True, color_jitter=0.0, auto_augment=rand_augment or None,
-            interpolation="bicubic", mean=ready.mean, std=ready.std, re_prob=0.25, re_mode="pixel",
-        )  # fmt: skip
+        self.form, self.bounds = ready.form, Bounds(2 * ready.image_size, form=ready.form)
+        slot = Slot("crop", ready.image_size, interpolation="bicubic", draw=1, keep=1)
+        self.plan = ViewPlan((slot,), ready.mean, ready.std, rgb=ready.form.rgb)
+        self.erase = RandomErasing(ERASED, mode="pixel", device="cpu")  # type: ignore[no-untyped-call]
+        self.transform: Any = None
+        if by_timm(self.form):
+            self.transform = create_transform(
+                ready.image_size, is_training=True, color_jitter=0.0, auto_augment=rand_augment or None,
+                interpolation="bicubic", mean=ready.mean, std=ready.std, re_prob=ERASED, re_mode="pixel",
+            )  # fmt: skip
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, place = key
         for other in range(len(self.source)):
             index = (place + other) % len(self.source)
             try:
-                picture = Image.fromarray(self.source.read(index, self.bounds).numpy())
+                picture = self.source.read(index, self.bounds)
             except UnreadableImage:
                 continue
-            with seeded(int(torch.randint(1 << 31, (), generator=stream(self.seed, "augment", epoch, place)))):
+            generator = stream(self.seed, "augment", epoch, place)
+            with seeded(int(torch.randint(1 << 31, (), generator=generator))):
+                if self.transform is None:
+                    return self.cropped(picture, generator), index
                 try:
-                    return self.transform(picture), index
+                    return self.transform(Image.fromarray(picture.numpy())), index
                 except ValueError as error:
                     raise InputError(f"finetune: rand_augment {self.rand_augment!r} fails: {error}") from error
-        raise RunError(f"{self.source.name}: no image can be read")
+        raise RunError(f"{self.source.name}: no image can be read{why_unreadable(self.source, self.form)}")
+
+    def cropped(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """A random crop of a picture ``[h, w, C]``, mirrored half the time, with a part erased: ``[C, S, S]``."""
+        images = ImageBatch.pack([picture], form=self.form)
+        (view,) = render(images, draw(self.plan, images.size, generator), self.plan)
+        erased: Tensor = self.erase(view[0])
+        return erased

@@ -45,7 +45,8 @@ def linear(
         """Trains classifiers on these training images."""
         size = min(batch_size, len(rows))
         if augment:
-            loader = Loader(Subset(bench.sources[0], train.rows[rows]), size, bench.seed, workers=bench.workers)
+            some, form = Subset(bench.sources[0], train.rows[rows]), bench.preprocessing.form
+            loader = Loader(some, size, bench.seed, workers=bench.workers, form=form)
             batches, steps = augmented(bench, loader, y[rows.to(y.device)]), loader.steps_per_epoch
         else:
             batches, steps = shuffled(x, y, rows, size, bench.seed), -(-len(rows) // size)
@@ -71,7 +72,8 @@ def linear(
 def augmented(bench: Bench, loader: Loader, labels: Tensor) -> Callable[[int], Batches]:
     """An epoch's batches: features of random crops, and labels."""
     ready = bench.ready(bench.sources[0])
-    plan = ViewPlan((Slot("crop", ready.image_size, (0.08, 1.0), draw=1, keep=1),), ready.mean, ready.std)
+    slot = Slot("crop", ready.image_size, (0.08, 1.0), draw=1, keep=1)
+    plan = ViewPlan((slot,), ready.mean, ready.std, rgb=ready.form.rgb)
     images = loader.batches()
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

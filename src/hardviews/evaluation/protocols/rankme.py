@@ -23,7 +23,8 @@ def rankme(bench: Bench, images: int = 2048) -> Iterator[tuple[str, float]]:
     """RankMe (Garrido et al., ICML 2023) of the test images (of all images if there are none), and uniformity and
     alignment (Wang and Isola, ICML 2020, arXiv 2005.10242). Needs no labels.
 
-    Alignment compares two views of an image, with SimSiam's crops, flips and colours, without blur.
+    Alignment compares two views of an image, with SimSiam's crops, flips and colours, without blur; of channels that
+    are not RGB, with brightness and contrast alone.
 
     Args:
         images: number of random images on which uniformity and alignment are measured.
@@ -59,11 +60,12 @@ def two_views(bench: Bench, source: ImageSource) -> tuple[Tensor, Tensor]:
     """Features of two random views of every image, ``[N, D]`` each."""
     ready = bench.ready(source)
     look = Photometric(0.4, 0.4, 0.4, 0.1, grey_p=0.2)
-    plan = ViewPlan((Slot("view", ready.image_size, draw=2, keep=2, photometric=look),), ready.mean, ready.std)
+    plan = ViewPlan((Slot("view", ready.image_size, draw=2, keep=2, photometric=look),))
+    plan = plan.for_channels(ready.mean, ready.std, ready.form.rgb)
     found: tuple[list[Tensor], list[Tensor]] = [], []
     advance = bench.progress("two views", len(source))
     with evaluating(bench.backbone), torch.no_grad(), bench.autocast():
-        batches = in_order(source, bench.batch_size, workers=bench.workers)
+        batches = in_order(source, bench.batch_size, workers=bench.workers, form=ready.form)
         for number, images in enumerate(batches):
             views = draw(plan, images.size, stream(bench.seed, "two views", number)).to(bench.device)
             for part, batch in zip(found, render(images.to(bench.device), views, plan), strict=True):

@@ -66,6 +66,7 @@ def segmentation(
             raise InputError(f"segmentation: {name} {value} must be at least 1")
     if lr <= 0 or weight_decay < 0 or (steps is not None and steps < 0):
         raise InputError("segmentation: lr must be above 0, weight_decay and steps not below")
+    bench.check_rgb("segmentation", "its pictures are RGB")
     train, test = open_segmented(bench.data, image_size or SIZE, bench.workers)
     if len(train.classes) < 2:
         raise InputError(f"{train.name}: masks have only one class; {IGNORED} is ignored")
