@@ -73,7 +73,7 @@ class Folder:
         return os.path.join(self.folder, self.files[index])  # noqa: PTH118
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self.path(index), bounds)
 
     def encoded(self, index: int) -> bytes:

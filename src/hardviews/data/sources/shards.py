@@ -135,7 +135,7 @@ class Shards:
         return f"{self.files[self._shard(index)]}/{os.fsdecode(self._index.value('name', index))}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self.encoded(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:
