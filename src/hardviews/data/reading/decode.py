@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hardviews.data.reading import cut_short
 from hardviews.data.reading.bounds import DECODE_SIZE, MAX_BATCH_BYTES, UNBOUNDED, Bounds, bounds_for
-from hardviews.data.reading.formats.scene import MAX_PIXELS, Opener, Part, Window, check_pixels
-from hardviews.data.reading.formats.table import is_store, opener_of
+from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels
+from hardviews.data.reading.formats.table import install, is_store, opener_of
+from hardviews.data.reading.formats.tiff import PillowReadsError, kept_by_pillow
 from hardviews.data.reading.forms import of_array, of_picture, to_rgb
 from hardviews.views.pixels import RGB, Pixels
 
@@ -104,41 +105,53 @@ def decode(
 def _decoded(data: bytes | str | Path, bounds: Bounds, name: str, part: Part | None) -> Tensor:
     """Like ``decode``, for a complete image. Errors are those of the libraries."""
     with ExitStack() as stack:
-        found = _found(data, bounds.form, name, part is not None)
+        found = _open(stack, data, bounds.form, name, part is not None)
         if isinstance(found, Image.Image):
-            image = stack.enter_context(found)
             if part is not None:
-                return _not_empty(_part_of_picture(image, bounds, part), name, part)
-            wanted = bounds.fit(*image.size)
-            if wanted != image.size:
-                image.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
-            image.load()
-            return of_picture(image, bounds.form, wanted)
-        scene = stack.enter_context(found(data))
+                return _not_empty(_part_of_picture(found, bounds, part), name, part)
+            wanted = bounds.fit(*found.size)
+            if wanted != found.size:
+                found.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
+            found.load()
+            return of_picture(found, bounds.form, wanted)
         frame, window = part or Part()
-        window = window or Window(0, 0, scene.height, scene.width)
+        window = window or Window(0, 0, found.height, found.width)
         check_pixels(window.height, window.width)
-        _check_within(scene.frames, scene.height, scene.width, Part(frame, window))
-        pixels = scene.read(frame, window)
-        picture = of_array(pixels, bounds.form, bounds.fit(window.width, window.height), scene.shown)
+        _check_within(found.frames, found.height, found.width, Part(frame, window))
+        pixels = found.read(frame, window)
+        picture = of_array(pixels, bounds.form, bounds.fit(window.width, window.height), found.shown)
         return picture if part is None else _not_empty(picture, name, part)
 
 
-def _found(data: bytes | str | Path, form: Pixels | None, name: str, in_parts: bool) -> Image.Image | Opener:
-    """Pillow's image, or what opens a file that Pillow does not open, or not as it is wanted."""
+def _open(
+    stack: ExitStack, data: bytes | str | Path, form: Pixels | None, name: str, in_parts: bool
+) -> Image.Image | Scene:
+    """Pillow's image; or a scene of what Pillow does not open, or not as it is wanted. ``stack`` closes it."""
     if not isinstance(data, bytes):
         _check_opens(data, name)
     as_stored = form is None or not form.converts
-    opener = opener_of(data, as_stored) if as_stored or in_parts or is_store(data) else None
-    if opener is not None:
-        return opener
+    if as_stored or in_parts or is_store(data):
+        scene = _scene(stack, data, as_stored)
+        if scene is not None:
+            return scene
     try:
-        return opened(data, name)
+        image = stack.enter_context(opened(data, name))
     except UnidentifiedImageError:
-        opener = opener_of(data, as_stored=True)
-        if opener is None:
+        scene = _scene(stack, data, as_stored=True)
+        if scene is None:
             raise
-        return opener
+        return scene
+    if as_stored and not kept_by_pillow(image):
+        raise ValueError(f"its bands or bits need tifffile: {install('tiff')}")
+    return image
+
+
+def _scene(stack: ExitStack, data: bytes | str | Path, as_stored: bool) -> Scene | None:
+    opener = opener_of(data, as_stored)
+    try:
+        return None if opener is None else stack.enter_context(opener(data))
+    except PillowReadsError:
+        return None
 
 
 def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
@@ -234,13 +247,11 @@ def extent_of(data: bytes | str, in_parts: bool = True) -> Extent:
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")
-            found = _found(data, RGB, name, in_parts)
-            if isinstance(found, Image.Image):
-                image = stack.enter_context(found)
-                frames = getattr(image, "n_frames", 1) if in_parts and image.format == "TIFF" else 1
-                return Extent(frames, image.height, image.width)
-            scene = stack.enter_context(found(data))
-            return Extent(scene.frames, scene.height, scene.width)
+            found = _open(stack, data, RGB, name, in_parts)
+            if isinstance(found, Scene):
+                return Extent(found.frames, found.height, found.width)
+            frames = getattr(found, "n_frames", 1) if in_parts and found.format == "TIFF" else 1
+            return Extent(frames, found.height, found.width)
     except UnreadableImage:
         raise
     except Exception as error:  # as in `decode`

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hardviews.data.reading.formats.scene import Content, Scene, check_pixels
+from hardviews.data.reading.formats.scene import Content, Scene, check_bytes, check_pixels
 from hardviews.data.reading.forms import on_white
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -22,6 +22,8 @@ def is_deep(start: bytes) -> bool:
 @contextmanager
 def deep_png(content: Content) -> Iterator[Scene]:
     """Grey or RGB of 16 bits; transparency is laid on white."""
+    if not isinstance(content, bytes):
+        check_bytes(Path(content).stat().st_size)
     data = content if isinstance(content, bytes) else Path(content).read_bytes()
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
     check_pixels(height, width)
