@@ -28,6 +28,10 @@ class ReadOptions(Protocol):
     def image_column(self) -> str: ...
     @property
     def label_column(self) -> str: ...
+    @property
+    def tile(self) -> int: ...
+    @property
+    def frames(self) -> str: ...
 
 
 class DataOptions(ReadOptions, Protocol):
@@ -71,6 +75,8 @@ def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
         image_column=options.image_column,
         label_column=options.label_column,
         download=options.download,
+        tile=options.tile,
+        every_frame=options.frames == "all",
     )
 
 
@@ -124,6 +130,8 @@ def open_training(options: TrainingOptions, given: Given = BY_NAME) -> tuple[Ima
         if options.epoch_images is not None:
             raise InputError("epoch-images: only streams take it; of other data an epoch is all images")
         return open_sources(options, given=given)
+    if options.tile or options.frames == "all":
+        raise InputError("tile, frames: a stream's images are read as they come; store them as files or shards")
     if options.test_data is not None:
         raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
     if options.data.startswith(STREAM_PREFIX):

@@ -16,6 +16,7 @@ from PIL import Image
 from hardviews.data.reading.formats.layout import Layout
 from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes
 from hardviews.data.reading.forms import Array, on_white
+from hardviews.views.pixels import MOST_CHANNELS
 
 _COMPRESSIONS = {1, 5, 8, 32946, 32773, 34925, 50000}  # none, LZW, deflate twice, run lengths, LZMA, Zstandard
 _PICTURES = {7, 33003, 33004, 33005, 34712}  # JPEG and JPEG 2000, whose segments have headers of their own
@@ -94,11 +95,16 @@ def _check_kind(page: Any) -> None:
 
 
 def _layout(series: Any) -> Layout:
-    """With C for the bands of a pixel, or for channels in separate pages, and a letter of its own for every other."""
+    """With C for the bands of a pixel, or for channels in separate pages, and a letter of its own for every other axis.
+
+    OME-TIFFs without metadata call slices channels; where there are too many for channels they are frames.
+    """
     axes, shape = series.axes, tuple(series.shape)
     if shape[len(shape) - len(series.keyframe.shape) :] != tuple(series.keyframe.shape):
         raise ValueError(f"pages of shape {list(series.keyframe.shape)} in a series of shape {list(shape)}")
     channel = "S" if "S" in axes else "C"
+    if channel == "C" and channel in axes and shape[axes.index(channel)] > MOST_CHANNELS:
+        channel = ""
     letters = [
         "C" if axis == channel else axis if axis in "YX" else chr(ord("a") + number) for number, axis in enumerate(axes)
     ]
