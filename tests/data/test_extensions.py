@@ -103,9 +103,8 @@ def tar(path: Path, names: list[str]) -> Path:
 NAMES = ["1.avif", "2.heic", "2.cls", "3.heic", "3.png", "x/4.part.png", "._1.png", "5.json", "6.svg", "7.jpx"]
 IN_SHARD = (
     "4 files are passed over: 1 .heic (pip install 'hardviews[heic]' reads them) and 1 .svg (not read as pictures: "
-    "convert or unpack them to JPEG or PNG) and 1 with more than one dot in the name (in a tar, the extension begins at "
-    "the first; --image-column names it) and 1 hidden "
-    "(the name begins with a dot)"
+    "convert or unpack them to JPEG or PNG) and 1 with more than one dot in the name (in a tar, the extension begins "
+    "at the first; --image-column names it) and 1 hidden (the name begins with a dot)"
 )
 
 

@@ -1,0 +1,30 @@
+"""Numbers for pictures that tests write."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hardviews.data.reading.decode import Bounds
+
+STORED = Bounds(form=None)
+Array = NDArray[Any]
+
+
+def numbers(dtype: str, *shape: int, seed: int = 0) -> Array:
+    draw = np.random.default_rng(seed)
+    if dtype == "float32":
+        return draw.normal(0, 500, shape).astype(np.float32)
+    return draw.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def ramps() -> Array:
+    """A smooth picture ``[48, 64, 3]``, which lossy formats keep."""
+    rows, columns = np.mgrid[:48, :64]
+    return np.stack([5 * rows, 255 - 4 * columns, 2 * (rows + columns)], axis=2).astype(np.uint8)
+
+
+def shift(pixels: torch.Tensor) -> Array:
+    """As int64, so that differences don't wrap."""
+    return pixels.numpy().astype(np.int64)
