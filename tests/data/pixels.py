@@ -1,6 +1,8 @@
 """Numbers for pictures that tests write."""
 
+from struct import pack
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import torch
@@ -28,3 +30,13 @@ def ramps() -> Array:
 def shift(pixels: torch.Tensor) -> Array:
     """As int64, so that differences don't wrap."""
     return pixels.numpy().astype(np.int64)
+
+
+def deep_png(array: Array) -> bytes:
+    """A PNG of 16 bits, ``[h, w, 2 to 4]``, by hand: Pillow can't write one."""
+    height, width, channels = array.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", compress(rows)), (b"IEND", b""))
+    body = [pack(">I", len(data)) + kind + data + pack(">I", crc32(kind + data)) for kind, data in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)

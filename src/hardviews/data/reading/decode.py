@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -33,6 +34,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"
 MOST_BYTES = 1 << 28  # an encoded image with more is not read
 
 EMPTY = "empty: all its pixels are equal"  # why a window of a scene is left out
+
+_STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError, struct.error)  # of decoders on damaged files
 
 Faults = dict[int, str]  # number of an unreadable image → why
 
@@ -285,5 +288,5 @@ def _reason(error: Exception, data: bytes | str | Path) -> str:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than {MAX_PIXELS} pixels"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged ({text})" if isinstance(error, _STUMBLES) else text
