@@ -69,7 +69,7 @@ def test_tiles_from_pretraining_to_the_report(
     assert table["label"].to_pylist() == [0] * 6 + [1] * 12
     capsys.readouterr()
     assert main(["evaluate", str(run), "--data", str(scenes), *more, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["data"] == "scenes"
+    assert json.loads(capsys.readouterr().out)["data"] == str(scenes)
 
 
 def test_the_doctor_counts_empty_tiles_and_fails_none(scenes: Path) -> None:
