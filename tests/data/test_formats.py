@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hardviews.data.loading.loader import Loader
 from hardviews.data.reading.decode import Bounds, Part, UnreadableImage, Window, decode, extent_of
 from hardviews.data.reading.formats import table
+from hardviews.data.sources import open_source
 from hardviews.views.pixels import Pixels
 from tests.data.pixels import STORED, numbers, ramps, shift
 
@@ -55,6 +57,17 @@ class TestZarr:
         window = decode(tmp_path / "a.zarr", STORED, part=Part(2, Window(3, 20, 30, 31)))
         assert np.array_equal(window.numpy(), array[2].transpose(1, 2, 0)[3:33, 20:51])
         assert decode(tmp_path / "a.zarr").shape == (50, 70, 3)
+
+    def test_workers_read_after_their_parent_has(self, tmp_path: Path) -> None:
+        array = numbers("uint8", 64, 64, 3)
+        options = {"chunks": (16, 16, 3), "dtype": array.dtype}
+        self.library.create_array(store=str(tmp_path / "a.zarr"), shape=array.shape, **options)[:] = array
+        source = open_source(str(tmp_path), tile=16)
+        assert np.array_equal(source.read(5).numpy(), array[16:32, 16:32])
+        batch = next(Loader(source, 16, 0, workers=2, in_memory=False).batches())
+        for row, index in enumerate(batch.index.tolist()):
+            y, x = 16 * (index // 4), 16 * (index % 4)
+            assert np.array_equal(batch.image(row).permute(1, 2, 0).numpy(), array[y : y + 16, x : x + 16])
 
     def test_ome_zarr_names_its_axes(self, tmp_path: Path) -> None:
         array = numbers("uint16", 2, 5, 50, 70)

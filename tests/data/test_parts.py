@@ -100,6 +100,14 @@ def test_pictures_are_cut_too_and_bounds_hold(tmp_path: Path) -> None:
     assert torch.equal(alone.read(5), source.read(5))
 
 
+def test_a_turned_pictures_tiles_are_turned(tmp_path: Path) -> None:
+    picture, exif = noise(60, 90, 3), Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    source = open_source(str(tmp_path), tile=30)
+    assert np.array_equal(source.read(1).numpy(), np.rot90(picture[:30, 30:60], 3))
+
+
 def test_members_of_a_tar_are_cut(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("0.npy", "1.npy"):

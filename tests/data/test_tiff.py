@@ -135,6 +135,18 @@ class TestTiff:
         with pytest.raises(UnreadableImage, match="decoded are more than 0"):
             decode(tmp_path / "a.tif", STORED, part=Part(0, Window(0, 0, 512, 512)))
 
+    def test_claims_are_refused_before_pixels_are_made(self, tmp_path: Path) -> None:
+        """Of the sides of a tile, and of the image."""
+        data = self.written(numbers("uint8", 2048, 2048), tile=(2048, 2048), compression="zlib")
+        claims = {322: "tiles or strips of 1048576x2048 pixels are too large", 323: "strips of 2048x1048576 pixels"}
+        for tag, message in (claims | {256: "pixels are more than 89478485", 257: "more than 89478485"}).items():
+            (tmp_path / "a.tif").write_bytes(data)
+            with self.library.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+                file.pages[0].tags[tag].overwrite(1 << 20, dtype="I")
+            part = Part(0, Window(0, 0, 256, 256)) if tag in claims else None
+            with pytest.raises(UnreadableImage, match=message):
+                decode(tmp_path / "a.tif", STORED, part=part)
+
     def test_an_ome_tiff_opens_no_other_file(self, tmp_path: Path) -> None:
         self.library.imwrite(tmp_path / "a.ome.tif", numbers("uint8", 8, 8))
         with self.library.TiffFile(tmp_path / "a.ome.tif") as file:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from PIL import Image
 from hardviews.analysis.run import read
 from hardviews.cli import main
 from hardviews.data.reading.decode import Bounds
-from hardviews.data.sources import open_source
+from hardviews.data.sources import as_source, open_source
 from hardviews.doctor.checks import check_data
+from hardviews.errors import InputError
+from hardviews.options.embedding import EmbedOptions
 from hardviews.probing.sample import sampled
 from hardviews.runs.report import reader
+from hardviews.setup.data import in_parts
 
 TINY = (
     "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 8 --workers 0 --tile 32 "
@@ -89,3 +93,11 @@ def test_a_run_on_tiles_can_not_go_on_with_others(
     capsys.readouterr()
     assert main(["pretrain", *line, "--epochs", "2"]) == 2
     assert "tile" in capsys.readouterr().err
+
+
+def test_objects_are_cut_too_or_refused(scenes: Path) -> None:
+    options = EmbedOptions(data="object:x", out="", tile=32, frames="all")
+    assert len(in_parts(options, open_source(str(scenes)))) == 21
+    with pytest.raises(InputError, match="--tile and --frames take images in files"):
+        in_parts(options, as_source([np.zeros((64, 64, 3), np.uint8)]))
+    assert in_parts(replace(options, tile=0, frames="first"), source := open_source(str(scenes))) is source

@@ -158,7 +158,7 @@ def _scene(stack: ExitStack, data: bytes | str | Path, as_stored: bool) -> Scene
 
 
 def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
-    """A frame or window of an image that Pillow opened and must decode as a whole."""
+    """A frame or window of an image that Pillow decodes as a whole. A window is cut, then turned upright."""
     if part.frame:
         image.seek(part.frame)
         check_pixels(image.height, image.width)
@@ -167,7 +167,6 @@ def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
         return of_picture(image, bounds.form, bounds.fit(*image.size))
     _check_within(part.frame + 1, image.height, image.width, part)
     top, left, height, width = part.window
-    # Before it is cropped, which drops the orientation: the windows of a picture lie as it is stored.
     return of_picture(image.crop((left, top, left + width, top + height)), bounds.form, bounds.fit(width, height))
 
 

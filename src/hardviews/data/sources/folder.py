@@ -21,7 +21,7 @@ from hardviews.data.reading.decode import (
     printable,
     size_of,
 )
-from hardviews.data.reading.extensions import EXTENSIONS, WITH_FRAMES, in_words
+from hardviews.data.reading.extensions import EXTENSIONS, WITH_FRAMES, in_words, readable
 from hardviews.errors import InputError
 from hardviews.wording import several
 
@@ -57,7 +57,7 @@ class Folder:
         if not found.entries:
             raise InputError(f"{printable(self.folder)}: the folder is empty")
         if not self.files:
-            known = " ".join(EXTENSIONS)
+            known = " ".join((*EXTENSIONS, *sorted(readable().difference(EXTENSIONS))))
             more = f"; {self.passed_over}" if self.passed_over else ""
             raise InputError(f"{printable(self.folder)}: no image in this folder or below it; looked for {known}{more}")
         self.labels: Tensor | None = None

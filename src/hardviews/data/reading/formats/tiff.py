@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hardviews.data.reading.formats.layout import Layout
-from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes
+from hardviews.data.reading.formats.scene import MOST_DECODED, Content, Scene, Window, check_bytes
 from hardviews.data.reading.forms import Array, on_white
 from hardviews.views.pixels import MOST_CHANNELS
 
@@ -144,8 +144,14 @@ def _window(opened: Any, found: Any, page: Any, layout: Layout, frame: int, at: 
     separate = layout.axes == "CYX"
     bands = layout.size("C")
     check_bytes(at.height, at.width, bands, page.dtype.itemsize)
-    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    check_bytes(min(height, 2 * page.imagelength), min(width, 2 * page.imagewidth), bands, page.dtype.itemsize)
+    if page.is_tiled:
+        height, width = page.tilelength, page.tilewidth
+    else:  # a file of one strip may claim any number of rows
+        height, width = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    if height * width * bands * page.dtype.itemsize > MOST_DECODED:
+        raise ValueError(
+            f"tiles or strips of {width}x{height} pixels are too large to decode: store it in smaller ones"
+        )
     down, across = -(-page.imagelength // height), -(-page.imagewidth // width)
     rows = range(at.top // height, (at.top + at.height - 1) // height + 1)
     columns = range(at.left // width, (at.left + at.width - 1) // width + 1)
