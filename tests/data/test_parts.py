@@ -16,7 +16,7 @@ from PIL import Image
 
 from hardviews.data.loading.in_order import in_order
 from hardviews.data.loading.loader import Loader
-from hardviews.data.reading.decode import Bounds, UnreadableImage
+from hardviews.data.reading.decode import Bounds, Extent, UnreadableImage
 from hardviews.data.sources import as_source, fingerprint, open_source, parts
 from hardviews.data.sources.folder import Folder
 from hardviews.data.sources.parts import Parts
@@ -138,6 +138,13 @@ def test_a_file_that_can_not_be_read_counts_as_one_part(scenes: Path) -> None:
     np.save(scenes / "a" / "0.npy", noise(40, 40, 4))  # smaller than when it was counted
     with pytest.raises(UnreadableImage, match="has no such part any more: 1 frames of 40x40 pixels"):
         source.read(11)
+
+
+def test_a_header_that_lies_gives_one_part(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "extent_of", lambda _: Extent(10**30, 40, 40))
+    source = open_source(str(scenes), tile=32, every_frame=True)
+    assert len(source) == 3
+    assert source.read(1, STORED).shape == (40, 50, 4)
 
 
 def test_an_index_of_many_files_is_kept(scenes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,10 +130,10 @@ def _open(
     stack: ExitStack, data: bytes | str | Path, form: Pixels | None, name: str, in_parts: bool
 ) -> Image.Image | Scene:
     """Pillow's image; or a scene of what Pillow does not open, or not as it is wanted. ``stack`` closes it."""
-    if not isinstance(data, bytes):
-        _check_opens(data, name)
     as_stored = form is None or not form.converts
     if as_stored or in_parts or is_store(data):
+        if not isinstance(data, bytes):
+            _check_opens(data, name)
         scene = _scene(stack, data, as_stored)
         if scene is not None:
             return scene

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the index of many files; one of another format is made again
 MANY = 10_000  # files whose index is kept
+MOST = 1 << 50  # pixels of all frames of a file; headers that claim more lie
 UNKNOWN = Extent(1, 0, 0)  # of a file whose header can't be read: one part, which then tells why
 
 
@@ -152,9 +154,10 @@ class Parts:
 
     def _extent(self, file: int) -> Extent:
         try:
-            return extent_of(self._content(file))
+            found = extent_of(self._content(file))
         except UnreadableImage:
             return UNKNOWN
+        return found if prod(found) <= MOST else UNKNOWN
 
 
 def _content(source: ImageSource) -> Callable[[int], bytes | str]:
