@@ -14,6 +14,9 @@ from hardviews.data.reading.decode import Part, UnreadableImage, Window, decode,
 from hardviews.data.reading.formats import scene, table
 from tests.data.pixels import STORED, Array, numbers, ramps, shift
 
+# Tags of a GeoTIFF: size of a pixel, and the value that stands for no data.
+GEO = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (42113, "s", 0, "-9999", True)]
+
 
 class TestTiff:
     @pytest.fixture(autouse=True)
@@ -30,7 +33,7 @@ class TestTiff:
         "options",
         [
             {},
-            {"tile": (16, 32)},
+            {"tile": (16, 32), "extratags": GEO},
             {"tile": (16, 32), "compression": "zlib", "predictor": True},
             {"rowsperstrip": 7, "compression": "lzw"},
             {"rowsperstrip": 7, "compression": "zstd", "bigtiff": True},
