@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from hardviews.data.loading.in_order import in_order
 from hardviews.data.loading.loader import Loader
 from hardviews.data.reading.decode import Bounds, UnreadableImage
-from hardviews.data.sources import as_source, dataset, fingerprint, open_source
+from hardviews.data.sources import as_source, fingerprint, open_source
 from hardviews.errors import InputError, RunError
+from hardviews.views.pixels import Pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), dtype=np.uint8)  # [40, h, w, 3]
 
@@ -115,10 +116,8 @@ def test_targets_spare_reading_and_are_believed_only_where_they_agree() -> None:
         ([PIXELS[0], 3], r"list\[1\]: came as int; wanted: a PIL image"),
         ([PIXELS[0], "b.jpg"], "b.jpg: No such file"),
         (PIXELS[0], r"data: got one image, of shape \[20, 30, 3\]; give a list"),
-        (torch.zeros(2, 4, 8, 8), r"Tensor\[0\]: came as float32 of shape \[4, 8, 8\]; wanted"),
+        (torch.zeros(2, 40, 50, 60), r"Tensor\[0\]: came as float32 of shape \[40, 50, 60\]; wanted"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), r"came as int64 of shape \[3, 8, 8\]; wanted"),
-        (torch.full((2, 3, 8, 8), 255.0), r"with values 255 to 255; .*\(no Normalize\)"),
-        (torch.full((2, 3, 8, 8), torch.nan), "with values nan to nan"),
         ([(PIXELS[0], 0, 1)], r"list\[0\]: came as tuple of 3"),
         ([(PIXELS[0], 0.5)], "labels are float, not integers or strings"),
         (Numbered({0: ValueError("no\nsuch file")}), r"Numbered\[0\]: raised ValueError: no such file"),
@@ -154,7 +153,7 @@ def test_labels_that_do_not_fit_are_one_line() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_wrong_item_in_the_middle_counts_as_unreadable(workers: int) -> None:
-    source = as_source(Numbered({7: torch.zeros(5, 5), 8: OSError("disk")}, labelled=False))
+    source = as_source(Numbered({7: torch.zeros(5, 5).long(), 8: OSError("disk")}, labelled=False))
     loader = Loader(source, 8, 0, workers=workers, tolerance=0.1)
     steps = loader.batches()
     seen = {int(index) for _ in range(5) for index in next(steps).index}
@@ -246,5 +245,59 @@ def test_the_docstrings_example() -> None:
 
 def test_an_unreadable_image_names_its_place() -> None:
     source = as_source(Numbered({7: torch.zeros(5, 5)}, labelled=False), name="mine")
-    with pytest.raises(UnreadableImage, match=r"mine\[7\]: came as float32 of shape \[5, 5\]; " + dataset.WANTED[:20]):
+    with pytest.raises(UnreadableImage, match=r"mine\[7\]: came as float32 of shape \[5, 5\]; wanted: a PIL image"):
         source.read(7)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(4, 8, 8), r"came as float32 of shape \[4, 8, 8\]; wanted"),
+        (torch.full((3, 8, 8), 255.0), r"with values 255 to 255; .*\(no Normalize\)"),
+        (torch.full((3, 8, 8), torch.nan), "with values nan to nan"),
+    ],
+)
+def test_what_is_data_and_no_rgb_is_refused_as_rgb(image: Tensor, message: str) -> None:
+    source = as_source([image, image])
+    with pytest.raises(UnreadableImage, match=message):
+        source.read(0)
+    assert source.read(0, Bounds(form=None)).shape == (8, 8, len(image))
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "int16"), (3, "uint16"), (4, "uint8"), (13, "float32")])
+def test_arrays_of_any_channels_are_read_as_they_are(channels: int, dtype: str) -> None:
+    images = np.random.default_rng(0).normal(0, 99, (6, 20, 30, channels)).astype(dtype)
+    form = Pixels(channels, dtype, rgb=False)  # type: ignore[arg-type]
+    first = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+    for source in (as_source(images), as_source(first, name="ndarray"), as_source(list(images.transpose(0, 3, 1, 2)))):
+        for bounds in (Bounds(form=form), Bounds(form=None)):
+            assert all(np.array_equal(source.read(k, bounds).numpy(), images[k]) for k in range(6))
+        assert source.read(0, Bounds(10, form=form)).shape == (10, 15, channels)
+        with pytest.raises(UnreadableImage, match=f"of {dtype}; this data has {channels + 1}"):
+            source.read(0, Bounds(form=Pixels(channels + 1, dtype, rgb=False)))  # type: ignore[arg-type]
+    changed = images.copy()
+    changed[3, 2, 1] += 1
+    assert fingerprint(as_source(images)) == fingerprint(as_source(first, name="ndarray"))
+    assert fingerprint(as_source(images)) != fingerprint(as_source(changed))
+
+
+def test_channels_are_the_axis_of_the_forms_length() -> None:
+    image = np.random.default_rng(0).integers(0, 9, (8, 20, 4), dtype=np.uint8)
+    for data, form in ((image, 4), (image, 8), (torch.from_numpy(image), 4), (torch.from_numpy(image), 8)):
+        found = as_source([data]).read(0, Bounds(form=Pixels(form, rgb=False)))
+        assert np.array_equal(found.numpy(), image if form == 4 else image.transpose(1, 2, 0))
+    square = np.random.default_rng(0).integers(0, 9, (5, 20, 5), dtype=np.uint8)
+    stored = Bounds(form=None)
+    assert np.array_equal(as_source([square]).read(0, stored).numpy(), square)
+    tensor = as_source([torch.from_numpy(square)]).read(0, stored)
+    assert np.array_equal(tensor.numpy(), square.transpose(1, 2, 0))
+
+
+def test_what_can_be_shown_in_8_bits_is_taken_for_that_unless_asked() -> None:
+    floats = np.random.default_rng(0).random((20, 30, 3), np.float32)
+    source = as_source([floats])
+    assert torch.equal(source.read(0, Bounds(form=None)), source.read(0))
+    stored = source.read(0, Bounds(form=Pixels(3, "float32")))
+    assert np.array_equal(stored.numpy(), floats)
+    deep = Image.fromarray((floats[..., 0] * 65535).astype(np.uint16))
+    assert np.array_equal(as_source([deep]).read(0, Bounds(form=None)).numpy()[..., 0], np.asarray(deep))

@@ -3,6 +3,7 @@
 import io
 import logging
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 
 from hardviews.data.indexing import listing
 from hardviews.data.indexing.index import read, record_batch, write
-from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_image, passed_over
+from hardviews.data.reading import extensions
+from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_array, is_image, passed_over
+from hardviews.data.reading.formats import table
 from hardviews.data.sources import open_source, shards
 from hardviews.data.sources.folder import Folder
 from hardviews.data.sources.shards import Shards
@@ -20,9 +23,20 @@ from hardviews.errors import InputError
 # What the pictures in a folder may be called, and what is said of the others.
 MANY = {".jpg": 4, ".avif": 3, ".jp2": 2, ".mpo": 1, ".TIF": 1, ".heic": 5, ".DNG": 2, ".npy": 1, ".txt": 9, "": 2}
 SAID = (
-    "11 files are passed over: 5 .heic, 2 .dng, 1 .npy (not read as pictures: convert or unpack them to JPEG or PNG) "
-    "and 3 hidden (the name begins with a dot)"
+    "11 files are passed over: 5 .heic (pip install 'hardviews[heic]' reads them) and 2 .dng (not read as pictures: "
+    "convert or unpack them to JPEG or PNG) and 3 hidden (the name begins with a dot) and 1 .npy or .npz (arrays are "
+    "read as images where there are no others)"
 )
+
+
+@pytest.fixture(autouse=True)
+def _without_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a machine that has none of the libraries that extras bring."""
+    monkeypatch.setattr(extensions, "installed", lambda module: not module)
+    monkeypatch.setattr(table, "installed", lambda module: not module)
+    extensions.readable.cache_clear()
+    yield
+    extensions.readable.cache_clear()
 
 
 def fill(folder: Path) -> None:
@@ -31,7 +45,7 @@ def fill(folder: Path) -> None:
         for number in range(count):
             file = folder / ("a" if number % 2 else "b") / f"{number}{kind}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            if kind and is_image(file.name):
+            if kind and is_image(file.name) and not is_array(file.name):
                 Image.new("RGB", (40, 40), (number, 0, 0)).save(file)
             else:
                 file.touch()
@@ -71,7 +85,7 @@ def test_an_index_keeps_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_where_there_are_none_but_such(tmp_path: Path) -> None:
     (tmp_path / "a.heic").touch()
-    with pytest.raises(InputError, match=r"no image in this folder .*; 1 file is passed over: 1 \.heic \(not read"):
+    with pytest.raises(InputError, match=r"no image in this folder .*; 1 file is passed over: 1 \.heic \(pip install"):
         Folder(tmp_path)
 
 
@@ -88,9 +102,9 @@ def tar(path: Path, names: list[str]) -> Path:
 
 NAMES = ["1.avif", "2.heic", "2.cls", "3.heic", "3.png", "x/4.part.png", "._1.png", "5.json", "6.svg", "7.jpx"]
 IN_SHARD = (
-    "4 files are passed over: 1 .heic, 1 .svg (not read as pictures: convert or unpack them to JPEG or PNG) and 1 with "
-    "more than one dot in the name (in a tar, the extension begins at the first; --image-column names it) and 1 hidden "
-    "(the name begins with a dot)"
+    "4 files are passed over: 1 .heic (pip install 'hardviews[heic]' reads them) and 1 .svg (not read as pictures: "
+    "convert or unpack them to JPEG or PNG) and 1 with more than one dot in the name (in a tar, the extension begins "
+    "at the first; --image-column names it) and 1 hidden (the name begins with a dot)"
 )
 
 
@@ -138,3 +152,55 @@ def test_every_extension_in_any_case() -> None:
     assert all(is_image(f"a{extension}") and is_image(f"a{extension.upper()}") for extension in EXTENSIONS)
     assert not any(passed_over(f"a{extension}") for extension in EXTENSIONS)
     assert in_words({}) == ""
+
+
+def test_arrays_are_images_where_there_are_no_others(tmp_path: Path) -> None:
+    for name in ("a/0.npy", "a/1.npz", "b/2.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    alone = Folder(tmp_path)
+    assert alone.files == ["a/0.npy", "a/1.npz", "b/2.npy"]
+    assert alone.passed_over == ""
+    Image.new("RGB", (8, 8)).save(tmp_path / "b" / "0.png")
+    beside = Folder(tmp_path)
+    assert beside.files == ["b/0.png"]
+    assert beside.passed_over.startswith("3 files are passed over: 3 .npy or .npz (arrays")
+
+
+def test_an_array_beside_a_picture_of_a_tar_is_not_its_image(tmp_path: Path) -> None:
+    source = open_source(str(tar(tmp_path / "a.tar", ["1.npy", "1.png", "2.jpg", "2.npy", "3.npy", "3.npz"])))
+    assert [Path(source.path(k)).name for k in range(len(source))] == ["1.png", "2.jpg", "3.npy"]
+
+
+def test_a_folder_that_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "a.zarr" / "0" / "1.jpg").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    source = Folder(tmp_path)
+    assert source.files == ["b.png"]
+    assert source.passed_over == "1 file is passed over: 1 .zarr (pip install 'hardviews[zarr]' reads them)"
+    monkeypatch.setattr(extensions, "installed", lambda _: True)
+    extensions.readable.cache_clear()
+    assert Folder(tmp_path).files == ["a.zarr", "b.png"]
+
+
+def test_what_extras_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a.dcm", "a.DICOM", "a.heic", "a.zarr")
+    assert not any(is_image(name) for name in names)
+    assert all(passed_over(name) for name in names)
+    monkeypatch.setattr(extensions, "installed", lambda _: True)
+    extensions.readable.cache_clear()
+    assert all(is_image(name) for name in names)
+    assert not any(passed_over(name) for name in names)
+
+
+def test_an_index_of_other_formats_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDVIEWS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(listing, "PART", 3)
+    monkeypatch.setattr(listing, "SETTLED", -10)
+    root = tmp_path / "many"
+    fill(root)
+    assert len(Folder(root)) == 11
+    monkeypatch.setattr(extensions, "installed", lambda module: module == "pillow_heif" or not module)
+    extensions.readable.cache_clear()
+    assert len(Folder(root)) == 16

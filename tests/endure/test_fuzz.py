@@ -5,20 +5,25 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from hardviews.commands.pretrain import parse
-from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
+from hardviews.data.reading.decode import Bounds, Part, UnreadableImage, Window, decode
 from hardviews.errors import InputError, RunError
 from hardviews.training.output import checkpoint
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.views.pixels import RGB
+from tests.data.pixels import deep_png
 
 COUNT = 10_000 if os.environ.get("ENDURE") else 300
 
@@ -70,6 +75,91 @@ def test_pictures(kind: str, mode: str) -> None:
             assert pixels.dtype == torch.uint8
             assert pixels.shape[2] == 3
             assert 0 < pixels.shape[0] * pixels.shape[1] <= bounds.pixels, number
+
+
+def numbers(dtype: str, *shape: int) -> NDArray[Any]:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+def array_file(kind: str) -> bytes:
+    whole = BytesIO()
+    if kind == "npy":
+        np.save(whole, numbers("uint16", 24, 31))
+    else:
+        np.savez_compressed(whole, numbers("uint16", 24, 31))
+    return whole.getvalue()
+
+
+def tiff_file(dtype: str, shape: tuple[int, ...], **options: Any) -> bytes:
+    whole = BytesIO()
+    library = pytest.importorskip("tifffile", reason="needs the extra tiff")
+    library.imwrite(whole, numbers(dtype, *shape), **{"photometric": "minisblack", **options})
+    return whole.getvalue()
+
+
+def dicom_file(name: str) -> bytes:
+    library = pytest.importorskip("pydicom", reason="needs the extra dicom")
+    return (Path(library.__file__).parent / "data" / "test_files" / name).read_bytes()
+
+
+def heic_file() -> bytes:
+    library = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    whole = BytesIO()
+    library.from_pillow(Image.fromarray(numbers("uint8", 24, 31, 3))).save(whole, quality=50)
+    return whole.getvalue()
+
+
+SENSORS: dict[str, Callable[[], bytes]] = {
+    "npy": lambda: array_file("npy"),
+    "npz": lambda: array_file("npz"),
+    "PNG of 16 bits": lambda: deep_png(numbers("uint16", 24, 31, 3)),
+    "TIFF in tiles": lambda: tiff_file(
+        "uint16", (40, 50, 4), planarconfig="contig", tile=(16, 16), compression="zlib", bigtiff=True
+    ),
+    "TIFF in strips": lambda: tiff_file(
+        "uint8", (5, 40, 50), planarconfig="separate", rowsperstrip=9, compression="lzw"
+    ),
+    "TIFF in JPEG": lambda: tiff_file("uint8", (40, 50, 3), photometric="rgb", compression="jpeg", tile=(16, 16)),
+    "OME-TIFF": lambda: tiff_file("uint16", (2, 3, 2, 20, 25), ome=True, metadata={"axes": "TCZYX"}),
+    "DICOM": lambda: dicom_file("SC_rgb_small_odd.dcm"),
+    "DICOM in run lengths": lambda: dicom_file("SC_rgb_rle_2frame.dcm"),
+    "DICOM in JPEG": lambda: dicom_file("SC_rgb_small_odd_jpeg.dcm"),
+    "HEIC": heic_file,
+}
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+def test_pictures_as_stored(kind: str) -> None:
+    """Also in parts. Half of the changes lie in what is likely a header."""
+    whole, count = SENSORS[kind](), COUNT if COUNT > 1000 else COUNT // 6
+    header = whole[:1500]
+    changed = (start + whole[1500:] for start in mutated(header, count // 2, seed=5))
+    for number, data in enumerate(chain(mutated(whole, count // 2, seed=4), changed)):
+        for form, part in ((None, None), (RGB, None), (None, Part(0, Window(0, 0, 3, 3)))):
+            bounds = Bounds(side=16, pixels=16 * 64, form=form)
+            try:
+                pixels = decode(data, bounds, part=part)
+            except UnreadableImage as error:
+                assert one_line(error), number  # noqa: PT017 (any of many may be wrong)
+            else:
+                assert 0 < pixels.shape[0] * pixels.shape[1] <= bounds.pixels, number
+                assert 1 <= pixels.shape[2] <= 32, number
+
+
+def test_folders_of_zarr(tmp_path: Path) -> None:
+    library = pytest.importorskip("zarr", reason="needs the extra zarr")
+    file = tmp_path / "a.zarr"
+    array = library.create_array(store=str(file), shape=(24, 31), chunks=(10, 10), dtype="uint16")
+    array[:] = numbers("uint16", 24, 31)
+    for name in ("zarr.json", "c/0/0"):
+        whole = (file / name).read_bytes()
+        for number, data in enumerate(mutated(whole, COUNT if COUNT > 1000 else COUNT // 6, seed=6)):
+            (file / name).write_bytes(data)
+            try:
+                assert decode(file, Bounds(side=16, form=None)).shape[2] <= 32, number
+            except UnreadableImage as error:
+                assert one_line(error), number  # noqa: PT017 (any of many may be wrong)
+        (file / name).write_bytes(whole)
 
 
 def test_configurations(tmp_path: Path) -> None:

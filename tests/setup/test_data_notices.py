@@ -70,8 +70,8 @@ def test_small_pictures_of_a_folder_are_trained_on_at_their_size(
 def test_what_is_passed_over(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = classes(tmp_path / "data", 0, 20)
     for number in range(3):
-        (data / "a" / f"{number}.heic").touch()
-    said = "3 files are passed over: 3 .heic (not read as pictures: convert or unpack them to JPEG or PNG)"
+        (data / "a" / f"{number}.dng").touch()
+    said = "3 files are passed over: 3 .dng (not read as pictures: convert or unpack them to JPEG or PNG)"
     line = f"data: data: {said}"
     pretrained(data, tmp_path / "run", "--knn-epochs", "0")
     assert lines(capsys.readouterr().err) == [line]

@@ -101,6 +101,8 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
         write(
             f"{several(summary['unreadable'], 'image')} could not be read; {summary['run']}/unreadable*.csv lists them"
         )
+    if summary.get("empty_tiles"):
+        write(f"{several(summary['empty_tiles'], 'tile was', 'tiles were')} empty; others took their place")
     if summary["cut_short"]:
         lacking = several(summary["cut_short"], "image lacks its end", "images lack their end")
         write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")

@@ -54,6 +54,6 @@ def evaluation_argv(options: CompareOptions, run: PretrainOptions, settings: Seq
     test = options.labelled_test if options.labelled else run.test_data
     argv = ["--data", str(options.labelled or run.data), "--protocol", options.protocol, *settings, "--json"]
     argv += ["--test-data", test] if test else []
-    for name in ("data_root", "image_column", "label_column", "workers", "accelerator"):
+    for name in ("data_root", "image_column", "label_column", "tile", "frames", "workers", "accelerator"):
         argv += [f"--{name.replace('_', '-')}", str(getattr(run, name))]
     return argv

@@ -62,6 +62,9 @@ def check_data(sample: DecodedSample, image_size: int, tolerance: float) -> Chec
     if sides:
         longest = max(max(picture.shape[:2]) for picture in sample.pictures)
         says += f"; as decoded their sides are {f'{sides[0]} to ' if sides[0] < longest else ''}{longest} px"
+    if sample.empty:
+        are = several(sample.empty, "further tile is", "further tiles are")
+        says += f"; {are} empty, and others are taken in their place"
     if bad:
         some = [f"{printable(path)} ({reason})" for path, reason in list(bad.items())[:NAMED]]
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""

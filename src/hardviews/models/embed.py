@@ -26,7 +26,7 @@ from hardviews.models.load import LoadedModel, check, load_model, preprocessing
 from hardviews.models.vectors import exact_features, on_device
 from hardviews.networks.backbones import check_features
 from hardviews.options.embedding import EmbedOptions
-from hardviews.setup.data import opened
+from hardviews.setup.data import in_parts, opened
 from hardviews.setup.data_notices import warn_of_data, warn_unlabelled
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.pixels import RGB
@@ -55,7 +55,7 @@ def embed(target: str | LoadedModel, options: EmbedOptions, given: ImageSource |
     check(options)
     out = check_out(options)
     own_group = not has_process_group()
-    source = opened(options, options.data, options.split) if given is None else given
+    source = opened(options, options.data, options.split) if given is None else in_parts(options, given)
     subject = target
     if isinstance(subject, str):
         subject = load_model(subject, options.checkpoint, options.pretrained, options.image_size)

@@ -17,6 +17,9 @@ class EmbedOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels.
+        tile: cuts every image into squares of this side in pixels, each an image of its own, read without the rest
+            where the format allows (docs/formats.md); 0 leaves images whole.
+        frames: of a file of several frames or slices: first, or all, each an image of its own.
         checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
         pretrained: for a timm model: false takes random weights.
         image_size: in pixels; by default the run's, or the size the timm model was trained for.
@@ -38,6 +41,8 @@ class EmbedOptions:
     download: bool = False
     image_column: str = "image"
     label_column: str = "label"
+    tile: int = 0
+    frames: Literal["first", "all"] = "first"
     checkpoint: str | None = None
     pretrained: bool = True
     image_size: int | None = None

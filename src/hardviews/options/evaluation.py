@@ -23,6 +23,9 @@ class EvaluateOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels.
+        tile: cuts every image into squares of this side in pixels, each an image of its own, read without the rest
+            where the format allows (docs/formats.md); 0 leaves images whole.
+        frames: of a file of several frames or slices: first, or all, each an image of its own.
         checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
         pretrained: for a timm model: false measures it with random weights.
         image_size: in pixels; by default the run's, or the size the timm model was trained for.
@@ -49,6 +52,8 @@ class EvaluateOptions:
     download: bool = False
     image_column: str = "image"
     label_column: str = "label"
+    tile: int = 0
+    frames: Literal["first", "all"] = "first"
     checkpoint: str | None = None
     pretrained: bool = True
     image_size: int | None = None

@@ -62,6 +62,9 @@ class PretrainOptions:
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
         label_column: the table's column of labels, used for the kNN accuracy only.
+        tile: cuts every image into squares of this side in pixels, each an image of its own, read without the rest
+            where the format allows (docs/formats.md); 0 leaves images whole.
+        frames: of a file of several frames or slices: first, or all, each an image of its own.
         epoch_images: images per epoch, for streams of unknown length.
         shuffle_bytes: size of a process's buffer that shuffles a stream's encoded images; by default 256 MiB.
         allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
@@ -175,6 +178,8 @@ class PretrainOptions:
     download: bool = False
     image_column: str = "image"
     label_column: str = "label"
+    tile: int = 0
+    frames: Literal["first", "all"] = "first"
     epoch_images: int | None = None
     shuffle_bytes: int | None = None
     allow_pipe: bool = False

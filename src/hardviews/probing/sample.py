@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardviews.data.reading.decode import Bounds, UnreadableImage, decode
+from hardviews.data.reading.decode import EMPTY, Bounds, UnreadableImage, decode
 from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.views.images import ImageBatch
@@ -27,12 +27,14 @@ class DecodedSample:
         unreadable: path → why, of those that don't decode.
         seconds: of reading and decoding all of them in one process.
         form: channels, type and range of values; None if pictures were read whatever they are.
+        empty: tiles of scenes that show nothing, and are none of the pictures.
     """
 
     pictures: list[Tensor] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     form: Pixels | None = RGB
+    empty: int = 0
 
     def __len__(self) -> int:
         return len(self.pictures) + len(self.unreadable)
@@ -62,7 +64,9 @@ def sampled(source: ImageSource | Stream, bounds: Bounds, count: int, seed: int,
     sample, begun = DecodedSample(form=bounds.form), time.perf_counter()
     with closing(_read(source, bounds, count, seed)) as found:
         for picture in found:
-            if isinstance(picture, UnreadableImage):
+            if isinstance(picture, UnreadableImage) and picture.reason == EMPTY:
+                sample.empty += 1
+            elif isinstance(picture, UnreadableImage):
                 sample.unreadable[picture.path] = picture.reason
             else:
                 sample.pictures.append(picture)

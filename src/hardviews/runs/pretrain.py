@@ -130,7 +130,9 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     summary: dict[str, Any] = {}
     try:
         if fabric.is_global_zero:
-            summary = summarise(options, folder, shared_figures(source, test, options.test_data, seed))
+            of_data = shared_figures(source, test, options.test_data, seed)
+            of_data |= {"empty_tiles": len(loader.empty)} if loader.empty else {}
+            summary = summarise(options, folder, of_data)
     finally:
         fabric.barrier()  # all may read it when they return, and none waits for one that failed
         if own_group:

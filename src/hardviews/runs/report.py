@@ -120,6 +120,8 @@ def reader(run: "Run") -> "Reader | str":
         download=False,
         image_column=config.get("image_column", "image"),
         label_column=config.get("label_column", "label"),
+        tile=config.get("tile", 0),
+        frames=config.get("frames", "first"),
     )
     try:
         source = opened(options, str(data), "train")

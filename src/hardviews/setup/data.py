@@ -11,6 +11,7 @@ from hardviews.data.loading.stream_batches import SHUFFLE_BYTES
 from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, is_named, open_source, why_unlabelled
 from hardviews.data.sources.hub import STREAM_PREFIX, hub_stream
+from hardviews.data.sources.parts import Parts
 from hardviews.data.sources.streams import Stream, is_stream, tar_stream
 from hardviews.data.sources.table import IMAGE_COLUMN
 from hardviews.errors import InputError
@@ -28,6 +29,10 @@ class ReadOptions(Protocol):
     def image_column(self) -> str: ...
     @property
     def label_column(self) -> str: ...
+    @property
+    def tile(self) -> int: ...
+    @property
+    def frames(self) -> str: ...
 
 
 class DataOptions(ReadOptions, Protocol):
@@ -71,7 +76,19 @@ def opened(options: ReadOptions, data: str, split: str) -> ImageSource:
         image_column=options.image_column,
         label_column=options.label_column,
         download=options.download,
+        tile=options.tile,
+        every_frame=options.frames == "all",
     )
+
+
+def in_parts(options: ReadOptions, source: ImageSource) -> ImageSource:
+    """A source that was given as an object, cut as the options say.
+
+    Raises:
+        InputError: it has no files, and is to be cut.
+    """
+    every_frame = options.frames == "all"
+    return Parts(source, options.tile, every_frame) if options.tile or every_frame else source
 
 
 def open_sources(
@@ -89,10 +106,10 @@ def open_sources(
     """
     if options.data is None:
         raise InputError("data: none given")
-    source = opened(options, options.data, "train") if given.data is None else given.data
+    source = opened(options, options.data, "train") if given.data is None else in_parts(options, given.data)
     if options.test_data is None:
         return source, opened(options, options.data, "test") if is_named(options.data) else None
-    test = opened(options, options.test_data, "test") if given.test_data is None else given.test_data
+    test = opened(options, options.test_data, "test") if given.test_data is None else in_parts(options, given.test_data)
     for option, data, images in (("test-data", options.test_data, test), ("data", options.data, source)):
         if images.labels is None and must_be_labelled:
             raise InputError(
@@ -124,6 +141,8 @@ def open_training(options: TrainingOptions, given: Given = BY_NAME) -> tuple[Ima
         if options.epoch_images is not None:
             raise InputError("epoch-images: only streams take it; of other data an epoch is all images")
         return open_sources(options, given=given)
+    if options.tile or options.frames == "all":
+        raise InputError("tile, frames: a stream's images are read as they come; store them as files or shards")
     if options.test_data is not None:
         raise InputError("test-data: kNN needs labelled training data, and streams have no labels; leave it out")
     if options.data.startswith(STREAM_PREFIX):

@@ -24,12 +24,12 @@ from torch import Tensor
 from hardviews.data.indexing.cache import alone, cache_folder
 from hardviews.data.indexing.index import CACHED_FROM, Index, read, record_batch, write
 from hardviews.data.reading.decode import printable
-from hardviews.data.reading.extensions import is_image, passed_over
+from hardviews.data.reading.extensions import BESIDE, is_array, is_image, is_store_name, passed_over, readable
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the index; an index of another format is built again
+FORMAT = 4  # of the index; an index of another format is built again
 PART = CACHED_FROM  # paths sorted in memory at once
 ROWS = 10_000  # of a record batch of the index
 NAMED = 3  # images beside class folders that a message names
@@ -84,13 +84,18 @@ def listing(root: str) -> Listing:
     file = cache_folder("index") / f"{name}.folder"
     walk = None
     if not file.exists():
-        walk = _Walk(root)
+        walk = _walked(root)
         if walk.small:
             return walk.listed()
     with alone(file):
         index = read(file)  # of an earlier run, or of a process that has just built it
-        if index is None or index.meta["format"] != FORMAT or not _still_true(root, index):
-            walk = walk or _Walk(root)
+        if (
+            index is None
+            or index.meta["format"] != FORMAT
+            or index.meta["reads"] != sorted(readable())
+            or not _still_true(root, index)
+        ):
+            walk = walk or _walked(root)
             if walk.small:
                 return walk.listed()
             log.warning("%s: more than %d images: they are indexed once, in %s", printable(root), PART, file)
@@ -104,14 +109,25 @@ def listing(root: str) -> Listing:
     return Listing(Paths(index), labels, meta["first"], meta["entries"], meta["passed"], meta["loose"], meta["named"])
 
 
+def _walked(root: str) -> "_Walk":
+    """A walk that takes arrays for images only where there are no pictures: beside them they may be anything."""
+    walk = _Walk(root)
+    return _Walk(root, arrays=True) if walk.empty and walk.passed[BESIDE] else walk
+
+
 class _Walk:
     """Visits every folder below a root once and gives the images in them, ``PART`` at a time.
 
-    It leaves hidden files and folders out. It follows links and lists every folder once, so loops end.
+    It leaves hidden files and folders out. It follows links and lists every folder once, so loops end. A folder that
+    holds one image (Zarr) is an image.
+
+    Args:
+        root: the folder.
+        arrays: whether NumPy's files are images.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root, self.entries, self.loose = root, 0, 0
+    def __init__(self, root: str, arrays: bool = False) -> None:
+        self.root, self.arrays, self.entries, self.loose = root, arrays, 0, 0
         self.passed: Counter[str] = Counter()
         self.first: set[str] = set()  # first-level folders with an image in them; "" for the root itself
         self.named: list[str] = []  # the first images outside such folders
@@ -119,7 +135,7 @@ class _Walk:
         self.stamp, self.newest, self.started = hashlib.blake2b(digest_size=16), 0, time.time()
         self._parts = self._walk()
         self._begun = list(islice(self._parts, 2))
-        self.small = len(self._begun) < 2
+        self.small, self.empty = len(self._begun) < 2, not self._begun
 
     def listed(self) -> Listing:
         """The listing of few images."""
@@ -145,6 +161,7 @@ class _Walk:
             meta: dict[str, Any] = {
                 "format": FORMAT, "first": first, "entries": self.entries, "stamp": self.stamp.hexdigest(),
                 "passed": dict(self.passed), "loose": self.loose, "named": self.named, "images": 0,
+                "reads": sorted(readable()),
             }  # fmt: skip
 
             def rows() -> Iterator[Any]:
@@ -181,8 +198,10 @@ class _Walk:
                     for entry in listing:
                         self.entries += 1
                         hidden = entry.name.startswith(".")
-                        if not hidden and is_folder(entry):
+                        if not hidden and not is_store_name(entry.name) and is_folder(entry):
                             folders.append(os.path.join(below, entry.name))  # noqa: PTH118
+                        elif not hidden and is_array(entry.name) and not self.arrays:
+                            self.passed[BESIDE] += 1
                         # The name decides: a link that leads nowhere is reported as an unreadable image.
                         elif not hidden and is_image(entry.name):
                             image = os.path.join(below, entry.name)  # noqa: PTH118
@@ -210,7 +229,9 @@ class _Walk:
 
 
 def _still_true(root: str, index: Index) -> bool:
-    """Whether every folder of an index exists and has not changed."""
+    """Whether every folder of an index exists and has not changed, and the same formats are read."""
+    if index.meta["reads"] != sorted(readable()):
+        return False
     stamp = hashlib.blake2b(digest_size=16)
     try:
         for row in range(index.meta["images"], len(index)):

@@ -10,7 +10,14 @@ from hardviews.data.loading.in_memory import Decoded
 from hardviews.data.loading.loader import Loaded
 from hardviews.data.loading.workers import by_workers
 from hardviews.data.reading.cut_short import said_of
-from hardviews.data.reading.decode import MAX_BATCH_BYTES, Bounds, Faults, UnreadableImage, bounds_for
+from hardviews.data.reading.decode import (
+    EMPTY,
+    MAX_BATCH_BYTES,
+    Bounds,
+    Faults,
+    UnreadableImage,
+    bounds_for,
+)
 from hardviews.data.sources.base import ImageSource
 from hardviews.views.images import ImageBatch
 from hardviews.views.pixels import RGB, Pixels
@@ -36,7 +43,8 @@ def in_order(
 ) -> Iterator[ImageBatch]:
     """Every readable image once, in order; look labels up by ``batch.index``, as unreadable images are left out.
 
-    At the end a warning names images that are cut short, each of them once per process.
+    At the end a warning names images that are cut short, each of them once per process, and another counts the empty
+    tiles, which are left out too.
 
     Args:
         source, workers, max_batch_bytes: as for ``Loader``.
@@ -53,12 +61,18 @@ def in_order(
     own = range(process * len(parts) // processes, (process + 1) * len(parts) // processes)
     loaded = by_workers(parts, own, workers) if workers and len(own) > 1 else (parts[k] for k in own)
     all_cut: dict[str, str] = {}
+    empty = 0
     for batch, faults, cut in loaded:
+        empty += sum(reason == EMPTY for reason in faults.values())
         if unreadable is not None:
             unreadable.update({source.path(index): reason for index, reason in faults.items()})
         all_cut.update({source.path(index): said for index, said in cut.items()})
         if batch is not None:
             yield batch
+    if empty:
+        log.warning(
+            "%s: %s empty and left out, of %d", source.name, several(empty, "tile is", "tiles are"), len(source)
+        )
     new = sorted(all_cut.keys() - _told)
     if new:
         _told.update(new)

@@ -1,5 +1,6 @@
 """Training batches of decoded images. Their order depends on the seed alone; workers draw no random numbers."""
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from typing import Any, Literal
@@ -12,7 +13,14 @@ from hardviews.data.loading.in_memory import Decoded, Held, held, is_held
 from hardviews.data.loading.stream_batches import SHUFFLE_BYTES, Batches, Decoding
 from hardviews.data.loading.workers import by_workers, until_failure
 from hardviews.data.reading.cut_short import said_of
-from hardviews.data.reading.decode import MAX_BATCH_BYTES, Faults, UnreadableImage, bounds_for, printable
+from hardviews.data.reading.decode import (
+    EMPTY,
+    MAX_BATCH_BYTES,
+    Faults,
+    UnreadableImage,
+    bounds_for,
+    printable,
+)
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, RunError
@@ -21,8 +29,11 @@ from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
+log = logging.getLogger(__name__)
+
 CPU = torch.device("cpu")
 TRIES = 20  # images tried as a replacement of an unreadable one
+EMPTY_TRIES = 1000  # the same of an empty tile of a scene, of which there may be many
 
 Loaded = tuple[ImageBatch | None, Faults, Faults]  # unreadable images; images of the batch that are cut short
 
@@ -55,7 +66,8 @@ class Loader:
 
     Another image replaces an unreadable one, chosen by (seed, step, row). ``unreadable`` maps the paths that this
     process has found unreadable to reasons. ``cut_short`` does so for images that are used although their end is
-    missing.
+    missing. Empty tiles of scenes are replaced too, and are no fault: ``empty`` has their numbers, and the log tells of
+    the first, the tenth, the hundredth and so on.
 
     The order of streams (``stream_batches.py``) depends on the number of processes too.
 
@@ -106,6 +118,7 @@ class Loader:
         self.steps_per_epoch = steps_per_epoch(source, whole)
         self.unreadable: dict[str, str] = {}
         self.cut_short: dict[str, str] = {}
+        self.empty: set[int] = set()
         bounds = bounds_for(batch_size, decode_size, max_batch_bytes, form)
         self.bounds = bounds
         self._faults: Faults = {}
@@ -138,16 +151,28 @@ class Loader:
             self._report(faults)
             self._note(cut)
             if batch is None:
-                first = printable(self.source.path(next(iter(faults))))
-                raise RunError(f"{self.source.name}: {TRIES} images in a row are unreadable, among them {first}")
+                index, reason = next(iter(faults.items()))
+                what = f"{TRIES} images in a row are unreadable"
+                what = f"{EMPTY_TRIES} tiles in a row are empty" if reason == EMPTY else what
+                raise RunError(f"{self.source.name}: {what}, among them {printable(self.source.path(index))}")
             yield batch
         raise failed[0]  # after all earlier batches; the keys only end by a failure
 
     def _note(self, cut: Faults) -> None:
         self.cut_short.update({self.source.path(index): said for index, said in cut.items()})
 
+    def _note_empty(self, tiles: set[int]) -> None:
+        for tile in tiles - self.empty:
+            self.empty.add(tile)
+            if str(len(self.empty)).rstrip("0") == "1":
+                are = several(len(self.empty), "tile is", "tiles are")
+                log.warning(
+                    "%s: %s empty so far, of %d; others take their place", self.source.name, are, len(self.source)
+                )
+
     def _report(self, faults: Faults) -> None:
-        new = {index: reason for index, reason in faults.items() if index not in self._faults}
+        self._note_empty({index for index, reason in faults.items() if reason == EMPTY})
+        new = {index: why for index, why in faults.items() if why != EMPTY and index not in self._faults}
         if not new:
             return
         self._faults.update(new)
@@ -186,6 +211,7 @@ class _Steps(Dataset[Loaded]):
         self.images, self.seed, self.form = images, seed, form
         self.batch_size, self.first, self.whole = batch_size, process * batch_size, batch_size * processes
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
+        self.empty: set[int] = set()  # that this process has met, and need not read again
 
     def __getitem__(self, step: int) -> Loaded:
         n = len(self.images)
@@ -200,22 +226,37 @@ class _Steps(Dataset[Loaded]):
         cut: Faults = {}
         images: list[Tensor] = []
         for row, wanted in enumerate(index):
-            for candidate in self._candidates(wanted, step, self.first + row):
-                try:
-                    images.append(self.images.read(candidate))
-                except UnreadableImage as error:
-                    faults[candidate] = error.reason
-                else:
-                    index[row] = candidate
-                    if said_of(images[-1]):
-                        cut[candidate] = said_of(images[-1])
-                    break
-            else:
+            found = self._readable(wanted, step, self.first + row, faults)
+            if found is None:
                 return None, faults, cut
+            index[row], image = found
+            images.append(image)
+            if said_of(image):
+                cut[index[row]] = said_of(image)
         return ImageBatch.pack(images, index, self.form), faults, cut
 
+    def _readable(self, wanted: int, step: int, row: int, faults: Faults) -> tuple[int, Tensor] | None:
+        """The image, or the first readable one of its replacements; what is not readable goes into ``faults``."""
+        unreadable, empty = 0, 0
+        for candidate in self._candidates(wanted, step, row):
+            try:
+                if candidate in self.empty:
+                    raise UnreadableImage("", EMPTY)
+                return candidate, self.images.read(candidate)
+            except UnreadableImage as error:
+                faults[candidate] = error.reason
+                if error.reason == EMPTY:
+                    self.empty.add(candidate)
+                    empty += 1
+                else:
+                    unreadable += 1
+                if unreadable > TRIES or empty > EMPTY_TRIES:
+                    break
+        return None
+
     def _candidates(self, wanted: int, step: int, row: int) -> Iterator[int]:
-        """The image itself, then its replacements, chosen by the row of the global batch."""
+        """The image itself, then its replacements without end, chosen by the row of the global batch."""
         yield wanted
         generator = stream(self.seed, "replacement", step, row)
-        yield from torch.randint(len(self.images), (TRIES,), generator=generator).tolist()
+        while True:
+            yield from torch.randint(len(self.images), (TRIES,), generator=generator).tolist()

@@ -1,44 +1,43 @@
-"""Decodes images of every mode and size to RGB uint8 of bounded size."""
+"""Decodes images of every format, mode and size to pixels of bounded size: 8-bit RGB, or as they are stored."""
 
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hardviews.data.reading import cut_short
-from hardviews.errors import InputError
+from hardviews.data.reading.bounds import DECODE_SIZE, MAX_BATCH_BYTES, UNBOUNDED, Bounds, bounds_for
+from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels
+from hardviews.data.reading.formats.table import install, is_store, opener_of
+from hardviews.data.reading.formats.tiff import PillowReadsError, kept_by_pillow
+from hardviews.data.reading.forms import of_array, of_picture, to_rgb
 from hardviews.views.pixels import RGB, Pixels
-from hardviews.wording import several
 
-DECODE_SIZE = 512  # pixels of the shorter side to which a larger image is shrunk by default
+# What others need of the files beside this one.
+__all__ = [
+    "DECODE_SIZE", "EMPTY", "FORMATS", "MAX_BATCH_BYTES", "MAX_PIXELS", "MOST_BYTES", "UNBOUNDED", "Bounds", "Extent",
+    "Faults", "Part", "UnreadableImage", "Window", "bounds_for", "common_side", "decode", "encoded", "extent_of",
+    "opened", "printable", "size_of", "to_rgb", "too_large",
+]  # fmt: skip
+
 # Pillow's names of the formats that are opened, whatever a file is called. Pillow decodes these itself. It hands others
 # to programs (EPS to Ghostscript, without a time limit), or opens what they contain as any format.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
-MAX_PIXELS = 89_478_485  # images that claim more are refused before a pixel is decoded (Pillow's limit)
-
 MOST_BYTES = 1 << 28  # an encoded image with more is not read
 
-Faults = dict[int, str]  # number of an unreadable image → why
+EMPTY = "empty: all its pixels are equal"  # why a window of a scene is left out
 
-_UPRIGHT = {  # EXIF orientation → what turns the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTATION = 0x0112  # the EXIF tag
+_STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError, struct.error)  # of decoders on damaged files
+
+Faults = dict[int, str]  # number of an unreadable image → why
 
 
 class UnreadableImage(Exception):  # noqa: N818 (tables show this name)
@@ -52,64 +51,6 @@ class UnreadableImage(Exception):  # noqa: N818 (tables show this name)
         return f"{printable(self.path)}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """How an image is decoded: how large it may be, and to which pixels. Larger images are shrunk and keep their aspect
-    ratio. 0 means no bound.
-
-    Args:
-        side: pixels of the shorter side.
-        pixels: height times width.
-        form: by default 8-bit RGB, to which every image is converted; None for what is stored, whatever it is.
-    """
-
-    side: int = 0
-    pixels: int = 0
-    form: Pixels | None = RGB
-
-    def fit(self, width: int, height: int) -> tuple[int, int]:
-        """The size to which an image of this size is shrunk; the same size if it is within the bounds."""
-        scale = 1.0
-        if self.side:
-            scale = min(scale, self.side / min(width, height))
-        if self.pixels:
-            scale = min(scale, (self.pixels / (width * height)) ** 0.5)
-        if scale == 1.0:
-            return width, height
-        # rounded down, so that the bound on pixels holds; the shorter side is exact
-        shrunk = max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))
-        if self.pixels and shrunk[0] * shrunk[1] > self.pixels:  # a side below one pixel was rounded up
-            shrunk = min(shrunk[0], self.pixels), min(shrunk[1], self.pixels)
-        return shrunk
-
-
-UNBOUNDED = Bounds()
-MAX_BATCH_BYTES = 1 << 30  # of the decoded pictures of a batch, by default
-
-
-def bounds_for(
-    batch_size: int, decode_size: int = 0, max_batch_bytes: int = MAX_BATCH_BYTES, form: Pixels = RGB
-) -> Bounds:
-    """What every image of a batch is shrunk to: its share of the batch's bytes, whatever the others are.
-
-    Args:
-        batch_size: images in the batch.
-        decode_size: pixels of the shorter side; 0 stands for ``DECODE_SIZE``.
-        max_batch_bytes: of the decoded batch.
-        form: of the pixels.
-
-    Raises:
-        InputError: the batch's bytes leave less than one pixel to an image.
-    """
-    pixels = max_batch_bytes // (form.bytes * batch_size)
-    if pixels < 1:
-        raise InputError(
-            f"max_batch_bytes: {several(max_batch_bytes, 'byte is', 'bytes are')} too few for a batch of "
-            f"{several(batch_size, 'image')}"
-        )
-    return Bounds(decode_size or DECODE_SIZE, pixels, form)
-
-
 def printable(path: str) -> str:
     """A path that can be printed anywhere: bytes that are not UTF-8 are escaped."""
     return path.encode("utf-8", "backslashreplace").decode()
@@ -120,30 +61,35 @@ def decode(
     bounds: Bounds = UNBOUNDED,
     name: str | None = None,
     least_shown: float = cut_short.LEAST_SHOWN,
+    part: Part | None = None,
 ) -> Tensor:
-    """Decodes an image to RGB.
+    """Decodes an image.
 
-    It converts grey, palette, CMYK and 16-bit images (16 bits are scaled to 8, not clipped), lays transparency on
-    white, and applies the EXIF orientation. It shrinks JPEGs beyond the bounds while it decodes them. The missing end
-    of a JPEG is grey; ``cut_short.said_of`` recognises such an image.
+    By default it becomes RGB: it converts grey, palette, CMYK and 16-bit images (16 bits are scaled to 8, not clipped),
+    lays transparency on white, and applies the EXIF orientation. Bounds of another form want it as it is stored. It
+    shrinks JPEGs beyond the bounds while it decodes them. The missing end of a JPEG is grey; ``cut_short.said_of``
+    recognises such an image.
 
     Args:
         data: the encoded bytes, or the path of a file.
-        bounds: how large the result may be.
+        bounds: how large the result may be, and its form.
         name: for errors; by default the path.
         least_shown: the fraction of a JPEG that must be present. Other formats must be complete.
+        part: the frame of a file, or a window of it; by default the first frame.
 
     Returns:
-        uint8 ``[h, w, 3]``.
+        uint8 ``[h, w, 3]``, or of another form ``[h, w, C]``. ``forms.not_finite`` tells how many numbers of it were
+        NaN or infinite.
 
     Raises:
-        UnreadableImage: no image, damaged, cut short, or more than ``MAX_PIXELS`` pixels.
+        UnreadableImage: no image, damaged, cut short, more than ``MAX_PIXELS`` pixels, of another form than wanted, or
+            an empty window.
     """
     name = name if name is not None else "bytes" if isinstance(data, bytes) else str(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of images that are refused below, or are fine
         try:
-            return _decoded(data, bounds, name)
+            return _decoded(data, bounds, name, part)
         except UnreadableImage:
             raise
         except Exception as error:  # for damaged files Pillow raises anything from OSError to struct.error
@@ -153,20 +99,88 @@ def decode(
         with suppress(Exception):
             found = cut_short.shown(data if isinstance(data, bytes) else encoded(str(data)))
             if found is not None and found.part >= least_shown:
-                return cut_short.mark(_decoded(found.data, bounds, name), found.part)
+                return cut_short.mark(_decoded(found.data, bounds, name, part), found.part)
             if found is not None:
                 reason += f"; {int(100 * found.part)} % can be shown"
     raise UnreadableImage(name, reason)
 
 
-def _decoded(data: bytes | str | Path, bounds: Bounds, name: str) -> Tensor:
-    """Like ``decode``, for a complete image. Errors are Pillow's."""
-    with opened(data, name) as image:
-        wanted = bounds.fit(*image.size)
-        if wanted != image.size:
-            image.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
-        image.load()
-        return to_rgb(image, wanted)
+def _decoded(data: bytes | str | Path, bounds: Bounds, name: str, part: Part | None) -> Tensor:
+    """Like ``decode``, for a complete image. Errors are those of the libraries."""
+    with ExitStack() as stack:
+        found = _open(stack, data, bounds.form, name, part is not None)
+        if isinstance(found, Image.Image):
+            if part is not None:
+                return _not_empty(_part_of_picture(found, bounds, part), name, part)
+            wanted = bounds.fit(*found.size)
+            if wanted != found.size:
+                found.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
+            found.load()
+            return of_picture(found, bounds.form, wanted)
+        frame, window = part or Part()
+        window = window or Window(0, 0, found.height, found.width)
+        check_pixels(window.height, window.width)
+        _check_within(found.frames, found.height, found.width, Part(frame, window))
+        pixels = found.read(frame, window)
+        picture = of_array(pixels, bounds.form, bounds.fit(window.width, window.height), found.shown)
+        return picture if part is None else _not_empty(picture, name, part)
+
+
+def _open(
+    stack: ExitStack, data: bytes | str | Path, form: Pixels | None, name: str, in_parts: bool
+) -> Image.Image | Scene:
+    """Pillow's image; or a scene of what Pillow does not open, or not as it is wanted. ``stack`` closes it."""
+    as_stored = form is None or not form.converts
+    if as_stored or in_parts or is_store(data):
+        if not isinstance(data, bytes):
+            _check_opens(data, name)
+        scene = _scene(stack, data, as_stored)
+        if scene is not None:
+            return scene
+    try:
+        image = stack.enter_context(opened(data, name))
+    except UnidentifiedImageError:
+        scene = _scene(stack, data, as_stored=True)
+        if scene is None:
+            raise
+        return scene
+    if as_stored and not kept_by_pillow(image):
+        raise ValueError(f"its bands or bits need tifffile: {install('tiff')}")
+    return image
+
+
+def _scene(stack: ExitStack, data: bytes | str | Path, as_stored: bool) -> Scene | None:
+    opener = opener_of(data, as_stored)
+    try:
+        return None if opener is None else stack.enter_context(opener(data))
+    except PillowReadsError:
+        return None
+
+
+def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
+    """A frame or window of an image that Pillow decodes as a whole. A window is cut, then turned upright."""
+    if part.frame:
+        image.seek(part.frame)
+        check_pixels(image.height, image.width)
+    image.load()
+    if part.window is None:
+        return of_picture(image, bounds.form, bounds.fit(*image.size))
+    _check_within(part.frame + 1, image.height, image.width, part)
+    top, left, height, width = part.window
+    return of_picture(image.crop((left, top, left + width, top + height)), bounds.form, bounds.fit(width, height))
+
+
+def _check_within(frames: int, height: int, width: int, part: Part) -> None:
+    """Raises ValueError if a file has become smaller than when its parts were counted."""
+    at = part.window or Window(0, 0, height, width)
+    if part.frame >= frames or at.top + at.height > height or at.left + at.width > width:
+        raise ValueError(f"has no such part any more: {frames} frames of {width}x{height} pixels")
+
+
+def _not_empty(picture: Tensor, name: str, part: Part) -> Tensor:
+    if part.window is not None and bool((picture == picture[:1, :1]).all()):
+        raise UnreadableImage(name, EMPTY)
+    return picture
 
 
 def opened(data: bytes | str | Path, name: str) -> Image.Image:
@@ -216,18 +230,40 @@ def too_large(size: int) -> str:
     return f"{size >> 20} MiB are more than {MOST_BYTES >> 20}"
 
 
-def size_of(data: bytes | str) -> tuple[int, int]:
-    """Width and height in the header of an image, from its bytes or file; raises ``UnreadableImage``."""
+class Extent(NamedTuple):
+    """How much a file holds: frames, and the pixels of each."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def extent_of(data: bytes | str, in_parts: bool = True) -> Extent:
+    """What the header of a file says it holds. Animations count as one frame. Raises ``UnreadableImage``.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        in_parts: whether the file is opened to read parts of it.
+    """
     name = "bytes" if isinstance(data, bytes) else data
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")
-            with opened(data, name) as image:
-                return image.size
+            found = _open(stack, data, RGB, name, in_parts)
+            if isinstance(found, Scene):
+                return Extent(found.frames, found.height, found.width)
+            frames = getattr(found, "n_frames", 1) if in_parts and found.format == "TIFF" else 1
+            return Extent(frames, found.height, found.width)
     except UnreadableImage:
         raise
     except Exception as error:  # as in `decode`
         raise UnreadableImage(name, _reason(error, data)) from None
+
+
+def size_of(data: bytes | str) -> tuple[int, int]:
+    """Width and height in the header of an image, from its bytes or file; raises ``UnreadableImage``."""
+    found = extent_of(data, in_parts=False)
+    return found.width, found.height
 
 
 def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | None:
@@ -243,40 +279,6 @@ def common_side(size: Callable[[int], tuple[int, int]], count: int) -> int | Non
     return width if width == height <= 96 else None
 
 
-def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
-    """A loaded image as RGB uint8 ``[h, w, 3]``, upright. ``size`` (width, height) is that before it is turned."""
-    orientation = _orientation(image)
-    image = _in_rgb(image)
-    if size is not None and size != image.size:
-        # antialiased bilinear; the box reduction before it is exact and saves time on large images
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return torch.from_numpy(np.array(image))
-
-
-def _in_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image).astype(np.float64)
-        if image.mode == "F":  # 0..1, or 0..255 if any value is above 1
-            grey = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
-            grey = grey * 255 if grey.max() <= 1 else grey
-        else:  # older Pillows open 16-bit images as "I"
-            grey = grey * (255 / 65535)
-        return Image.fromarray((np.clip(grey, 0, 255) + 0.5).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        solid = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block does not spoil the image
-        return 1
-
-
 def _reason(error: Exception, data: bytes | str | Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = not data if isinstance(data, bytes) else Path(data).stat().st_size == 0
@@ -285,5 +287,5 @@ def _reason(error: Exception, data: bytes | str | Path) -> str:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than {MAX_PIXELS} pixels"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged ({text})" if isinstance(error, _STUMBLES) else text

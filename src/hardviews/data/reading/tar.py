@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from hardviews.data.reading.decode import MOST_BYTES, too_large
-from hardviews.data.reading.extensions import DOTTED, EXTENSIONS, is_image, passed_over
+from hardviews.data.reading.extensions import DOTTED, is_array, is_image, passed_over, readable
 
 BLOCK = 512
 MOST_NOTES = 1 << 20  # bytes of a long name or of pax records
 MOST_DIGITS = 64  # bytes of a label
-IMAGES = frozenset(extension[1:] for extension in EXTENSIONS)
 LABEL = "cls"
 
 
@@ -160,7 +159,10 @@ def samples(
             elif like:
                 passed[like] += 1
             now, found, like, number = key, None, "", -1
-        if found is None and (extension in IMAGES if image is None else extension == image.lower()):
+        wanted = f".{extension}" in readable() if image is None else extension == image.lower()
+        # An array beside a picture may be anything.
+        yields = found is not None and image is None and is_array(found.name) and not is_array(base)
+        if wanted and (found is None or yields):
             fault = ""
             if member.sparse:
                 fault = "stored with holes (a sparse file)"

@@ -37,7 +37,7 @@ class ImageSource(Protocol):
         ...
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``, shrunk to the bounds; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]`` in the form of the bounds, shrunk to them; raises ``UnreadableImage``."""
         ...
 
 

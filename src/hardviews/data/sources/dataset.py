@@ -11,16 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, to_rgb
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode
+from hardviews.data.reading.given import STORED, of_given
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.table import numbered
 from hardviews.errors import InputError
 
 PREFIX = "python:"
-WANTED = (
-    "wanted: a PIL image; a file's path; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; "
-    "uint8 of shape [h, w]; or (image, label)"
-)
+AS_STORED = Bounds(form=None)
 HASHED = 1000  # images, spread evenly, whose pixels an identity covers
 REREAD = 8  # of these, images that are read twice, to find data sets that draw at random
 MANY = 10_000  # items; a log line tells of reading more of them for their labels
@@ -35,7 +33,8 @@ def as_source(
 
     An item is a PIL image, the path of an image file, a tensor or array ``[3, h, w]`` or ``[h, w, 3]`` (uint8, or float
     from 0 to 1; one channel is grey, as is uint8 ``[h, w]``), or a tuple of that and a label, an int or string. Images
-    may differ in size.
+    may differ in size. Arrays and tensors of up to 32 channels, of uint8, uint16, int16 or any floats, are read as they
+    are where the run asks for that.
     Return them as they are: the views are drawn later, so leave random transforms and ``Normalize`` out of the data
     set.
 
@@ -78,10 +77,10 @@ class DatasetSource:
         for item in data if isinstance(data, list | tuple) else ():
             image = item[0] if isinstance(item, tuple | list) and item else item
             if isinstance(image, Image.Image):
-                _loaded(image)  # processes can't share the position in an open file
+                image.load()  # processes can't share the position in an open file
         for index in dict.fromkeys((0, self._count // 2, self._count - 1)):
             try:
-                self.read(index)
+                self.read(index, AS_STORED)
             except UnreadableImage as error:
                 raise InputError(str(error)) from error.__cause__
         self.native_size = common_side(self._size, len(self))
@@ -106,17 +105,23 @@ class DatasetSource:
         digest = hashlib.blake2b(digest_size=16)
         for index in sorted({round(k) for k in np.linspace(0, len(self) - 1, min(len(self), count))}):
             try:
-                image = self.read(index)
+                image = self._shown_or_stored(index)
                 digest.update(repr(tuple(image.shape)).encode() + image.numpy().tobytes())
             except UnreadableImage as error:
                 digest.update(str(error).encode())
         return digest.hexdigest()
 
+    def _shown_or_stored(self, index: int) -> Tensor:
+        try:
+            return self.read(index)
+        except UnreadableImage:
+            return self.read(index, AS_STORED)
+
     def path(self, index: int) -> str:
         return f"{self.name}[{index}]"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return read_image(self._item(index)[0], bounds, self.path(index))
 
     def _item(self, index: int) -> tuple[Any, Any]:
@@ -128,11 +133,11 @@ class DatasetSource:
         if not isinstance(item, tuple | list):
             return item, None
         if len(item) != 2:
-            raise UnreadableImage(self.path(index), f"came as {type(item).__name__} of {len(item)}; {WANTED}")
+            raise UnreadableImage(self.path(index), f"came as {type(item).__name__} of {len(item)}; {STORED}")
         return item[0], item[1]
 
     def _size(self, index: int) -> tuple[int, int]:
-        height, width = self.read(index).shape[:2]
+        height, width = self.read(index, AS_STORED).shape[:2]
         return width, height
 
     def _set_labels(self, given: Any, class_names: list[str] | None) -> None:
@@ -174,21 +179,20 @@ class DatasetSource:
 
 
 def read_image(image: Any, bounds: Bounds, name: str) -> Tensor:
-    """A PIL image, an array or tensor, or an image file's path, as uint8 ``[h, w, 3]``.
+    """A PIL image, an array or tensor, or an image file's path, as ``[h, w, C]`` in the form of the bounds.
 
     Args:
         image: as ``as_source`` takes it.
-        bounds: how large the result may be.
+        bounds: how large the result may be, and its form.
         name: for the error.
 
     Raises:
-        UnreadableImage: it is none of these, or damaged.
+        UnreadableImage: it is none of these, damaged, or of another form.
     """
     if isinstance(image, str | Path):
         return decode(image, bounds)
     try:
-        image = _loaded(image) if isinstance(image, Image.Image) else _from_array(image)
-        return to_rgb(image, bounds.fit(*image.size))
+        return of_given(image, bounds)
     except Exception as error:  # a lazily opened file can raise anything
         raise UnreadableImage(name, _short(error)) from error
 
@@ -230,36 +234,6 @@ def check_several(images: Any, option: str) -> None:
     shape = list(getattr(images, "shape", ()))
     if len(shape) == 2 or (len(shape) == 3 and {shape[0], shape[2]} & {1, 3}):
         raise InputError(f"{option}: got one image, of shape {shape}; give a list of images")
-
-
-def _loaded(image: Image.Image) -> Image.Image:
-    image.load()
-    return image
-
-
-def _from_array(image: Any) -> Image.Image:
-    """From a tensor or array; raises ValueError for what is no image."""
-    channels_first = isinstance(image, Tensor)
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"came as {type(image).__name__}; {WANTED}")
-    what = f"came as {image.dtype} of shape {list(image.shape)}"
-    if image.ndim == 2 and image.dtype == np.uint8:
-        image = image[..., None]
-    first, last = (image.ndim == 3 and image.shape[axis] in (1, 3) for axis in (0, 2))
-    floating = np.issubdtype(image.dtype, np.floating)
-    if not (first or last) or not image.size or not (floating or image.dtype == np.uint8):
-        raise ValueError(f"{what}; {WANTED}")
-    if first and (channels_first or not last):
-        image = image.transpose(1, 2, 0)
-    if floating:
-        if not (image.min() >= 0 and image.max() <= 1):  # also of NaN
-            raise ValueError(f"{what} with values {image.min():.3g} to {image.max():.3g}; {WANTED} (no Normalize)")
-        image = (image * 255 + 0.5).astype(np.uint8)
-    image = image[..., 0] if image.shape[2] == 1 else image
-    return Image.fromarray(np.ascontiguousarray(image))
 
 
 def _plain(label: Any) -> Any:

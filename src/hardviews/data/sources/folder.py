@@ -3,14 +3,25 @@
 import hashlib
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from hardviews.data.indexing.listing import Listing, Paths, listing
-from hardviews.data.reading.decode import UNBOUNDED, Bounds, common_side, decode, encoded, printable, size_of
-from hardviews.data.reading.extensions import EXTENSIONS, in_words
+from hardviews.data.reading.decode import (
+    UNBOUNDED,
+    Bounds,
+    UnreadableImage,
+    common_side,
+    decode,
+    encoded,
+    extent_of,
+    printable,
+    size_of,
+)
+from hardviews.data.reading.extensions import EXTENSIONS, WITH_FRAMES, in_words, readable
 from hardviews.errors import InputError
 from hardviews.wording import several
 
@@ -41,12 +52,12 @@ class Folder:
             raise InputError(f"{printable(self.folder)}: not a folder")
         self.name = printable(Path(self.folder).resolve().name)
         found = listing(self.folder)
-        self.passed_over = in_words(found.passed)
+        self.passed_files = self.passed_over = in_words(found.passed)
         self.files = found.files  # paths relative to the folder, sorted
         if not found.entries:
             raise InputError(f"{printable(self.folder)}: the folder is empty")
         if not self.files:
-            known = " ".join(EXTENSIONS)
+            known = " ".join((*EXTENSIONS, *sorted(readable().difference(EXTENSIONS))))
             more = f"; {self.passed_over}" if self.passed_over else ""
             raise InputError(f"{printable(self.folder)}: no image in this folder or below it; looked for {known}{more}")
         self.labels: Tensor | None = None
@@ -55,6 +66,16 @@ class Folder:
         if not self.unlabelled:
             self.labels, self.class_names = found.labels, [printable(name) for name in found.first]
         self.native_size = common_side(lambda index: size_of(self.path(index)), len(self))
+        self.passed_over = "; ".join(filter(None, (self.passed_files, self._further_frames())))
+
+    @classmethod
+    def of_file(cls, file: Path) -> "Folder":
+        """One file alone."""
+        found = cls.__new__(cls)
+        found.folder, found.name, found.files = str(file.parent), printable(file.name), [file.name]
+        found.labels, found.class_names, found.unlabelled = None, None, "it is one file, in no class folder"
+        found.passed_files, found.passed_over, found.native_size = "", "", None
+        return found
 
     def __len__(self) -> int:
         return len(self.files)
@@ -62,6 +83,15 @@ class Folder:
     def __getstate__(self) -> dict[str, Any]:
         # Workers read images; labels of millions are not sent to them.
         return self.__dict__ | ({"labels": None} if isinstance(self.files, Paths) else {})
+
+    def _further_frames(self) -> str:
+        """That files have frames that are not read, if one of three does; only some formats have any."""
+        for index in sorted({0, len(self) // 2, len(self) - 1}):
+            with suppress(UnreadableImage):
+                if self.path(index).lower().endswith(WITH_FRAMES) and (found := extent_of(self.path(index)).frames) > 1:
+                    file = printable(self.files[index])
+                    return f"{file} has {found:,} frames, of which the first is read (--frames all reads all)"
+        return ""
 
     def identity(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
@@ -73,7 +103,7 @@ class Folder:
         return os.path.join(self.folder, self.files[index])  # noqa: PTH118
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self.path(index), bounds)
 
     def encoded(self, index: int) -> bytes:

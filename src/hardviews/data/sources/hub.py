@@ -83,7 +83,7 @@ class Hub:
         return f"{self.name}:{index}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self._content(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from hardviews.data.reading.decode import printable
+from hardviews.data.reading.extensions import is_image, is_store_name
 from hardviews.data.reading.tar import LABEL
 from hardviews.data.sources import dataset
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.folder import Folder
 from hardviews.data.sources.hub import PREFIX, Hub
+from hardviews.data.sources.parts import Parts
 from hardviews.data.sources.shapes import COUNTS, Shapes
 from hardviews.data.sources.shards import Shards, shards_at
 from hardviews.data.sources.streams import is_stream
@@ -32,6 +34,8 @@ def open_source(
     image_column: str = IMAGE_COLUMN,
     label_column: str = LABEL_COLUMN,
     download: bool = False,
+    tile: int = 0,
+    every_frame: bool = False,
 ) -> ImageSource:
     """Opens a data set.
 
@@ -47,10 +51,22 @@ def open_source(
             its place; the default label column may be absent. For tars they are extensions, by default any image
             extension and ``cls``.
         download: lets torchvision fetch a missing set.
+        tile, every_frame: as of ``Parts``, which then has the images; a path may then be one file.
 
     Raises:
         InputError: missing or empty folder, no image in it, a table that can't be used, or an unknown name.
     """
+    if tile or every_frame:
+        path = Path(data).expanduser()
+        single = is_image(path.name) and (path.is_file() or is_store_name(path.name)) and path.exists()
+        source = (
+            Folder.of_file(path)
+            if single
+            else open_source(
+                data, split=split, root=root, image_column=image_column, label_column=label_column, download=download
+            )
+        )
+        return Parts(source, tile, every_frame)
     if not data:
         raise InputError("data: no path and no name given")
     if is_stream(data):

@@ -20,8 +20,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hardviews.data.reading.decode import UNBOUNDED, Bounds
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage
+from hardviews.data.reading.forms import of_array
 from hardviews.errors import InputError
+from hardviews.views.pixels import RGB
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout
 
@@ -222,6 +224,12 @@ class Shapes:
         return f"shapes/{self.split}/{index}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[size, size, 3]``, drawn smaller if it exceeds the bounds."""
+        """Image ``index``, RGB uint8 ``[size, size, 3]``, drawn smaller if it exceeds the bounds."""
         size = min(bounds.fit(self.size, self.size))
-        return torch.from_numpy(draw_scene(index, split=self.split, seed=self.seed, size=size).image)
+        image = draw_scene(index, split=self.split, seed=self.seed, size=size).image
+        if bounds.form == RGB:
+            return torch.from_numpy(image)
+        try:
+            return of_array(image, bounds.form)
+        except ValueError as error:
+            raise UnreadableImage(self.path(index), str(error)) from None

@@ -22,14 +22,14 @@ from hardviews.data.indexing.cache import alone, cache_folder
 from hardviews.data.indexing.index import CACHED_FROM, Index, read, record_batch, write
 from hardviews.data.indexing.listing import is_folder
 from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, common_side, decode, printable, size_of
-from hardviews.data.reading.extensions import in_words, is_image
+from hardviews.data.reading.extensions import in_words, is_image, readable
 from hardviews.data.reading.tar import LABEL, BrokenTarError, Tar, samples
 from hardviews.errors import InputError
 from hardviews.wording import several
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the index; an index of another format is built again
+FORMAT = 4  # of the index; an index of another format is built again
 LARGE = 1 << 30  # bytes of shards; the index of larger sets is always kept, and one process makes it while others wait
 OPEN = 256  # shards that a process keeps open
 
@@ -135,7 +135,7 @@ class Shards:
         return f"{self.files[self._shard(index)]}/{os.fsdecode(self._index.value('name', index))}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self.encoded(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:
@@ -183,7 +183,7 @@ class Shards:
 
     def _indexed(self) -> tuple[Index, dict[str, int]]:
         """The index, which is kept if it is large, and the number of members passed over."""
-        what = repr((self._stamps, self.image, self.label))
+        what = repr((self._stamps, self.image, self.label, sorted(readable())))
         key = repr(([stamp[0] for stamp in self._stamps], self.image, self.label))
         name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         file = cache_folder("index") / f"{name}.shards"

@@ -103,7 +103,7 @@ class Table:
         raise IndexError(index)
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image of row ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image of row ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         return decode(self.encoded(index), bounds, self.path(index))
 
     def encoded(self, index: int) -> bytes:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from hardviews.data.indexing.cache import alone
-from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, decode, to_rgb
+from hardviews.data.reading.decode import UNBOUNDED, Bounds, UnreadableImage, decode
+from hardviews.data.reading.given import of_given
 from hardviews.errors import InputError
 
 # name: (torchvision's class, arguments of the training split or its parts, of the test split, side of the images if all
@@ -94,12 +95,11 @@ class TorchvisionSet:
         return f"{self.name}/{self.split}/{index}"
 
     def read(self, index: int, bounds: Bounds = UNBOUNDED) -> Tensor:
-        """Image ``index``, uint8 ``[h, w, 3]``; raises ``UnreadableImage``."""
+        """Image ``index``, ``[h, w, C]``; raises ``UnreadableImage``."""
         if self._files is not None:
             return decode(self._files[index], bounds, self.path(index))
         try:
-            image = self._set[index][0]
-            return to_rgb(image, bounds.fit(*image.size))
+            return of_given(self._set[index][0], bounds)
         except Exception as error:  # damaged files raise anything
             raise UnreadableImage(self.path(index), " ".join(str(error).split()) or type(error).__name__) from None
 

@@ -1,0 +1,64 @@
+"""What every format gives: frames of one size, of which any window can be read."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+from hardviews.data.reading.forms import Array
+
+MAX_PIXELS = 89_478_485  # images that claim more are refused before a pixel is decoded (Pillow's limit)
+MOST_DECODED = 1 << 30  # bytes of a window as stored; windows that claim more are refused
+
+Content = bytes | str | Path  # what is encoded, or the file it is in
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Part(NamedTuple):
+    """A frame of a file, or a window of it; without a window the whole frame."""
+
+    frame: int = 0
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An open file.
+
+    Args:
+        frames: their number.
+        height, width: of every frame.
+        read: frame and window → what is stored there, ``[h, w, C]``.
+        shown: the values that the file itself shows as black and white, if it names any.
+    """
+
+    frames: int
+    height: int
+    width: int
+    read: Callable[[int, Window], Array]
+    shown: tuple[float, float] | None = None
+
+
+Opener = Callable[[Content], AbstractContextManager[Scene]]
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Raises ValueError for a window of more than ``MAX_PIXELS``."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}; --tile reads parts of them")
+
+
+def check_bytes(*factors: int) -> None:
+    """Raises ValueError for an array of more than ``MOST_DECODED`` bytes, which are the product of these."""
+    if prod(factors) > MOST_DECODED:
+        raise ValueError(f"{prod(factors) >> 20} MiB decoded are more than {MOST_DECODED >> 20}; --tile reads parts")
