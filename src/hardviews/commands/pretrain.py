@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from hardviews.launch.processes import end_with_parent
 from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions, TransformOptions
-from hardviews.recipes import find, recipes
+from hardviews.recipes import fitted, follows_size
+from hardviews.recipes.choice import NONE, choice, is_open
 from hardviews.wording import several
 
+Count = Callable[[PretrainOptions], int]
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the doctor's verdicts
 
 
 def run(argv: list[str]) -> None:
     """Parses a command line and trains, or with ``--doctor`` checks the set-up."""
-    options, as_json = parse(argv)
+    options, as_json = parse(argv, choose=True)
     # Only here, so that help and wrong options need not wait for torch.
     if "--doctor" in argv:
         if rank() == 0:  # of several that were started, one checks
@@ -89,14 +91,6 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
 
 def show(summary: Mapping[str, Any], write: Say) -> None:
     """Prints the summary of a run."""
-    if "knn_top1" in summary:
-        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
-        others = any(f"{name}_untrained" in summary for name in SIZES)
-        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
-        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
-        of = describe_images(summary, summary["knn_test_data"])
-        of += "; before training, other images were measured (evaluation.csv)" if others else ""
-        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
     if summary["unreadable"]:
         write(
             f"{several(summary['unreadable'], 'image')} could not be read; {summary['run']}/unreadable*.csv lists them"
@@ -106,10 +100,27 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
         write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
+    if "knn_top1" in summary:
+        labels = {
+            "chance": "knn_top1_chance", "raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"
+        }  # fmt: skip
+        others = any(f"{name}_untrained" in summary for name in SIZES)
+        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
+        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        of = describe_images(summary, summary["knn_test_data"])
+        of += "; before training, other images were measured (evaluation.csv)" if others else ""
+        error = f" (standard error {summary['knn_top1_error']:.1%})" if "knn_top1_error" in summary else ""
+        write(f"kNN accuracy: {', '.join(figures)}{error}; on {of}")
+    for line in summary.get("verdict", []):
+        write(line)
 
 
-def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
+def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> tuple[PretrainOptions, bool]:
     """The options of a command line, on top of its ``--config`` file, on top of its ``--recipe``.
+
+    Args:
+        choose: the recipe that fits the data, where the command line leaves it open.
+        count: the number of images that the options name; by default opens them. Recipes for small sets follow it.
 
     Raises:
         InputError: an option, or a setting of the file, is unknown or does not fit.
@@ -117,14 +128,50 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     argv, renamed = rename_options(_expand(argv))
     for line in renamed:
         say(line)
-    given = _given(argv)
+    options, as_json = _parse(argv, None, None)
+    recipe, images = options.recipe, None
+    if choose and recipe is None and is_open(argv):
+        recipe, images = chosen(options, count or count_images)
+    if recipe is None or not follows_size(recipe):
+        return options, as_json
+    if images is None:
+        images = (count or count_images)(options)
+    return _parse(argv, recipe, images)
+
+
+def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | None]:
+    """The recipe for the data of a command line that leaves it open, and the number of images if it was counted; says
+    which and why. A run that resumes keeps its own. The built-in set and streams have none."""
+    data, run = str(options.data), Path(options.out or "") / "config.yaml"
+    if options.out and run.is_file():
+        return read_yaml(str(run)).get("recipe"), None
+    if data.partition(":")[0] == "shapes" or data.startswith(("https:", "http:", "pipe:", "hf-stream:")):
+        return None, None
+    images = count(options)
+    found = choice(images)
+    say(found.why)
+    return found.recipe, images
+
+
+def count_images(options: PretrainOptions) -> int:
+    """The number of images that the options name."""
+    from hardviews.setup.data import opened
+
+    return len(opened(options, str(options.data), "train"))
+
+
+def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[PretrainOptions, bool]:
+    """The options, on top of a recipe where the command line names none, fitted to so many images."""
+    given = _given(argv, recipe, images)
     named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
     asked = any(value_before_parsing(argv, option) for option in ("--method.name", "--config", "--recipe"))
     parser = _parser(None if helps and not asked else named or "simsiam")
     namespace = parser.parse(argv, {} if helps and not asked else given).as_dict()
     as_json = namespace.pop("json")
-    del namespace["config"], namespace["recipe"], namespace["doctor"]
+    del namespace["config"], namespace["doctor"]
+    if namespace["recipe"] == NONE:
+        namespace["recipe"] = None
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
     own = {field.name for field in fields(TransformOptions)}
     plan = namespace.get("plan") or {}
@@ -142,7 +189,6 @@ def _parser(method: str | None) -> Parser:
         "are shown by hardviews pretrain --method NAME --help.",
     )
     parser.add_argument("--config", type=str, help="a YAML file of these settings, such as a run's config.yaml")
-    parser.add_argument("--recipe", type=str, help=f"a published run: {', '.join(recipes())}")
     parser.add_argument(
         "--doctor",
         action="store_true",
@@ -177,8 +223,13 @@ def _expand(argv: list[str]) -> list[str]:
     return [expand(argument) for argument in argv]
 
 
-def _given(argv: list[str]) -> dict[str, Any]:
-    """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
+def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str, Any]:
+    """Settings from the recipe and the configuration file; the demonstration's where no data is named.
+
+    Args:
+        chosen: a recipe, where neither names one.
+        images: size of the data, for recipes that follow it.
+    """
     file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
     old = [f"{name} is now {RENAMED[name]}" for name in settings if name in RENAMED]
@@ -210,12 +261,15 @@ def _given(argv: list[str]) -> dict[str, Any]:
                 f"out, or begin anew with --init {extended}"
             )
         return _merged(base, settings)
+    recipe = recipe or settings.get("recipe") or chosen
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
-    if recipe is None:
+    if recipe is None or recipe == NONE:
         return settings
-    base = asdict(find(recipe)())
+    base = {**asdict(fitted(recipe, images)), "recipe": recipe}
     del base["backbone"]["module"]
+    if value_before_parsing(argv, "--init") or settings.get("init"):  # in place of a library's weights
+        base["backbone"]["pretrained"] = False
     named = (
         value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     )
