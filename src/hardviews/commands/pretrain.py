@@ -101,17 +101,20 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
     if "knn_top1" in summary:
-        labels = {
-            "chance": "knn_top1_chance", "raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"
-        }  # fmt: skip
+        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
         others = any(f"{name}_untrained" in summary for name in SIZES)
-        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
+        labels = {} if others else labels
         figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        error = f" (standard error {100 * summary['knn_top1_error']:.1f})" if "knn_top1_error" in summary else ""
+        figures.append(f"trained backbone {summary['knn_top1']:.1%}{error}")
+        if "knn_top1_chance" in summary and not others:
+            figures.append(f"chance {summary['knn_top1_chance']:.1%}")
         of = describe_images(summary, summary["knn_test_data"])
         of += "; before training, other images were measured (evaluation.csv)" if others else ""
-        error = f" (standard error {summary['knn_top1_error']:.1%})" if "knn_top1_error" in summary else ""
-        write(f"kNN accuracy: {', '.join(figures)}{error}; on {of}")
-    for line in summary.get("verdict", []):
+        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
+    else:
+        write("no verdict: no kNN accuracy was measured at the end; it needs labels (class folders), and --knn-epochs")
+    for line in summary.get("verdict_says", []):
         write(line)
 
 

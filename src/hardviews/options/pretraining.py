@@ -77,7 +77,7 @@ class PretrainOptions:
             loaded, and the run prints what did and what did not.
         extend: a run's folder. Continues from its weights, optimizer and step in another folder (--out), with more
             --epochs, another --lr or other settings. Other settings are taken from that run, which is not changed.
-            Backbone, method, optimizer and --layer-decay can't change.
+            Backbone, method and optimizer can't change.
         extend_schedule: of the learning rate. restart (the default): a new cycle, which rises linearly from the last
             rate to --lr over --warmup-epochs (by default a tenth of the added epochs) and falls by half a cosine to
             --min-lr. stretch: the schedule of a run that had this many epochs from the beginning.

@@ -80,7 +80,7 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
 def verdict_lines(run: "Run") -> list[str]:
     """The verdict on a run that has ended, also on those of versions that gave none."""
     summary = run.summary or {}
-    return summary.get("verdict") or lines(run.config, summary, verdict_of(run.config, summary))
+    return summary.get("verdict_says") or lines(run.config, summary, verdict_of(run.config, summary))
 
 
 def check_out(out: Path, mark: str) -> Path:

@@ -60,7 +60,7 @@ def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str,
         found = verdict_of(config, summary)
         if found:
             summary["knn_top1_error"] = found.error
-            summary["verdict"] = lines(config, summary, found)
+            summary |= {"verdict": found.kind, "verdict_says": lines(config, summary, found)}
     summary |= {
         "unreadable": folder.listed("unreadable"),
         "cut_short": folder.listed("cut_short"),

@@ -17,8 +17,7 @@ from hardviews.training.output.differences import Difference, differences, diffe
 from hardviews.training.output.run_folder import FREE, RunFolder, plain
 from hardviews.training.output.saving import Origin
 
-# And all of --backbone.X; --method.X may change what fits.
-FIXED = ("--backbone", "--method", "--optimizer", "--layer-decay")
+FIXED = ("--backbone", "--method", "--optimizer")  # and all of --backbone.X; --method.X may change what fits
 SHAPING = ("--method.", "--plan.", "--image-size")  # what may change the shape of a weight
 WARMUP = 0.1  # of the epochs that are added
 BARS = " ▁▂▃▄▅▆▇█"

@@ -151,7 +151,7 @@ class Rates:
     def set(self, optimizer: Optimizer, step: int) -> None:
         """Sets every group's learning rate for this step, and its weight decay if that changes."""
         for group in optimizer.param_groups:
-            # Checkpoints of runs without --layer-decay have groups without a scale.
+            # Only groups of runs with --layer-decay have a scale.
             group["lr"] = self.at(step, group["constant"]) * group.get("scale", 1.0)
             if self.decay_end is not None and group["decayed"]:
                 group["weight_decay"] = self.decay_at(step)
