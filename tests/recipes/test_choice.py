@@ -10,6 +10,7 @@ from PIL import Image
 import hardviews
 from hardviews.cli import main
 from hardviews.commands.pretrain import parse
+from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.recipes.choice import LARGEST, choice, is_open
 from hardviews.recipes.small import fitted, small_rgb
@@ -50,6 +51,11 @@ def test_who_has_a_run_in_mind_gets_the_defaults(argv: str, capsys: pytest.Captu
     assert chosen.recipe is None
     assert chosen.epochs == PretrainOptions().epochs
     assert not capsys.readouterr().err
+
+
+def test_a_stream_is_no_small_set() -> None:
+    with pytest.raises(InputError, match=r"recipe: small_rgb is for small sets, and https://host/a.tar is a stream"):
+        parse(["--data", "https://host/a.tar", "--recipe", "small_rgb"])
 
 
 def test_a_large_set_gets_the_defaults_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -17,12 +18,12 @@ from hardviews.training.optimizers import Rates, create_optimizer, layer_scales,
 from hardviews.training.output.checkpoint import load
 from tests.methods.tiny import TinyBackbone
 
-NARROW = {"channels": [4, 4, 8, 8], "layers": [1, 1, 2, 1]}
-SMALL_VIT = {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
+NARROW: dict[str, Any] = {"channels": [4, 4, 8, 8], "layers": [1, 1, 2, 1]}
+SMALL_VIT: dict[str, Any] = {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
 
 
 @pytest.mark.parametrize(("name", "keywords"), [("resnet18", NARROW), ("vit_tiny_patch16_224", SMALL_VIT)])
-def test_rates_are_those_of_timms_own_groups(name: str, keywords: dict[str, object]) -> None:
+def test_rates_are_those_of_timms_own_groups(name: str, keywords: dict[str, Any]) -> None:
     """Heads learn at the whole rate, the predictor at its constant one, and the teacher not at all."""
     backbone = timm.create_model(name, num_classes=0, **keywords)
     method = BYOL(backbone, BYOL.default_plan(32))

@@ -145,10 +145,12 @@ def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> 
 def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | None]:
     """The recipe for the data of a command line that leaves it open, and the number of images if it was counted; says
     which and why. A run that resumes keeps its own. The built-in set and streams have none."""
+    from hardviews.data.sources.streams import is_stream
+
     data, run = str(options.data), Path(options.out or "") / "config.yaml"
     if options.out and run.is_file():
         return read_yaml(str(run)).get("recipe"), None
-    if data.partition(":")[0] == "shapes" or data.startswith(("https:", "http:", "pipe:", "hf-stream:")):
+    if is_stream(data) or (data.lower().partition(":")[0] == "shapes" and not Path(data).exists()):
         return None, None
     images = count(options)
     found = choice(images)
@@ -157,9 +159,12 @@ def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | No
 
 
 def count_images(options: PretrainOptions) -> int:
-    """The number of images that the options name."""
+    """The number of images that the options name; raises InputError for a stream."""
+    from hardviews.data.sources.streams import is_stream
     from hardviews.setup.data import opened
 
+    if is_stream(str(options.data)):
+        raise InputError(f"recipe: {options.recipe} is for small sets, and {options.data} is a stream; give another")
     return len(opened(options, str(options.data), "train"))
 
 
