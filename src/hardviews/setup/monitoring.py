@@ -148,7 +148,8 @@ def create_evaluate(
                     asked = torch.isin(bank.rows, query_rows)
                     bank, queries = bank[~asked], queries[asked]
                 values = figures(bank, queries, options, fabric.device, meeting.pause, alone) | sizes
-                lacking = {"train": len(bank_rows) - len(bank.rows), "test": len(query_rows) - len(queries.rows)}
+                lacking = {"test": len(query_rows) - len(queries.rows)}
+                lacking |= {} if alone else {"train": len(bank_rows) - len(bank.rows)}
                 values |= {f"knn_{part}_images_unreadable": count for part, count in lacking.items() if count}
         return values
 
