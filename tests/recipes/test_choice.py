@@ -12,6 +12,7 @@ from hardviews.cli import main
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
+from hardviews.recipes import recipes
 from hardviews.recipes.choice import LARGEST, choice, is_open
 from hardviews.recipes.small import fitted, small_rgb
 
@@ -22,7 +23,7 @@ def counted(argv: str, images: int) -> PretrainOptions:
 
 def test_a_small_set_gets_its_recipe_and_given_options_win(capsys: pytest.CaptureFixture[str]) -> None:
     options = counted("--data d --epochs 7 --lr 0.5 --seed 3", 600)
-    assert capsys.readouterr().err.startswith("recipe small_rgb, since 600 images are a small set (up to 10,000): ")
+    assert capsys.readouterr().err.startswith("recipe small_rgb for 600 images, a small set (up to 10,000): ")
     recipe = small_rgb(600)
     assert options.method == recipe.method | {"dim": 128}
     assert (options.recipe, options.backbone, options.batch_size) == ("small_rgb", recipe.backbone, 64)
@@ -72,16 +73,19 @@ def test_a_file_of_settings_and_a_run_that_resumes_keep_theirs(tmp_path: Path) -
         assert counted(f"--data d --out {tmp_path}", 600).recipe == recipe  # the run's own
         options = counted(f"--data d --config {file}", 600)
         assert (options.recipe, options.epochs) == (recipe, 3)
+    file.write_text(yaml.safe_dump({"recipe": "simclr_cifar10"}))
+    assert counted(f"--data d --out {tmp_path}", 600).backbone == recipes()["simclr_cifar10"]().backbone
     assert not is_open(["--config", "x"])
+    assert is_open(["--out", "plan"])
     assert is_open(["--data", "d", "--epochs", "3", "--test-data", "e", "--views", "4"])
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "epochs"), [(1, 1, 400), (2, 1, 400), (40, 20, 400), (600, 64, 223), (5_000, 64, 26),
+    ("images", "batch", "epochs"), [(1, 2, 400), (3, 2, 400), (40, 20, 400), (600, 64, 223), (5_000, 64, 26),
                                     (10_000, 64, 20)]
 )  # fmt: skip
 def test_batch_and_epochs_fit_the_set(images: int, batch: int, epochs: int) -> None:
-    assert fitted(images, 2_000) == (batch, epochs)
+    assert fitted(images, 2_000, shortest=20) == (batch, epochs)
 
 
 def photographs(folder: Path, count: int) -> Path:
@@ -99,7 +103,7 @@ def test_a_folder_of_forty_runs_resumes_and_is_judged(tmp_path: Path, capsys: py
     line = ["pretrain", "--data", str(data), "--epochs", "1", "--out", str(run), "--tensorboard", "false"]
     assert main(line) == 0
     printed = capsys.readouterr()
-    assert printed.err.startswith("recipe small_rgb, since 40 images are a small set")
+    assert printed.err.startswith("recipe small_rgb for 40 images, a small set")
     *_, accuracy, verdict, tries = printed.out.splitlines()
     assert accuracy.startswith("kNN accuracy: raw pixels ")
     assert accuracy.endswith(

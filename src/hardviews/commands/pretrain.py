@@ -135,10 +135,12 @@ def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> 
     recipe, images = options.recipe, None
     if choose and recipe is None and is_open(argv):
         recipe, images = chosen(options, count or count_images)
-    if recipe is None or not follows_size(recipe):
+    if recipe is None or options.extend:
         return options, as_json
-    if images is None:
+    if images is None and follows_size(recipe):
         images = (count or count_images)(options)
+    elif recipe == options.recipe:
+        return options, as_json
     return _parse(argv, recipe, images)
 
 
@@ -270,6 +272,8 @@ def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str,
             )
         return _merged(base, settings)
     recipe = recipe or settings.get("recipe") or chosen
+    if not isinstance(recipe, str | None):
+        raise InputError(f"config: recipe must be text, not {recipe!r}")
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
     if recipe is None or recipe == NONE:

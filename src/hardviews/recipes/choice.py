@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from hardviews.wording import several
 
-LARGEST = 10_000  # images of a small set; benchmarks/RESULTS.md has what was measured, up to 4,600
+LARGEST = 10_000  # images of a small set, for which a run of some thousand steps has 20 epochs or more
 SMALL = {3: "small_rgb"}  # by the images' channels
 TUNED = "small_rgb_tuned"
 NONE = "none"  # --recipe none: the options' defaults
@@ -22,8 +22,8 @@ class Choice(NamedTuple):
 
 def is_open(argv: list[str]) -> bool:
     """Whether a command line leaves the recipe open."""
-    given = {argument.removeprefix("--").partition("=")[0].partition(".")[0] for argument in argv}
-    return given.isdisjoint(DECISIVE)
+    options = (argument[2:] for argument in argv if argument.startswith("--"))
+    return {option.partition("=")[0].partition(".")[0] for option in options}.isdisjoint(DECISIVE)
 
 
 def choice(images: int, channels: int = 3) -> Choice:
@@ -35,4 +35,4 @@ def choice(images: int, channels: int = 3) -> Choice:
         return Choice(None, f"no recipe: none is made for {several(channels, 'channel')}, so the defaults hold")
     name = SMALL[channels]
     others = f"options that you give replace its own, --recipe {NONE} takes the defaults"
-    return Choice(name, f"recipe {name}, since {count} are a small set (up to {LARGEST:,}): {others}")
+    return Choice(name, f"recipe {name} for {count}, a small set (up to {LARGEST:,}): {others}")

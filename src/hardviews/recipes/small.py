@@ -5,22 +5,22 @@ from math import ceil
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 BATCH = 64
-LONGEST, SHORTEST = 400, 20  # epochs
+LONGEST = 400  # epochs
 
 
 def small_rgb(images: int = 600) -> PretrainOptions:
     """SimCLR on a folder of photographs, in minutes on two CPU cores: a ResNet of 16 to 128 channels at 64 pixels.
 
-    Not a published run. What matters on few images is the rate (AdamW at 0.016 per 256 images, eight times what suits
-    long runs) and the number of steps: an epoch of 600 images has nine. No views are selected: scoring them takes the
-    time of half of the steps, and steps are what a short run lacks.
+    Not a published run. What decides on few images is the rate (AdamW at 0.016 per 256 images, eight times that of
+    benchmarks/evidence.py) and the number of steps: an epoch of 600 images has nine. No views are selected, since on
+    600 photographs that gained nothing and took 1.6 times the time. benchmarks/RESULTS.md has the measurements.
 
     Command: ``hardviews pretrain --data FOLDER``
 
     Args:
         images: size of the set, which the batch and the number of epochs follow: about 2,000 steps.
     """
-    batch, epochs = fitted(images, 2_000)
+    batch, epochs = fitted(images, 2_000, shortest=20)
     return PretrainOptions(
         method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
         plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
@@ -54,7 +54,7 @@ def small_rgb_tuned(images: int = 600) -> PretrainOptions:
     Args:
         images: size of the set, which the batch and the number of epochs follow: about 200 steps.
     """
-    batch, epochs = fitted(images, 200)
+    batch, epochs = fitted(images, 200, shortest=4)
     return PretrainOptions(
         method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
         plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
@@ -73,8 +73,9 @@ def small_rgb_tuned(images: int = 600) -> PretrainOptions:
     )
 
 
-def fitted(images: int, steps: int) -> tuple[int, int]:
-    """A batch of at most half of the images, and epochs that come to about so many steps, within bounds."""
-    batch = max(min(BATCH, images // 2), 1)
+def fitted(images: int, steps: int, shortest: int) -> tuple[int, int]:
+    """A batch of at most half of the images (of two at least), and epochs that come to about so many steps, between
+    ``shortest`` and ``LONGEST``."""
+    batch = max(min(BATCH, images // 2), 2)
     epochs = ceil(steps / max(images // batch, 1))
-    return batch, min(max(epochs, min(SHORTEST, steps // BATCH + 1)), LONGEST)
+    return batch, min(max(epochs, shortest), LONGEST)
