@@ -241,7 +241,7 @@ def test_memory_of_a_finished_run_is_released(tmp_path: Path, monkeypatch: pytes
         run_loop(self)
 
     monkeypatch.setattr(Loop, "run", run)
-    labelled = [(image, index % 2) for index, image in enumerate(Pictures().pixels[:48])]  # a tenth is held out
+    labelled = [(image, index % 2) for index, image in enumerate(Pictures().pixels[:48])]  # each is left out in turn
     result = hardviews.pretrain(labelled, epochs=1, out=tmp_path / "run", **OPTIONS)
     gc.collect()
     assert result.summary["steps"] == 3

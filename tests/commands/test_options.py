@@ -116,6 +116,7 @@ def test_wrong_ones_are_one_line(line: str, says: str) -> None:
         ("method: [1]", "config: method must hold settings"),
         ("method: 5", "config: method must hold settings"),
         ("method: {name: 5}", "config: method.name must be text, not 5"),
+        ("recipe: 5", "config: recipe must be text, not 5"),
         ("plan: null", "config: plan must hold settings"),
         ("method: {name: simsiam, wrong: 1}", "unknown setting method.wrong"),
     ],

@@ -159,8 +159,23 @@ def test_images_of_different_sizes(tmp_path: Path) -> None:
     assert all((batch.image(b) == batch.index[b]).all() for b in range(6))
     small = next(Loader(source, 6, seed=0, decode_size=20, max_batch_bytes=6 * 3 * 1000).batches())
     assert (small.size.prod(1) <= 1000).all()
-    with pytest.raises(InputError, match="different sizes"):
-        Loader(source, 6, seed=0, in_memory=True)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_images_of_different_sizes_are_held_on_request(hole: bool, tmp_path: Path, device: str) -> None:
+    for k in range(6):
+        Image.new("RGB", (60 + 10 * k, 40), (k, k, k)).save(tmp_path / f"{k}.png")
+    if hole:
+        (tmp_path / "0.png").write_bytes(b"no picture")
+    source = Folder(tmp_path)
+    held = Loader(source, 2, seed=0, in_memory=True, device=torch.device(device), decode_size=20, tolerance=0.5)
+    read = Loader(source, 2, seed=0, in_memory=False, decode_size=20, tolerance=0.5)
+    assert isinstance(held._images, Held)
+    for one, other in islice(zip(held.batches(), read.batches(), strict=True), 7):
+        assert one.device.type == device
+        assert same(one.to("cpu"), other)
+    assert held.unreadable == read.unreadable
+    assert len(held.unreadable) == hole
 
 
 def test_a_folder_of_small_pictures_is_held_unless_one_has_another_size(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again(
     with (run / "evaluation.csv").open() as file:
         found = [(row["step"], row["name"]) for row in csv.DictReader(file) if row["name"] not in SIZES]
     assert found == [
-        *(("0", name) for name in ("knn_top1", "embedding_rank", "knn_top1_pixels")),  # once
+        *(("0", name) for name in ("knn_top1", "embedding_rank", "knn_top1_pixels", "knn_top1_chance")),  # once
         *(("4", name) for name in ("knn_top1", "embedding_rank")),
     ]
 

@@ -259,7 +259,7 @@ def test_several_runs_are_compared_with_the_first(strange_run: Path, reported: R
 def test_every_figure_names_its_test_images(strange_run: Path, reported: Reported, tmp_path: Path) -> None:
     """Of one run, of runs on other images, and of a run from a version that did not record how many they were."""
     sizes = {row["name"]: row["value"] for row in rows_of(strange_run / "evaluation.csv")}
-    on = f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the "
+    on = f"{sizes['knn_test_images']} test images ({STRANGE_DATA}, each left out in turn), kNN by the "
     old, other = copied(strange_run, tmp_path / "old"), tmp_path / "other"
     rows = (old / "evaluation.csv").read_text().splitlines(keepends=True)
     (old / "evaluation.csv").write_text("".join(row for row in rows if row.split(",")[2] not in SIZES))
@@ -275,7 +275,7 @@ def test_every_figure_names_its_test_images(strange_run: Path, reported: Reporte
     assert on in page.caption("rank")
     assert any(on in element.text and "Measured during training, on" in element.text for element in page.all("caption"))
     page = reported(old)
-    assert f"a held-out tenth of {STRANGE_DATA} (from a version that did not record" in page.caption("knn")
+    assert f"{STRANGE_DATA}, each left out in turn (from a version that did not record" in page.caption("knn")
     captions = [element.text for element in page.all("caption")]
     assert "Measured on photos, tested on val (70 images)" in captions
     assert "Measured on photos, tested on val2017 (5 images)" in captions
@@ -298,7 +298,7 @@ def test_pages_are_replaced_and_nothing_else_is(
     assert said[0] == str(run / "report.html")
     sizes = {row["name"]: row["value"] for row in rows_of(run / "evaluation.csv")}
     on = (
-        f"{sizes['knn_test_images']} test images (a held-out tenth of {STRANGE_DATA}), kNN by the {sizes['knn_k']} "
+        f"{sizes['knn_test_images']} test images ({STRANGE_DATA}, each left out in turn), kNN by the {sizes['knn_k']} "
         f"nearest of {sizes['knn_train_images']} training images"
     )
     assert said[1] == f"kNN accuracy, trained: {page.values('knn_top1')[0]:.1%}; last measurement, on {on}"

@@ -107,7 +107,10 @@ def test_why_there_are_no_labels(run: Path, tmp_path: Path, capsys: pytest.Captu
         (["evaluate", str(run), "--data", str(other), "--test-data", str(data)], why),
         (["compare", "--data", str(data), "--dry-run"], f"has no labels to measure by: {why}"),
         (["compare", "--data", str(other), "--test-data", str(data), "--dry-run"], "test-data: data has no lab"),
-        (["pretrain", "--data", str(other), "--test-data", str(data)], f"kNN needs them on both sides: {why}"),
+        (
+            ["pretrain", "--data", str(other), "--test-data", str(data), "--method", "simsiam"],
+            f"kNN needs them on both sides: {why}",
+        ),
     ):
         assert main(argv) == 2
         error = capsys.readouterr().err
@@ -138,7 +141,7 @@ def test_test_images_that_are_training_images(run: Path, tmp_path: Path, capsys:
     (line,) = lines(capsys.readouterr().err)
     assert line.startswith(said)
     assert (summary["test_images_in_train"], summary["test_images_compared"]) == (1, 10)
-    assert pretrained(train, tmp_path / "other")["test_images_in_train"] == 0  # of the held-out tenth
+    assert pretrained(train, tmp_path / "other")["test_images_in_train"] == 0  # each is left out in turn
     assert not capsys.readouterr().err
     evaluate = ["evaluate", str(run), "--data", str(train), "--workers", "0", "--json", "--test-data"]
     for data, count, start in ((test, 1, said), (tmp_path / "copy", 20, f"test-data: 20 of the 20 {WITHIN}")):
@@ -182,16 +185,24 @@ def test_held_out_images_that_are_training_images(
     for number in range(10):
         shutil.copy(data / "ab"[number % 2] / f"{number}.png", data / "ab"[number % 2] / f"copy-{number}.png")
     said = "held-out tenth of seed 0: 2 of the 2 held-out images are training images too, byte for byte: "
-    summary = pretrained(data, tmp_path / "run")
+    summary = pretrained(data, tmp_path / "run", "--knn-test", "tenth")
     (line,) = lines(capsys.readouterr().err)
     assert line.startswith(said)
     assert (summary["test_images_in_train"], summary["test_images_compared"]) == (2, 2)
+    (data / "a" / "copy-0.png").unlink()  # so that one picture is there once
+    each = "knn-test leave_one_out: 18 of the 19 images are there more than once, byte for byte: "
+    summary = pretrained(data, tmp_path / "each")
+    (line,) = lines(capsys.readouterr().err)
+    assert line.startswith(each)
+    assert (summary["test_images_in_train"], summary["test_images_compared"]) == (18, 19)
+    shutil.copy(data / "a" / "0.png", data / "a" / "copy-0.png")
     assert "test_images_in_train" not in pretrained(data, tmp_path / "not-measured", "--knn-epochs", "0")
     assert not capsys.readouterr().err
     assert main(["evaluate", str(run), "--data", str(data), "--workers", "0", "--json"]) == 0
     printed = capsys.readouterr()
     assert lines(printed.err)[0].startswith(said)
     assert json.loads(printed.out)["test_images_in_train"] == 2
-    main(["pretrain", *TINY.split(), "--data", str(data), "--out", str(tmp_path / "d"), "--doctor", "--json"])
+    doctor = ["--out", str(tmp_path / "d"), "--doctor", "--json", "--knn-test", "tenth"]
+    main(["pretrain", *TINY.split(), "--data", str(data), *doctor])
     (check,) = [found for found in json.loads(capsys.readouterr().out)["checks"] if found["name"] == "data"]
     assert said in check["says"]

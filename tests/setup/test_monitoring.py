@@ -2,8 +2,10 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +19,7 @@ from hardviews.evaluation.rank import effective_rank
 from hardviews.evaluation.splits import held_out
 from hardviews.methods.simsiam import SimSiam
 from hardviews.options.pretraining import PretrainOptions
-from hardviews.setup.monitoring import BANK, create_evaluate, figures, resolve_knn_bank
+from hardviews.setup.monitoring import BANK, create_evaluate, figures, resolve_knn
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.views.streams import stream
 from tests.methods.tiny import TinyBackbone
@@ -29,7 +31,7 @@ def test_a_bank_that_is_not_cut_gives_the_figures_of_all_images(with_test: bool)
     """Bit for bit those of versions that had no other."""
     torch.manual_seed(0)
     source, test, backbone = Shapes("train", 300), Shapes("test", 60) if with_test else None, TinyBackbone()
-    options = resolve_knn_bank(PretrainOptions(image_size=32, crop=1.0, workers=0, seed=3))
+    options = resolve_knn(PretrainOptions(image_size=32, crop=1.0, workers=0, seed=3, knn_test="tenth"), source)
     plan, fabric = SimSiam.default_plan(32), Fabric(accelerator="cpu", precision="32-true")
     evaluate = create_evaluate(options, source, test, plan, fabric)
     assert evaluate is not None
@@ -47,10 +49,37 @@ def test_a_bank_that_is_not_cut_gives_the_figures_of_all_images(with_test: bool)
         "knn_top1": knn_accuracy(bank, queries),
         "embedding_rank": effective_rank(queries.vectors),
         "knn_top1_pixels": knn_accuracy(raw[0], raw[1]),
+        "knn_top1_chance": max(np.bincount(queries.labels)) / len(queries.labels),
         "knn_k": 20,
         "knn_train_images": 300 if with_test else 270,
         "knn_test_images": 60 if with_test else 30,
     }
+
+
+def test_every_image_is_classified_by_all_others() -> None:
+    """As many runs of kNN as there are images, each without the image that it is asked about."""
+    torch.manual_seed(0)
+    source, backbone = Shapes("train", 90), TinyBackbone()
+    options = resolve_knn(PretrainOptions(image_size=32, crop=1.0, workers=0, knn_k=5), source)
+    assert options.knn_test == "leave_one_out"
+    plan, fabric = SimSiam.default_plan(32), Fabric(accelerator="cpu", precision="32-true")
+    evaluate = create_evaluate(options, source, None, plan, fabric)
+    assert evaluate is not None
+    values = evaluate(backbone, True, Meeting(fabric))
+
+    found = extract(backbone, source, Preprocessing(32, plan.mean, plan.std, 1.0), pixels=True)
+    assert found.pixels is not None
+    for name, vectors, temperature in (("knn_top1", found.vectors, 0.07), ("knn_top1_pixels", found.pixels, 0.07)):
+        right = 0
+        for one in range(90):
+            rest = torch.arange(90) != one
+            bank = Features(vectors[rest], found.labels[rest], found.rows[rest])
+            asked = Features(vectors[~rest], found.labels[~rest], found.rows[~rest])
+            right += int(knn_accuracy(bank, asked, 5, temperature))
+        assert values[name] == pytest.approx(right / 90)
+    assert {name: values[name] for name in ("knn_k", "knn_train_images", "knn_test_images")} == {
+        "knn_k": 5, "knn_train_images": 89, "knn_test_images": 90
+    }  # fmt: skip
 
 
 def test_a_sample_none_of_which_can_be_read_is_named() -> None:
@@ -60,11 +89,17 @@ def test_a_sample_none_of_which_can_be_read_is_named() -> None:
             figures(bank, queries, PretrainOptions(), torch.device("cpu"), lambda: None)
 
 
-def test_a_run_keeps_the_bank_that_it_began_with(tmp_path: Path) -> None:
-    assert resolve_knn_bank(PretrainOptions(out=str(tmp_path))).knn_bank == BANK
+def test_a_run_keeps_the_test_that_it_began_with(tmp_path: Path) -> None:
+    few, many = Shapes("train", 5_000), Shapes("train", 5_001)
+    new = PretrainOptions(out=str(tmp_path))
+    assert [resolve_knn(new, of).knn_test for of in (few, many)] == ["leave_one_out", "tenth"]
+    assert resolve_knn(new, few).knn_bank == BANK
     for began, option, expected in (("", None, 0), ("knn_bank: 7", None, 7), ("knn_bank: 7", 9, 9)):
         (tmp_path / "config.yaml").write_text(f"{began}\nbackbone: {{name: resnet18}}\n")
-        assert resolve_knn_bank(PretrainOptions(out=str(tmp_path), knn_bank=option)).knn_bank == expected
+        found = resolve_knn(replace(new, knn_bank=option), few)
+        assert (found.knn_bank, found.knn_test) == (expected, "tenth")  # versions without the option held out a tenth
+    (tmp_path / "config.yaml").write_text("knn_test: leave_one_out\nbackbone: {name: resnet18}\n")
+    assert resolve_knn(new, many).knn_test == "leave_one_out"
 
 
 def test_a_sample_is_stated_with_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +135,7 @@ def test_a_run_says_where_its_figures_are_of_other_images(tmp_path: Path, capsys
     file.write_text("".join(row for row in file.read_text().splitlines(keepends=True) if not row.startswith("4,")))
     assert pretrain(f"{line} {run} --knn-bank 0 --workers 0") == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 0  # which the next part resumes with
-    last = capsys.readouterr().out.splitlines()[-2]
+    last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("kNN accuracy: trained backbone ")
     assert "on 12 test images" in last
     assert last.endswith("; before training, other images were measured (evaluation.csv)")

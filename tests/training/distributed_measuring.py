@@ -147,6 +147,7 @@ def main(out: str) -> None:
     found: dict[str, Any] = {
         "whole": measured(fabric),
         "held out": measured(fabric, test=None),
+        "each": measured(fabric, test=None, knn_test="leave_one_out"),
         "sample": measured(fabric, knn_bank=15),
         "sample of one set": measured(fabric, test=None, knn_bank=4),
     }

@@ -56,6 +56,9 @@ def test_figures_are_of_a_sample_of_both_sets(alone: dict[str, Any]) -> None:
     assert 12 <= sample["knn_train_images"] <= 15  # of the 15 some can't be read
     assert sample["knn_test_images"] in (14, 15)
     assert held_out["knn_train_images"] + held_out["knn_test_images"] == 91
+    each = alone["each"]
+    assert (each["knn_train_images"], each["knn_test_images"], each["knn_test_images_unreadable"]) == (90, 91, 9)
+    assert "knn_train_images_unreadable" not in each  # they are the same images
     assert (few["knn_train_images_of"], few["knn_test_images_of"]) == (90, 10)
     assert few["knn_k"] == few["knn_train_images"] <= 4  # though 5 are asked for
 

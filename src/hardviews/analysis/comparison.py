@@ -71,6 +71,8 @@ def key_figures(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[
         ("knn_top1_untrained", "kNN, untrained", f"before training{first}", [run.first("knn_top1") for run in runs]),
         ("knn_top1_pixels", "kNN, raw pixels", f"without any network{first}",
          [run.first("knn_top1_pixels") for run in runs]),
+        ("knn_top1_chance", "kNN, chance", "always naming the most frequent class",
+         [run.first("knn_top1_chance") for run in runs]),
         ("iou_kept", "IoU of kept views", "mean over all steps", [run.mean("iou_kept") for run in runs]),
         ("iou_random", "IoU of random views", "for a random choice", [run.mean("iou_random") for run in runs]),
         ("lowest_iou_kept", "Kept views have the lowest IoU", "of the followed pictures", lowest),

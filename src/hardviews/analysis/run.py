@@ -37,6 +37,7 @@ class Run:
         telemetry: None if there is none; ``without`` says why.
         without: see ``telemetry``.
         tested_on: the test set of measurements during training, if the caller knows it.
+        verdict: what training brought, and what to try; empty if that is not known.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Run:
     telemetry: Telemetry | None
     without: str = ""
     tested_on: str = "the run's test set"
+    verdict: Sequence[str] = ()
 
     @property
     def steps(self) -> int:

@@ -45,7 +45,7 @@ def pretrain(
         out: the run folder; that of an unfinished run resumes.
         quiet: show no progress. Warnings go to standard error either way, and several processes show theirs.
         options: the options below, by the names that a configuration file has; besides ``config``, a file of them, and
-            ``recipe``, a published run.
+            ``recipe``. Without a method, a backbone and a plan, small data takes a recipe, as on the command line.
 
     Returns:
         The run, of which ``summary`` and ``metrics`` are read.
@@ -76,7 +76,8 @@ def pretrain(
     options, transform = _transform(options)
     given |= {"data": name, "test_data": test_name, "backbone": network}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
-    settings, _ = parse(argv)
+    count = None if source is None else lambda _: len(source)
+    settings, _ = parse(argv, choose=module is None and transform is None, count=count)
     given_objects = {"data": source, "test_data": test_source, "backbone": module, "plan.transform": transform}
     objects = [key for key, value in given_objects.items() if value is not None]
     if objects and settings.batch_size == "auto":

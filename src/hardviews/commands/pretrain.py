@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from hardviews.launch.processes import end_with_parent
 from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions, TransformOptions
-from hardviews.recipes import find, recipes
+from hardviews.recipes import fitted, follows_size
+from hardviews.recipes.choice import NONE, choice, is_open
 from hardviews.wording import several
 
+Count = Callable[[PretrainOptions], int]
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the doctor's verdicts
 
 
 def run(argv: list[str]) -> None:
     """Parses a command line and trains, or with ``--doctor`` checks the set-up."""
-    options, as_json = parse(argv)
+    options, as_json = parse(argv, choose=True)
     # Only here, so that help and wrong options need not wait for torch.
     if "--doctor" in argv:
         if rank() == 0:  # of several that were started, one checks
@@ -89,14 +91,6 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
 
 def show(summary: Mapping[str, Any], write: Say) -> None:
     """Prints the summary of a run."""
-    if "knn_top1" in summary:
-        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
-        others = any(f"{name}_untrained" in summary for name in SIZES)
-        labels = {"trained backbone": "knn_top1"} if others else labels | {"trained backbone": "knn_top1"}
-        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
-        of = describe_images(summary, summary["knn_test_data"])
-        of += "; before training, other images were measured (evaluation.csv)" if others else ""
-        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
     if summary["unreadable"]:
         write(
             f"{several(summary['unreadable'], 'image')} could not be read; {summary['run']}/unreadable*.csv lists them"
@@ -108,10 +102,30 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
         write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
+    if "knn_top1" in summary:
+        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
+        others = any(f"{name}_untrained" in summary for name in SIZES)
+        labels = {} if others else labels
+        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
+        error = f" (standard error {100 * summary['knn_top1_error']:.1f})" if "knn_top1_error" in summary else ""
+        figures.append(f"trained backbone {summary['knn_top1']:.1%}{error}")
+        if "knn_top1_chance" in summary and not others:
+            figures.append(f"chance {summary['knn_top1_chance']:.1%}")
+        of = describe_images(summary, summary["knn_test_data"])
+        of += "; before training, other images were measured (evaluation.csv)" if others else ""
+        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
+    else:
+        write("no verdict: no kNN accuracy was measured at the end; it needs labels (class folders), and --knn-epochs")
+    for line in summary.get("verdict_says", []):
+        write(line)
 
 
-def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
+def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> tuple[PretrainOptions, bool]:
     """The options of a command line, on top of its ``--config`` file, on top of its ``--recipe``.
+
+    Args:
+        choose: the recipe that fits the data, where the command line leaves it open.
+        count: the number of images that the options name; by default opens them. Recipes for small sets follow it.
 
     Raises:
         InputError: an option, or a setting of the file, is unknown or does not fit.
@@ -119,14 +133,57 @@ def parse(argv: list[str]) -> tuple[PretrainOptions, bool]:
     argv, renamed = rename_options(_expand(argv))
     for line in renamed:
         say(line)
-    given = _given(argv)
+    options, as_json = _parse(argv, None, None)
+    recipe, images = options.recipe, None
+    if choose and recipe is None and is_open(argv):
+        recipe, images = chosen(options, count or count_images)
+    if recipe is None or options.extend:
+        return options, as_json
+    if images is None and follows_size(recipe):
+        images = (count or count_images)(options)
+    elif recipe == options.recipe:
+        return options, as_json
+    return _parse(argv, recipe, images)
+
+
+def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | None]:
+    """The recipe for the data of a command line that leaves it open, and the number of images if it was counted; says
+    which and why. A run that resumes keeps its own. The built-in set and streams have none."""
+    from hardviews.data.sources.streams import is_stream
+
+    data, run = str(options.data), Path(options.out or "") / "config.yaml"
+    if options.out and run.is_file():
+        return read_yaml(str(run)).get("recipe"), None
+    if is_stream(data) or (data.lower().partition(":")[0] == "shapes" and not Path(data).exists()):
+        return None, None
+    images = count(options)
+    found = choice(images)
+    say(found.why)
+    return found.recipe, images
+
+
+def count_images(options: PretrainOptions) -> int:
+    """The number of images that the options name; raises InputError for a stream."""
+    from hardviews.data.sources.streams import is_stream
+    from hardviews.setup.data import opened
+
+    if is_stream(str(options.data)):
+        raise InputError(f"recipe: {options.recipe} is for small sets, and {options.data} is a stream; give another")
+    return len(opened(options, str(options.data), "train"))
+
+
+def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[PretrainOptions, bool]:
+    """The options, on top of a recipe where the command line names none, fitted to so many images."""
+    given = _given(argv, recipe, images)
     named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
     helps = any(argument in ("-h", "--help") for argument in argv)
     asked = any(value_before_parsing(argv, option) for option in ("--method.name", "--config", "--recipe"))
     parser = _parser(None if helps and not asked else named or "simsiam")
     namespace = parser.parse(argv, {} if helps and not asked else given).as_dict()
     as_json = namespace.pop("json")
-    del namespace["config"], namespace["recipe"], namespace["doctor"]
+    del namespace["config"], namespace["doctor"]
+    if namespace["recipe"] == NONE:
+        namespace["recipe"] = None
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
     own = {field.name for field in fields(TransformOptions)}
     plan = namespace.get("plan") or {}
@@ -144,7 +201,6 @@ def _parser(method: str | None) -> Parser:
         "are shown by hardviews pretrain --method NAME --help.",
     )
     parser.add_argument("--config", type=str, help="a YAML file of these settings, such as a run's config.yaml")
-    parser.add_argument("--recipe", type=str, help=f"a published run: {', '.join(recipes())}")
     parser.add_argument(
         "--doctor",
         action="store_true",
@@ -179,8 +235,13 @@ def _expand(argv: list[str]) -> list[str]:
     return [expand(argument) for argument in argv]
 
 
-def _given(argv: list[str]) -> dict[str, Any]:
-    """Settings from the recipe and the configuration file; the demonstration's where no data is named."""
+def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str, Any]:
+    """Settings from the recipe and the configuration file; the demonstration's where no data is named.
+
+    Args:
+        chosen: a recipe, where neither names one.
+        images: size of the data, for recipes that follow it.
+    """
     file, recipe = value_before_parsing(argv, "--config"), value_before_parsing(argv, "--recipe")
     settings = read_yaml(file) if file else {}
     old = [f"{name} is now {RENAMED[name]}" for name in settings if name in RENAMED]
@@ -212,12 +273,17 @@ def _given(argv: list[str]) -> dict[str, Any]:
                 f"out, or begin anew with --init {extended}"
             )
         return _merged(base, settings)
+    recipe = recipe or settings.get("recipe") or chosen
+    if not isinstance(recipe, str | None):
+        raise InputError(f"config: recipe must be text, not {recipe!r}")
     if recipe is None and not settings.get("data") and value_before_parsing(argv, "--data") is None:
         recipe = "demo"
-    if recipe is None:
+    if recipe is None or recipe == NONE:
         return settings
-    base = asdict(find(recipe)())
+    base = {**asdict(fitted(recipe, images)), "recipe": recipe}
     del base["backbone"]["module"]
+    if value_before_parsing(argv, "--init") or settings.get("init"):  # in place of a library's weights
+        base["backbone"]["pretrained"] = False
     named = (
         value_before_parsing(argv, "--method.name") or settings.get("method", {}).get("name") or base["method"]["name"]
     )

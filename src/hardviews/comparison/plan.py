@@ -18,6 +18,7 @@ from hardviews.options.evaluation import split_names
 from hardviews.options.old_names import with_new_names
 from hardviews.probing.evaluation_time import measurements
 from hardviews.probing.step_time import Besides, Timing, time_arms
+from hardviews.recipes.choice import NONE, is_open
 from hardviews.setup.data import open_sources
 from hardviews.setup.defaults import run_folder_name
 from hardviews.training.output.differences import differences, differences_text
@@ -127,7 +128,9 @@ def jobs_of(request: Request, plan: Plan, folder: Path) -> Iterator[Job]:
         for arm, length in lengths:
             run = folder / f"{arm.name}-{length}-epochs-seed-{seed}"
             own = ("--epochs", str(length), "--seed", str(seed), "--out", str(run), "--json")
-            training = (*request.common, *arm.argv, *own)
+            given = [*request.common, *arm.argv]
+            # Arms must not differ by a recipe that one of them leaves open.
+            training = (*given, *([f"--recipe={NONE}"] if is_open(given) else []), *own)
             steps = length * int(plan["steps_per_epoch"])
             yield Job(arm.name, seed, length, steps, run, training, (str(run), *request.measuring))
 

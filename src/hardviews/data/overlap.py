@@ -6,6 +6,7 @@ training images, the same random ones each time, and reads content only where si
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,19 @@ def overlap(train: ImageSource, test: ImageSource, form: Pixels = RGB) -> Overla
     compared = len(asked) - len(candidates) + len(read)
     exact = (compared, len(there), len(known)) == (len(test), len(train), len(rivals))
     return Overlap(sum(digest in digests for digest in read.values()), compared, exact)
+
+
+def repeated(source: ImageSource, form: Pixels = RGB) -> Overlap:
+    """Compares the images of a set with one another: ``shared`` of them are there more than once."""
+    if isinstance(_whole(source), Shapes):
+        return Overlap(0, len(source), exact=True)
+    sizes = _sizes(source, source, TEST)
+    counts = Counter(sizes.values())
+    candidates = [row for row, size in sizes.items() if counts[size] > 1]
+    read = _digests(source, source, candidates, form)
+    alike = Counter(digest for digest in read.values() if digest)
+    compared = len(sizes) - len(candidates) + len(read)
+    return Overlap(sum(count for count in alike.values() if count > 1), compared, compared == len(source))
 
 
 def _within(train: ImageSource, test: ImageSource) -> bool:

@@ -36,6 +36,7 @@ from hardviews.probing.steps import grow, lone_fabric, probe_step, sizes_up_to
 from hardviews.setup.data import in_memory, open_training
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
 from hardviews.setup.fabric import shared_by
+from hardviews.setup.monitoring import resolve_knn, tenth_of
 from hardviews.setup.step import check_norms, uses_batch_statistics
 from hardviews.training.memory import available, is_out_of_memory
 from hardviews.training.output.checkpoint import COPIES
@@ -62,6 +63,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     if isinstance(source, Stream):
         options = replace(options, epoch_images=len(source), telemetry=0)
     options, method = resolve_defaults(options, source)
+    options = resolve_knn(options, source)
     if options.batch_size == "auto":
         options = resolve_batch_size(options)
         yield Check("batch-size", "ok", f"auto is {options.batch_size}", figures={"batch_size": options.batch_size})
@@ -78,9 +80,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
     check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
-    yield checks.with_files(
-        check, source, test, options.test_data, sample, options.seed if options.knn_epochs else None
-    )
+    yield checks.with_files(check, source, test, options.test_data, sample, tenth_of(options))
     if not sample.pictures:
         return
     content = check_contents(contents_of(sample))
@@ -183,13 +183,13 @@ def seconds_of_data(
 ) -> float:
     """Seconds that a process's loader takes for its share of a batch, estimated from smaller batches.
 
-    It is 0 where all images are held in memory; those of several sizes never are.
+    It is 0 where all images are held in memory; those of several sizes only are with ``in_memory`` on.
 
     Raises:
         RunError: it can't.
     """
-    alike = len({tuple(picture.shape) for picture in sample.pictures}) == 1
-    if not isinstance(source, Stream) and alike and is_held(source, in_memory(options)):
+    fits = options.in_memory == "on" or len({tuple(picture.shape) for picture in sample.pictures}) == 1
+    if not isinstance(source, Stream) and fits and is_held(source, in_memory(options)):
         return 0.0
     images = min(share, MANY)
     loader = Loader(

@@ -185,9 +185,9 @@ def card(subject: LoadedModel, exported: Exported, dimension: int) -> str:
     elif run:
         found = run.evaluations()
         newest = max((values[-1][0] for values in found.values()), default=0)
-        figures = {n: v[-1][1] for n, v in found.items() if v[-1][0] == newest or n.endswith("_pixels")}
+        figures = {n: v[-1][1] for n, v in found.items() if v[-1][0] == newest or n.endswith(("_pixels", "_chance"))}
         notes.append("Training had not come to its end when this was exported.")
-    tested = tested_on(subject.config["data"], subject.config.get("test_data")) if run else ""
+    tested = tested_on(*(subject.config.get(name) for name in ("data", "test_data", "knn_test"))) if run else ""
     return model_card(
         f"{built.architecture} by {name}" if run else name,
         exported.library, network, images_of(subject), subject.config, figures, exported.code, notes,

@@ -56,8 +56,11 @@ class PretrainOptions:
             Face's library (hf:USER/NAME), a torchvision data set's name, or shapes (built in). Streams:
             https://HOST/{000..099}.tar, pipe:COMMAND, hf-stream:USER/NAME (docs/large-data.md). Without --data the
             built-in demonstration runs.
-        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else a tenth of --data
-            if it has labels (this tenth does not vote, but is trained on).
+        test_data: labelled data for the kNN accuracy; by default the test split of a named set, else --data itself if
+            it has labels, as --knn-test says.
+        recipe: a published run, or settings for small sets, whose options all others replace (hardviews recipes lists
+            them). Without this, a method, a backbone or a plan, sets of up to 10,000 images take small_rgb; none takes
+            the defaults below.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
@@ -122,6 +125,8 @@ class PretrainOptions:
         seed: of weights, order, views and choices.
         optimizer: sgd, lars or adamw; by default the method's.
         lr: learning rate per 256 images; by default the method's.
+        layer_decay: the learning rate of a layer of the backbone (of timm only) is this part of that of the next one;
+            for backbones that begin with the weights of others, 0.65 to 0.9. 1 is the same rate for all.
         min_lr: rate at the end of the cosine schedule, whatever the batch.
         weight_decay: by default the method's.
         weight_decay_end: weight decay at the end of the run, reached by half a cosine; by default the method's, or no
@@ -150,8 +155,8 @@ class PretrainOptions:
             twice the image size.
         max_batch_bytes: limit on the decoded pixels of one batch of a process.
         max_unreadable: the run ends when more than this part of the data can't be read.
-        in_memory: hold decoded images in memory; auto does so for small images of one size, up to 512 MB, on the
-            GPU if there is one.
+        in_memory: on holds all decoded images in memory (as large as --decode-size leaves them); auto does so for small
+            images of one size, up to 512 MB. Up to 512 MB are held on the GPU if there is one.
         checkpoint_steps: also save a checkpoint every N steps; 0 saves at the end of epochs only.
         keep_epochs: keep the checkpoint of every N-th epoch for good, besides the last two; 0 keeps none.
         max_nonfinite_steps: steps in a row that may be skipped because the loss or a gradient is not finite. After
@@ -160,6 +165,9 @@ class PretrainOptions:
         knn_bank: at most this many labelled images, the same share of every class, are neighbours in the kNN accuracy,
             and at most as many test images are measured; 0 takes all. By default 50,000 (all of CIFAR; of ImageNet 50
             of every class, and all of its validation set); a run that resumes keeps its own number.
+        knn_test: what is tested of labelled data without test data. leave_one_out: every image, by the votes of all
+            others; tenth: a tenth, which does not vote. Either way it is trained on, without its labels. By default
+            leave_one_out for up to 5,000 images; a run that resumes keeps its own.
         crop: side of the central crop that kNN is measured on, as a part of the shorter side; by default 1 for small
             images, else 0.875.
         knn_k: neighbours that vote.
@@ -174,6 +182,7 @@ class PretrainOptions:
 
     data: str | None = None
     test_data: str | None = None
+    recipe: str | None = None
     data_root: str = "data"
     download: bool = False
     image_column: str = "image"
@@ -217,6 +226,7 @@ class PretrainOptions:
     seed: int = 0
     optimizer: str | None = None
     lr: float | None = None
+    layer_decay: float = 1.0
     min_lr: float | None = None
     weight_decay: float | None = None
     weight_decay_end: float | None = None
@@ -243,6 +253,7 @@ class PretrainOptions:
     max_nonfinite_steps: int = 10
     knn_epochs: int = 10
     knn_bank: int | None = None
+    knn_test: Literal["leave_one_out", "tenth"] | None = None
     crop: float | None = None
     knn_k: int = 20
     knn_temperature: float = 0.07

@@ -20,7 +20,7 @@ from hardviews.evaluation.rank import ROWS, effective_rank
 from hardviews.options.evaluation import EvaluateOptions
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import open_sources
-from hardviews.setup.monitoring import drawn, preprocessing_of, resolve_knn_bank
+from hardviews.setup.monitoring import drawn, leaves_one_out, preprocessing_of, resolve_knn
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 from hardviews.wording import several
@@ -60,7 +60,7 @@ def time_measurement(
     Args:
         options: resolved.
         source: labelled.
-        test: whose images are tested; None: a tenth of ``source``.
+        test: whose images are tested; None: those of ``source``, as ``knn_test`` says.
         backbone: on the device of ``fabric``.
         plan: of the method.
         fabric: of one process.
@@ -74,12 +74,14 @@ def time_measurement(
     queries, seconds_of_query = bank, seconds
     if test is not None:
         queries, seconds_of_query = sample_features(backbone, test, ready, fabric, options.workers)
-    images = drawn(resolve_knn_bank(options), source, test)
+    options = resolve_knn(options, source)
+    images = drawn(options, source, test)
     voting, asked = len(images.bank), len(images.queries)
+    encoded = 0 if leaves_one_out(options, test) else asked  # the voters are encoded already
     knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, fabric.device)
     effective_rank(queries.vectors)
     dimension = bank.vectors.shape[1]
-    each = (voting * seconds + asked * seconds_of_query) / (options.devices * options.nodes)  # which share the images
+    each = (voting * seconds + encoded * seconds_of_query) / (options.devices * options.nodes)  # which share the images
     each += comparing(dimension, voting, asked, fabric.device) + ranking(dimension, asked)
     pixels = comparing(ready.form.channels * PIXELS**2, voting, asked, fabric.device)
     return TrialMeasurement(len(bank.rows), each, pixels)

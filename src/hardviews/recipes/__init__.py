@@ -1,4 +1,5 @@
-"""Published runs, one function each, found by the function's name. Importing this imports no torch."""
+"""Published runs and settings for small sets, one function each, found by the function's name. Importing this imports
+no torch."""
 
 import inspect
 import pkgutil
@@ -8,7 +9,7 @@ from importlib import import_module
 from hardviews.errors import unknown
 from hardviews.options.pretraining import PretrainOptions
 
-Recipe = Callable[[], PretrainOptions]
+Recipe = Callable[..., PretrainOptions]  # some take the number of ``images``
 
 
 def recipes() -> dict[str, Recipe]:
@@ -32,3 +33,13 @@ def find(name: str) -> Recipe:
     if name not in found:
         raise unknown("recipe", name, found)
     return found[name]
+
+
+def follows_size(name: str) -> bool:
+    """Whether the recipe's options follow the size of the data."""
+    return "images" in inspect.signature(find(name)).parameters
+
+
+def fitted(name: str, images: int | None = None) -> PretrainOptions:
+    """The options of a recipe, for so many images if it follows their number."""
+    return find(name)(images) if images is not None and follows_size(name) else find(name)()

@@ -25,7 +25,7 @@ from hardviews.setup.data_notices import shared_figures, warn_of_data, warn_unla
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
 from hardviews.setup.extension import extended, read_extension
 from hardviews.setup.fabric import create_fabric
-from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn_bank
+from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn, tenth_of
 from hardviews.setup.step import create_step, selecting
 from hardviews.telemetry.followed import Followed
 from hardviews.telemetry.recording import Recorder
@@ -67,9 +67,9 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
         options = extension.resolve(options)
     matches: list[Match] = []
     options, method = resolve_defaults(options, source, matches.append)
-    options = resolve_knn_bank(resolve_batch_size(options))
+    options = resolve_knn(resolve_batch_size(options), source)
     config = config_of(options)
-    seed = options.seed if options.knn_epochs else None  # of the tenth that kNN holds out
+    tenth = tenth_of(options)
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     if extension:
         extension.check(config, method)
@@ -94,7 +94,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
             folder.open(config)
             for match in matches:
                 folder.write_init(match._asdict())
-            warn_of_data(source, test, options.test_data, seed)
+            warn_of_data(source, test, options.test_data, tenth)
             if options.knn_epochs:
                 warn_unlabelled(source, "no kNN accuracy is measured on the way")
             say(headline(options, source, step, fabric, folder))
@@ -130,7 +130,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     summary: dict[str, Any] = {}
     try:
         if fabric.is_global_zero:
-            of_data = shared_figures(source, test, options.test_data, seed)
+            of_data = shared_figures(source, test, options.test_data, tenth)
             of_data |= {"empty_tiles": len(loader.empty)} if loader.empty else {}
             summary = summarise(options, folder, of_data)
     finally:

@@ -13,6 +13,7 @@ from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.launch.global_state import global_state_restored
 from hardviews.options.report import ReportOptions
+from hardviews.runs.verdict import lines, verdict_of
 from hardviews.setup.data import opened, tested_on
 from hardviews.wording import several
 
@@ -63,13 +64,23 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
     from hardviews.analysis.run import read_all
 
     runs = [
-        replace(run, tested_on=tested_on(run.config.get("data"), run.config.get("test_data")))
+        replace(
+            run,
+            tested_on=tested_on(*(run.config.get(name) for name in ("data", "test_data", "knn_test"))),
+            verdict=verdict_lines(run),
+        )
         for run in read_all([Path(folder) for folder in folders])
     ]
     out = check_out(Path(options.out) if options.out else runs[0].folder / "report.html", MARK)
     page, figures = made(runs, [reader(run) for run in runs])
     write(out, page)
     return Report(out, runs, figures)
+
+
+def verdict_lines(run: "Run") -> list[str]:
+    """The verdict on a run that has ended, also on those of versions that gave none."""
+    summary = run.summary or {}
+    return summary.get("verdict_says") or lines(run.config, summary, verdict_of(run.config, summary))
 
 
 def check_out(out: Path, mark: str) -> Path:

@@ -10,7 +10,9 @@ from hardviews.analysis.measured import SIZES
 from hardviews.data.sources import ImageSource
 from hardviews.data.sources.streams import Stream
 from hardviews.options.pretraining import PretrainOptions
+from hardviews.runs.verdict import lines, verdict_of
 from hardviews.setup.data import tested_on
+from hardviews.setup.defaults import config_of
 from hardviews.training.output.provenance import provenance
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.training.step import Step
@@ -53,7 +55,12 @@ def summarise(options: PretrainOptions, folder: RunFolder, of_data: Mapping[str,
         if summary.get(before) == summary.get(name):
             summary.pop(before, None)
     if "knn_top1" in summary:
-        summary["knn_test_data"] = tested_on(options.data, options.test_data)
+        summary["knn_test_data"] = tested_on(options.data, options.test_data, options.knn_test)
+        config = config_of(options)
+        found = verdict_of(config, summary)
+        if found:
+            summary["knn_top1_error"] = found.error
+            summary |= {"verdict": found.kind, "verdict_says": lines(config, summary, found)}
     summary |= {
         "unreadable": folder.listed("unreadable"),
         "cut_short": folder.listed("cut_short"),

@@ -120,14 +120,15 @@ def open_sources(
     return source, test
 
 
-def tested_on(data: str | None, test_data: str | None) -> str:
-    """The test set that ``open_sources`` finds, in words. Of paths only the last part, so that published files don't
-    show where the data is."""
+def tested_on(data: str | None, test_data: str | None, knn_test: str | None) -> str:
+    """The test set that ``open_sources`` finds, in words; ``knn_test`` as of the run, None for a tenth. Of paths only
+    the last part, so that published files don't show where the data is."""
     if test_data is not None:
         return printable(Path(test_data).name or test_data)
     if data is not None and is_named(data):
         return f"the test split of {data}"
-    return f"a held-out tenth of {printable(Path(str(data)).name or str(data))}"
+    named = printable(Path(str(data)).name or str(data))
+    return f"{named}, each left out in turn" if knn_test == "leave_one_out" else f"a held-out tenth of {named}"
 
 
 def open_training(options: TrainingOptions, given: Given = BY_NAME) -> tuple[ImageSource | Stream, ImageSource | None]:

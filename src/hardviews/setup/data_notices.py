@@ -1,10 +1,11 @@
 """Warnings about data that may not be what the user expects, printed at the start and stored with the results."""
 
 from collections.abc import Callable, Hashable
+from typing import Literal
 from weakref import WeakKeyDictionary, ref
 
 from hardviews.console import say
-from hardviews.data.overlap import Overlap, overlap
+from hardviews.data.overlap import Overlap, overlap, repeated
 from hardviews.data.sources import ImageSource, passed_over, why_unlabelled
 from hardviews.data.sources.streams import Stream
 from hardviews.data.sources.subset import Subset
@@ -14,21 +15,24 @@ from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 from hardviews.wording import several
 
+# What of the training data is tested: the tenth of a seed, every image by the others ("each"), or nothing (None).
+Tenth = int | Literal["each"] | None
+
 
 def warn_of_data(
     source: ImageSource | Stream,
     test: ImageSource | None = None,
     test_data: str | None = None,
-    seed: int | None = None,
+    tenth: Tenth = None,
     form: Pixels = RGB,
 ) -> None:
     """Prints which files are skipped, and how many test images are also training images. Only rank 0 prints.
 
     Args:
         source: the training data.
-        test: the test data; None where a tenth is held out, or nothing is tested.
+        test: the test data; None where a part of the training data is tested, or nothing.
         test_data: as named; None where it is the training data's own test split, which is not compared.
-        seed: of the run, which draws the held-out tenth; None where nothing is held out.
+        tenth: what of the training data is tested, without test data.
         form: of the pixels, where these are compared.
     """
     if rank():
@@ -38,9 +42,8 @@ def warn_of_data(
         for data in (source, test)
         if data is not None and not isinstance(data, Stream) and passed_over(data)
     ]
-    for line in dict.fromkeys(
-        lines + shared_line(source, test, test_data, seed, form)
-    ):  # both sets may be of one folder
+    lines += shared_line(source, test, test_data, tenth, form)
+    for line in dict.fromkeys(lines):  # both sets may be of one folder
         say(line)
 
 
@@ -54,41 +57,49 @@ def shared_line(
     source: ImageSource | Stream,
     test: ImageSource | None,
     test_data: str | None,
-    seed: int | None = None,
+    tenth: Tenth = None,
     form: Pixels = RGB,
 ) -> list[str]:
     """One line on how many test images are also training images; an empty list if there are none.
 
     Arguments as of ``warn_of_data``.
     """
-    found = _overlap(source, test, test_data, seed, form)
+    found = _overlap(source, test, test_data, tenth, form)
     if found is None or not found.shared:
         return []
-    kind, where = ("test", "test-data") if test_data is not None else ("held-out", f"held-out tenth of seed {seed}")
+    says = "byte for byte: what is measured by them says little of new images"
+    if test_data is None and tenth == "each":
+        count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {several(found.compared, 'image')}"
+        return [f"knn-test leave_one_out: {count} are there more than once, {says}"]
+    kind, where = ("test", "test-data") if test_data is not None else ("held-out", f"held-out tenth of seed {tenth}")
     count = f"{'' if found.exact else 'at least '}{found.shared:,} of the {several(found.compared, f'{kind} image')}"
     asked = max(1, len(source) // 10) if test is None else len(test)
     of = f" compared, of {asked:,}," if found.compared < asked else ""
     be = "is a training image" if found.shared == 1 else "are training images"
-    return [f"{where}: {count}{of} {be} too, byte for byte: what is measured by them says little of new images"]
+    return [f"{where}: {count}{of} {be} too, {says}"]
 
 
 def shared_figures(
     source: ImageSource | Stream,
     test: ImageSource | None,
     test_data: str | None,
-    seed: int | None = None,
+    tenth: Tenth = None,
     form: Pixels = RGB,
 ) -> dict[str, int]:
     """The same as numbers for ``summary.json``; empty where nothing was compared.
 
     Arguments as of ``warn_of_data``.
     """
-    found = _overlap(source, test, test_data, seed, form)
+    found = _overlap(source, test, test_data, tenth, form)
     return {} if found is None else {"test_images_in_train": found.shared, "test_images_compared": found.compared}
 
 
 def _overlap(
-    source: ImageSource | Stream, test: ImageSource | None, test_data: str | None, seed: int | None, form: Pixels
+    source: ImageSource | Stream,
+    test: ImageSource | None,
+    test_data: str | None,
+    tenth: Tenth,
+    form: Pixels,
 ) -> Overlap | None:
     """The overlap of test and training images; None where there is nothing to compare. Arguments as of
     ``warn_of_data``."""
@@ -98,9 +109,11 @@ def _overlap(
         source, test = source.source, None
     if test is not None:
         return None if test_data is None else _once(source, ref(test), lambda: overlap(source, test, form))
-    if seed is None or source.labels is None:
+    if tenth is None or source.labels is None:
         return None
-    return _once(source, f"held-out {seed}", lambda: _tenth(source, seed, form))
+    if tenth == "each":
+        return _once(source, "each", lambda: repeated(source, form))
+    return _once(source, f"held-out {tenth}", lambda: _tenth(source, tenth, form))
 
 
 def _tenth(source: ImageSource, seed: int, form: Pixels) -> Overlap:

@@ -219,6 +219,8 @@ def check(options: PretrainOptions) -> None:
             value = getattr(options, name)
             if value is not None and value != "auto" and value < least:
                 raise InputError(f"{name.replace('_', '-')}: {value} must be at least {least}")
+    if not 0 < options.layer_decay <= 1:
+        raise InputError(f"layer-decay: {options.layer_decay:g} must be above 0 and at most 1")
     if options.strategy == "fsdp" and options.compile:
         raise InputError("compile: not with strategy fsdp; leave one of them out")
     if options.strategy == "fsdp" and options.precision == "16-mixed":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hardviews.analysis.measured import describe_figures, describe_images
 from hardviews.data.sources import ImageSource
+from hardviews.data.sources.streams import Stream
 from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features, Preprocessing, extract
@@ -21,6 +22,7 @@ from hardviews.evaluation.splits import held_out, sample
 from hardviews.methods.base import Method
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
+from hardviews.setup.data_notices import Tenth
 from hardviews.setup.gathering import gathered
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.distributed.sharding import UnshardedCopy, broadcast_buffers
@@ -33,17 +35,21 @@ from hardviews.views.streams import stream
 # whole validation set. Encoding both takes 100,000 forwards, where an epoch of ImageNet takes 2.6 million or more, and
 # features of 2,048 numbers take 0.8 GB, with raw pixels 2 GB.
 BANK = 50_000
+# Without test data, up to so many images are each classified by all others: a tenth of 600 would have a standard error
+# of 6 points. A tenth of more has one of at most 2.2.
+LEAVE_ONE_OUT = 5_000
 BATCH = 256  # images encoded at once, for speed only
 
 
-def resolve_knn_bank(options: PretrainOptions) -> PretrainOptions:
-    """The options with a number for ``knn_bank``: that of the run if it resumes, so that figures stay comparable;
-    those of versions that had no such option took all images."""
-    if options.knn_bank is not None:
-        return options
+def resolve_knn(options: PretrainOptions, source: ImageSource | Stream) -> PretrainOptions:
+    """The options with a value for ``knn_bank`` and ``knn_test``: that of the run if it resumes, so that figures stay
+    comparable; versions that had no such options took all images, and held out a tenth."""
     run = RunFolder(Path(options.out)) if options.out else None
-    begun = run is not None and run.config_file.exists()
-    return replace(options, knn_bank=run.config().get("knn_bank", 0) if run and begun else BANK)
+    usual: dict[str, Any] = {"knn_bank": BANK, "knn_test": "leave_one_out" if len(source) <= LEAVE_ONE_OUT else "tenth"}
+    if run is not None and run.config_file.exists():
+        usual = {"knn_bank": 0, "knn_test": "tenth"} | run.config()
+    open_ones = {name: usual[name] for name in ("knn_bank", "knn_test") if getattr(options, name) is None}
+    return replace(options, **open_ones)
 
 
 def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
@@ -64,7 +70,9 @@ def drawn(options: PretrainOptions, source: ImageSource, test: ImageSource | Non
     labels = source.labels
     assert labels is not None
     rows = torch.arange(len(source))
-    if test is None:
+    if test is None and options.knn_test == "leave_one_out":
+        query_rows, query_labels = rows, labels
+    elif test is None:
         rows, query_rows = held_out(len(source), stream(options.seed, "held-out"))
         query_labels = labels[query_rows]
     else:
@@ -73,12 +81,26 @@ def drawn(options: PretrainOptions, source: ImageSource, test: ImageSource | Non
     limit = options.knn_bank or 0
     bank = rows[sample(labels[rows], limit, stream(options.seed, "knn-bank"))]
     queries = query_rows[sample(query_labels, limit, stream(options.seed, "knn-queries"))]
+    if leaves_one_out(options, test):
+        queries = bank
     sizes = {}
     if len(bank) < len(rows):
         sizes["knn_train_images_of"] = len(rows)
     if len(queries) < len(query_rows):
         sizes["knn_test_images_of"] = len(query_rows)
     return Drawn(bank, queries, sizes)
+
+
+def tenth_of(options: PretrainOptions) -> Tenth:
+    """What of the training data kNN tests, without test data."""
+    if not options.knn_epochs:
+        return None
+    return "each" if options.knn_test == "leave_one_out" else options.seed
+
+
+def leaves_one_out(options: PretrainOptions, test: ImageSource | None) -> bool:
+    """Whether every image is classified by all others."""
+    return test is None and options.knn_test == "leave_one_out"
 
 
 def create_evaluate(
@@ -93,7 +115,7 @@ def create_evaluate(
     Args:
         options: resolved, ``knn_bank`` among them.
         source: whose images vote.
-        test: whose images are tested; by default a tenth of ``source``.
+        test: whose images are tested; by default those of ``source``, as ``knn_test`` says.
         plan: for mean and standard deviation of pixels.
         fabric: launched.
     """
@@ -101,6 +123,7 @@ def create_evaluate(
         return None
     preprocessing = preprocessing_of(options, plan)
     bank_rows, query_rows, sizes = drawn(options, source, test)
+    alone = leaves_one_out(options, test)
 
     def evaluate(backbone: nn.Module, pixels: bool, meeting: Meeting) -> Mapping[str, float]:
         def features(of: ImageSource, rows: Tensor) -> Features:
@@ -115,17 +138,18 @@ def create_evaluate(
             return found if some is of else replace(found, rows=rows[found.rows])
 
         if test is None:
-            bank = queries = features(source, torch.cat([bank_rows, query_rows]).sort().values)
+            bank = queries = features(source, bank_rows if alone else torch.cat([bank_rows, query_rows]).sort().values)
         else:
             bank, queries = features(source, bank_rows), features(test, query_rows)
         values: dict[str, float] = {}
         with meeting.working():
             if fabric.is_global_zero:
-                if test is None:
+                if test is None and not alone:
                     asked = torch.isin(bank.rows, query_rows)
                     bank, queries = bank[~asked], queries[asked]
-                values = figures(bank, queries, options, fabric.device, meeting.pause) | sizes
-                lacking = {"train": len(bank_rows) - len(bank.rows), "test": len(query_rows) - len(queries.rows)}
+                values = figures(bank, queries, options, fabric.device, meeting.pause, alone) | sizes
+                lacking = {"test": len(query_rows) - len(queries.rows)}
+                lacking |= {} if alone else {"train": len(bank_rows) - len(bank.rows)}
                 values |= {f"knn_{part}_images_unreadable": count for part, count in lacking.items() if count}
         return values
 
@@ -133,9 +157,16 @@ def create_evaluate(
 
 
 def figures(
-    bank: Features, queries: Features, options: PretrainOptions, device: torch.device, on_part: Callable[[], None]
-) -> dict[str, float]:
-    """Figures by name, and of how many images they are.
+    bank: Features, queries: Features, options: PretrainOptions, device: torch.device, on_part: Callable[[], None],
+    leave_one_out: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """Figures by name, and of how many images they are. Beside raw pixels also the accuracy by chance, of an answer
+    that is always the most frequent class of the test images.
+
+    Args:
+        bank: votes.
+        queries: are tested.
+        leave_one_out: they are the same, and no image votes for itself.
 
     Raises:
         InputError: no image that votes, or none that is tested, can be read.
@@ -147,22 +178,25 @@ def figures(
                 f"knn: none of the {name} images that were drawn can be read; a larger --knn-bank draws more"
             )
     values: dict[str, float] = {
-        "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, device, on_part),
+        "knn_top1": knn_accuracy(bank, queries, options.knn_k, options.knn_temperature, device, on_part, leave_one_out),
         "embedding_rank": effective_rank(queries.vectors),
     }
     if bank.pixels is not None and queries.pixels is not None:
         raw = [Features(part.pixels, part.labels, part.rows) for part in (bank, queries) if part.pixels is not None]
-        values["knn_top1_pixels"] = knn_accuracy(raw[0], raw[1], options.knn_k, device=device, on_part=on_part)
+        values["knn_top1_pixels"] = knn_accuracy(
+            raw[0], raw[1], options.knn_k, device=device, on_part=on_part, leave_one_out=leave_one_out
+        )
+        values["knn_top1_chance"] = (queries.labels == queries.labels.mode().values).double().mean().item()
     return values | {
-        "knn_k": voters(options.knn_k, bank),
-        "knn_train_images": len(bank.rows),
+        "knn_k": voters(options.knn_k, bank, leave_one_out),
+        "knn_train_images": len(bank.rows) - leave_one_out,
         "knn_test_images": len(queries.rows),
     }
 
 
 def create_describe(options: PretrainOptions) -> Callable[[Mapping[str, float]], str]:
     """Of what is measured: figures, and the images they are of."""
-    test = tested_on(options.data, options.test_data)
+    test = tested_on(options.data, options.test_data, options.knn_test)
 
     def describe(values: Mapping[str, float]) -> str:
         return f"{describe_figures(values)}; on {describe_images(values, test, options.knn_k)}"

@@ -16,7 +16,7 @@ from hardviews.options.pretraining import PretrainOptions
 from hardviews.selection import policies
 from hardviews.selection.scoring import Scoring
 from hardviews.training.distributed.sharding import shard_backbones
-from hardviews.training.optimizers import create_optimizer, create_rates, parameter_groups
+from hardviews.training.optimizers import create_optimizer, create_rates, layer_scales, parameter_groups
 from hardviews.training.schedules import ResolutionSchedule
 from hardviews.training.scoring.replay import check_replay
 from hardviews.training.step import Observe, Step, observe_nothing
@@ -38,8 +38,9 @@ def create_step(
     if isinstance(fabric.strategy, ModelParallelStrategy):
         shard_backbones(method, fabric.strategy.device_mesh["data_parallel"])
     groups = parameter_groups(
-        method, options.weight_decay or 0.0, bool(options.decay_bias_and_norm), method.constant_rate
-    )
+        method, options.weight_decay or 0.0, bool(options.decay_bias_and_norm), method.constant_rate,
+        layer_scales(method.backbone, options.layer_decay),
+    )  # fmt: skip
     return Step(
         fabric,
         method,

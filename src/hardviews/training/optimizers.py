@@ -1,15 +1,17 @@
 """Optimizers by name, their parameter groups, learning rates and weight decay per step, and clipping."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from hardviews.errors import unknown
+from hardviews.errors import InputError, unknown
 from hardviews.methods.base import ClipMode
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.distributed.sharding import is_sharded, local
@@ -19,10 +21,11 @@ OPTIMIZERS = ("adamw", "lars", "sgd")
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, decay_bias_and_norm: bool, constant_rate: tuple[str, ...] = ()
-) -> list[dict[str, Any]]:
-    """Groups trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), and
-    by whether they are sharded, since optimizers can't update both kinds together.
+    network: nn.Module, weight_decay: float, decay_bias_and_norm: bool, constant_rate: tuple[str, ...] = (),
+    scales: Mapping[int, float] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Groups trainable parameters by weight decay, by whether their rate follows the schedule (key ``"constant"``), by
+    a factor of their rate, and by whether they are sharded, since optimizers can't update both kinds together.
 
     Args:
         network: whose parameters.
@@ -30,22 +33,46 @@ def parameter_groups(
         decay_bias_and_norm: whether to decay biases and norms. LARS does not adapt the rate of groups without decay, as
             the SimCLR paper requires.
         constant_rate: prefixes of parameters whose rate stays at its peak.
+        scales: of ``layer_scales``; groups have the factor as ``"scale"``, and none without this.
     """
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             constant = any(name.startswith(f"{prefix}.") for prefix in constant_rate)
             decayed = decay_bias_and_norm or parameter.ndim > 1
-            groups.setdefault((constant, decayed, is_sharded(parameter)), []).append(parameter)
+            scale = (scales or {}).get(id(parameter), 1.0)
+            groups.setdefault((constant, decayed, is_sharded(parameter), scale), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": weight_decay if decayed else 0.0,
             "constant": constant,
             "decayed": decayed,
+            **({} if scales is None else {"scale": scale}),
         }
-        for (constant, decayed, _), parameters in groups.items()
+        for (constant, decayed, _, scale), parameters in groups.items()
     ]
+
+
+def layer_scales(backbone: nn.Module, decay: float) -> dict[int, float] | None:
+    """The factor of the learning rate of every trainable parameter, by its ``id``: 1 in the backbone's last layer, and
+    ``decay`` times that of the next layer before it, by timm's own rule of what a layer is (``group_matcher``). None
+    with a decay of 1.
+
+    Source: Clark et al., "ELECTRA", ICLR 2020 (arXiv 2003.10555), section 3.1; for images "BEiT" (arXiv 2106.08254).
+
+    Raises:
+        InputError: the backbone is not one of timm's.
+    """
+    if decay == 1:
+        return None
+    if not hasattr(backbone, "group_matcher"):
+        raise InputError(
+            f"layer-decay: {type(backbone).__name__} does not say what its layers are, as timm's models do; leave it "
+            "out"
+        )
+    groups = param_groups_layer_decay(backbone, layer_decay=decay)
+    return {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
 
 
 def create_optimizer(name: str, groups: list[dict[str, Any]], momentum: float, fused: bool = True) -> Optimizer:
@@ -124,7 +151,8 @@ class Rates:
     def set(self, optimizer: Optimizer, step: int) -> None:
         """Sets every group's learning rate for this step, and its weight decay if that changes."""
         for group in optimizer.param_groups:
-            group["lr"] = self.at(step, group["constant"])
+            # Only groups of runs with --layer-decay have a scale.
+            group["lr"] = self.at(step, group["constant"]) * group.get("scale", 1.0)
             if self.decay_end is not None and group["decayed"]:
                 group["weight_decay"] = self.decay_at(step)
 

@@ -69,3 +69,25 @@ def test_wrong_options_are_named() -> None:
     for ks, temperature in (([0], 0.07), ([], 0.07), ([5], 0.0)):
         with pytest.raises(InputError, match="knn"):
             list(knn(bench_of(features(10, 1), features(10, 2)), ks, temperature))
+
+
+@pytest.mark.parametrize("k", [1, 20, 149])
+def test_leave_one_out_equals_scikit_learn_without_the_image(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many classifiers as images; also where parts are smaller than the neighbours that are asked for."""
+    found = features(150, 1)
+    theirs = []
+    for one in range(150):
+        rest = np.arange(150) != one
+
+        def weights(distance: np.ndarray) -> np.ndarray:
+            return np.exp((1 - distance) / 0.07)
+
+        classifier = KNeighborsClassifier(k, weights=weights, metric="cosine", algorithm="brute")
+        classifier.fit(found.vectors[rest].numpy(), found.labels[rest].numpy())
+        theirs.append(classifier.predict(found.vectors[one : one + 1].numpy())[0])
+    accuracy = np.mean(np.array(theirs) == found.labels.numpy())
+    assert 0.2 < accuracy < 0.999
+    for rows in (4096, 64, 7):
+        monkeypatch.setattr(knn_module, "ROWS", rows)
+        assert knn_accuracy(found, found, k, leave_one_out=True) == pytest.approx(accuracy)
+    assert knn_accuracy(found, found, 1) == 1.0  # where every image votes for itself

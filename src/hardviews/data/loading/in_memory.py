@@ -8,7 +8,6 @@ from torch import Tensor
 from hardviews.data.reading.cut_short import said_of
 from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources.base import ImageSource
-from hardviews.errors import InputError
 from hardviews.views.images import ImageBatch
 
 # By default, small images of up to this many decoded bytes in all are held, on the training device.
@@ -36,9 +35,10 @@ class Decoded:
 
 
 class Held:
-    """Decoded images in memory, uint8 ``[N, h, w, 3]``. ``faults`` are unreadable; ``cut_short`` lack their end."""
+    """Decoded images in memory: uint8 ``[N, h, w, 3]``, or where sizes differ a list of ``[h, w, 3]``. ``faults`` are
+    unreadable; ``cut_short`` lack their end."""
 
-    def __init__(self, pixels: Tensor, faults: Faults, cut_short: Faults) -> None:
+    def __init__(self, pixels: Tensor | list[Tensor], faults: Faults, cut_short: Faults) -> None:
         self.pixels, self.faults, self.cut_short = pixels, faults, cut_short
 
     def __len__(self) -> int:
@@ -51,6 +51,8 @@ class Held:
 
     def batch(self, index: Tensor) -> ImageBatch:
         """Readable images, gathered on their device. The CPU does not wait for the GPU."""
+        if isinstance(self.pixels, list):
+            return ImageBatch.pack([self.pixels[row] for row in index.tolist()], index)
         rows = index.to(self.pixels.device, non_blocking=True)
         size = torch.tensor(self.pixels.shape[1:3]).repeat(len(index), 1)
         return ImageBatch(self.pixels.index_select(0, rows).flatten(), size, index)
@@ -60,12 +62,9 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
     """All images decoded, on the device if they fit ``RESIDENT_BYTES``.
 
     None if they are not all of the native size, unless they ``must`` be held.
-
-    Raises:
-        InputError: they must be held, and differ in size.
     """
     n = len(source)
-    pixels: Tensor | None = None  # [N, h, w, 3]
+    pixels: Tensor | list[Tensor] | None = None
     faults: Faults = {}
     cut_short: Faults = {}
     for index in range(n):
@@ -80,9 +79,11 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
             return None
         if pixels is None:
             pixels = image.new_zeros(n, *image.shape)
-        if image.shape != pixels.shape[1:]:
-            raise InputError(f"{source.name}: images of different sizes can't be held in memory")
+        if isinstance(pixels, Tensor) and image.shape != pixels.shape[1:]:
+            pixels = list(pixels.unbind())
         pixels[index] = image
     if pixels is None:
         return None
-    return Held(pixels.to(device) if pixels.numel() <= RESIDENT_BYTES else pixels, faults, cut_short)
+    if sum(image.numel() for image in pixels) <= RESIDENT_BYTES:
+        pixels = [image.to(device) for image in pixels] if isinstance(pixels, list) else pixels.to(device)
+    return Held(pixels, faults, cut_short)

@@ -47,29 +47,35 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
         yield f"knn_{metric}" + ("" if number == K else f"_k{number}"), value
 
 
-def voters(k: int, bank: Features) -> int:
+def voters(k: int, bank: Features, leave_one_out: bool = False) -> int:
     """How many neighbours vote if k are requested; the figure is named by this number."""
-    return min(k, len(bank.rows))
+    return min(k, len(bank.rows) - leave_one_out)
 
 
 def knn_accuracy(
     bank: Features, queries: Features, k: int = K, temperature: float = 0.07, device: torch.device = CPU,
-    on_part: Callable[[], None] | None = None,
+    on_part: Callable[[], None] | None = None, leave_one_out: bool = False,
 ) -> float:  # fmt: skip
-    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, computed on ``device``; ``on_part``
-    is called after every few thousand queries."""
+    """Top-1 accuracy of the queries, 0..1, by their nearest neighbours in the bank, computed on ``device``.
+
+    Args:
+        on_part: called after every few thousand queries.
+        leave_one_out: ``queries`` are the bank, and no image votes for itself.
+    """
     check([k], temperature)
-    (predictions,) = knn_predictions(bank, queries, [k], temperature, device, on_part)
+    (predictions,) = knn_predictions(bank, queries, [k], temperature, device, on_part, leave_one_out)
     return (predictions == queries.labels).double().mean().item()
 
 
 def knn_predictions(
     bank: Features, queries: Features, ks: Sequence[int], temperature: float, device: torch.device = CPU,
-    on_part: Callable[[], None] | None = None,
+    on_part: Callable[[], None] | None = None, leave_one_out: bool = False,
 ) -> list[Tensor]:  # fmt: skip
     """The label with most votes for every query, int64 ``[N]``, for every k; labels may be any numbers."""
     values, labels = bank.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    votes = knn_votes(bank.vectors, labels, queries.vectors, len(values), ks, temperature, device, on_part)
+    votes = knn_votes(
+        bank.vectors, labels, queries.vectors, len(values), ks, temperature, device, on_part, leave_one_out
+    )
     return [values[some.argmax(1)] for some in votes]
 
 
@@ -82,6 +88,7 @@ def knn_votes(
     temperature: float,
     device: torch.device = CPU,
     on_part: Callable[[], None] | None = None,
+    leave_one_out: bool = False,
 ) -> Tensor:
     """The votes for every class, ``[len(ks), N, classes]``: exp(cosine / T) of the k nearest bank images, summed by
     label.
@@ -89,14 +96,16 @@ def knn_votes(
     Args:
         bank: ``[M, D]``, of any length; ``bank_labels``: int64 ``[M]``.
         queries: ``[N, D]``, of any length.
-        ks: numbers of neighbours, at most M each.
+        ks: numbers of neighbours, at most M each, or M - 1 with ``leave_one_out``.
         temperature: T.
         device: compares them here, some thousand of each at a time.
         on_part: called after every few thousand queries.
+        leave_one_out: query i is bank image i, which does not vote for itself.
     """
     votes = torch.zeros(len(ks), len(queries), classes)
     for start in range(0, len(queries), ROWS):
-        nearest, ids = _nearest(bank, queries[start : start + ROWS].to(device), max(ks))
+        own = start if leave_one_out else None
+        nearest, ids = _nearest(bank, queries[start : start + ROWS].to(device), max(ks), own)
         # Weights relative to the nearest: the same votes up to a factor, and no overflow at small temperatures.
         weight = ((nearest - nearest[:, :1]) / temperature).exp().cpu()
         labels = bank_labels[ids.cpu()]
@@ -107,14 +116,18 @@ def knn_votes(
     return votes
 
 
-def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines and bank indices of the k nearest, ``[N, min(k, M)]`` each, on the queries' device."""
+def _nearest(bank: Tensor, queries: Tensor, k: int, own: int | None = None) -> tuple[Tensor, Tensor]:
+    """Cosines and bank indices of the k nearest, ``[N, min(k, M)]`` each, on the queries' device. With ``own``, query i
+    is bank image ``own + i``, which is further from itself than all others."""
     queries = F.normalize(queries, dim=1)
     nearest = queries.new_empty(len(queries), 0)
     ids = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for first in range(0, len(bank), ROWS):
         part = F.normalize(bank[first : first + ROWS].to(queries.device), dim=1)
-        found, places = (queries @ part.T).topk(min(k, len(part)), dim=1)
+        cosines = queries @ part.T
+        if own is not None:
+            cosines.diagonal(own - first).fill_(-torch.inf)
+        found, places = cosines.topk(min(k, len(part)), dim=1)
         ids = torch.cat([ids, places + first], 1)
         nearest, order = torch.cat([nearest, found], 1).topk(min(k, ids.shape[1]), dim=1)
         ids = ids.gather(1, order)

@@ -25,9 +25,10 @@ METRICS = (
 )  # fmt: skip
 # Settings of how a run is carried out, which do not change its result: a resumed run may change them.
 FREE = {
-    "out", "test_data", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
-    "strategy", "checkpoint_steps", "keep_epochs", "max_nonfinite_steps", "crop", "knn_epochs", "knn_bank", "knn_k",
-    "knn_temperature", "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe", "deterministic",
+    "out", "test_data", "recipe", "data_root", "download", "workers", "in_memory", "max_unreadable", "devices", "nodes",
+    "strategy", "checkpoint_steps", "keep_epochs", "max_nonfinite_steps", "crop", "knn_epochs", "knn_bank", "knn_test",
+    "knn_k", "knn_temperature", "log_steps", "tensorboard", "telemetry", "gallery", "wandb", "allow_pipe",
+    "deterministic",
 }  # fmt: skip
 Listed = Literal["unreadable", "cut_short"]  # kinds of listed images, each in a file of this name
 
@@ -168,7 +169,7 @@ class RunFolder:
         done = int(rows[-1]["step"]) + 1 if rows else 0  # a full disk may have cost earlier rows
         summary: dict[str, float] = {}
         for name, values in self.evaluations().items():
-            needs_none = name.endswith("_pixels")
+            needs_none = name.endswith(("_pixels", "_chance"))
             if values[-1][0] == done or needs_none:  # otherwise the last one failed
                 summary[name] = values[-1][1]
             if values[0][0] == 0 and not needs_none:

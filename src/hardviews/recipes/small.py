@@ -1,0 +1,81 @@
+"""First runs on a folder of a few hundred to a few thousand pictures. ``choice.py`` says which set gets which."""
+
+from math import ceil
+
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+
+BATCH = 64
+LONGEST = 400  # epochs
+
+
+def small_rgb(images: int = 600) -> PretrainOptions:
+    """SimCLR on a folder of photographs, in minutes on two CPU cores: a ResNet of 16 to 128 channels at 64 pixels.
+
+    Not a published run. What decides on few images is the rate (AdamW at 0.016 per 256 images, eight times that of
+    benchmarks/evidence.py) and the number of steps: an epoch of 600 images has nine. No views are selected, since on
+    600 photographs that gained nothing and took 1.6 times the time. benchmarks/RESULTS.md has the measurements.
+
+    Command: ``hardviews pretrain --data FOLDER``
+
+    Args:
+        images: size of the set, which the batch and the number of epochs follow: about 2,000 steps.
+    """
+    batch, epochs = fitted(images, 2_000, shortest=20)
+    return PretrainOptions(
+        method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
+        plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
+        backbone=BackboneOptions(
+            "resnet18", stem="imagenet",
+            keywords={"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1], "stem_type": "deep", "stem_width": 8},
+        ),
+        image_size=64,
+        views=2,
+        batch_size=batch,
+        epochs=epochs,
+        optimizer="adamw",
+        lr=0.016,
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        in_memory="on",
+        knn_epochs=ceil(epochs / 5),
+    )  # fmt: skip
+
+
+def small_rgb_tuned(images: int = 600) -> PretrainOptions:
+    """SimCLR from weights of others (``--init FILE``, or timm's): a low rate, lower for early layers, few epochs.
+
+    Not a published run. The rate falls by 0.65 from each layer to the one before it (``--layer-decay``), as in
+    fine-tuning (Clark et al., ICLR 2020, arXiv 2003.10555; BEiT, arXiv 2106.08254), so that what early layers know
+    stays.
+
+    Command: ``hardviews pretrain --data FOLDER --recipe small_rgb_tuned``, which fetches timm's weights of a ResNet-18;
+    or the same with ``--init FILE`` and the ``--backbone`` that it is of.
+
+    Args:
+        images: size of the set, which the batch and the number of epochs follow: about 200 steps.
+    """
+    batch, epochs = fitted(images, 200, shortest=4)
+    return PretrainOptions(
+        method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
+        plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
+        backbone=BackboneOptions("resnet18", stem="imagenet", pretrained=True),
+        image_size=128,
+        views=2,
+        batch_size=batch,
+        epochs=epochs,
+        optimizer="adamw",
+        lr=0.001,
+        layer_decay=0.65,
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        in_memory="on",
+        knn_epochs=ceil(epochs / 5),
+    )
+
+
+def fitted(images: int, steps: int, shortest: int) -> tuple[int, int]:
+    """A batch of at most half of the images (of two at least), and epochs that come to about so many steps, between
+    ``shortest`` and ``LONGEST``."""
+    batch = max(min(BATCH, images // 2), 2)
+    epochs = ceil(steps / max(images // batch, 1))
+    return batch, min(max(epochs, shortest), LONGEST)

@@ -1,0 +1,69 @@
+"""What a run's verdict says, by hand, and what it tells to try."""
+
+from math import sqrt
+from typing import Any
+
+import pytest
+
+from hardviews.analysis.verdict import standard_error, verdict
+from hardviews.runs.verdict import lines, verdict_of
+
+OF = {"knn_test_images": 600, "knn_top1_untrained": 0.2, "knn_top1_pixels": 0.3, "steps": 108}
+CONFIG: dict[str, Any] = {"epochs": 12, "batch_size": 64, "lr": 0.3, "recipe": None, "init": None, "backbone": {}}
+
+
+def test_standard_errors_are_binomial() -> None:
+    assert standard_error(0.3, 600) == pytest.approx(sqrt(0.3 * 0.7 / 600))
+    found = verdict({**OF, "knn_top1": 0.36})
+    assert found is not None
+    assert found.error == pytest.approx(sqrt(0.36 * 0.64 / 600))
+    assert found.resolution == pytest.approx(2 * sqrt(0.36 * 0.64 / 600 + 0.3 * 0.7 / 600))
+
+
+@pytest.mark.parametrize(
+    ("trained", "kind", "says"),
+    [
+        (0.42, "learned", "training has paid: 12.0 points above raw pixels, 4.4 standard errors of the difference"),
+        (0.33, "unclear", "no clear gain: 3.0 points above raw pixels, where two standard errors are 5.4"),
+        (0.30, "below", "training has not paid: as raw pixels"),
+        (0.23, "below", "training has not paid: 7.0 points below raw pixels"),
+    ],
+)
+def test_it_compares_with_raw_pixels(trained: float, kind: str, says: str) -> None:
+    found = verdict({**OF, "knn_top1": trained})
+    assert found is not None
+    assert (found.kind, found.says) == (kind, says)
+
+
+def test_weights_that_were_better_before_are_what_it_compares_with() -> None:
+    figures = {**OF, "knn_top1_untrained": 0.8, "knn_top1": 0.7}
+    (first, second) = lines(CONFIG | {"init": "f.pth"}, figures, verdict_of(CONFIG | {"init": "f.pth"}, figures))
+    assert first == "verdict: training has not paid: 10.0 points below the weights that it began with"
+    assert second.startswith("try --recipe small_rgb_tuned: a low rate")
+    config = CONFIG | {"init": "f.pth", "recipe": "small_rgb_tuned", "lr": 0.001}
+    assert lines(config, figures, verdict_of(config, figures))[1] == "try a lower rate: --lr 0.00033 in place of 0.001"
+
+
+def test_there_is_none_without_figures_or_of_other_images() -> None:
+    for figures in (
+        {},
+        {**OF},
+        {"knn_top1": 0.4, "knn_test_images": 600},
+        {**OF, "knn_top1": 0.4, "knn_test_images_untrained": 60},
+        {name: value for name, value in OF.items() if name != "knn_test_images"} | {"knn_top1": 0.4},  # of old versions
+    ):
+        assert verdict(figures) is None
+        assert lines(CONFIG, figures, verdict_of(CONFIG, figures)) == []
+
+
+def test_what_to_try_has_the_runs_own_numbers() -> None:
+    """108 steps in 12 epochs are 9 an epoch, so 2,000 steps are 223 epochs."""
+    figures = {**OF, "knn_top1": 0.23}
+    _, tries = lines(CONFIG, figures, verdict_of(CONFIG, figures))
+    assert "--recipe small_rgb, made for sets of this size" in tries
+    assert "--epochs 223, since 108 steps are few" in tries
+    long = {**figures, "steps": 3600}
+    _, tries = lines(CONFIG | {"epochs": 400, "recipe": "small_rgb"}, long, verdict_of(CONFIG, long))
+    more = "more labelled images, by --test-data: 600 can't tell smaller differences apart"
+    assert tries == f"try --epochs 800, twice as many; or {more}"
+    assert len(lines(CONFIG, {**OF, "knn_top1": 0.42}, verdict_of(CONFIG, {**OF, "knn_top1": 0.42}))) == 1

@@ -1,0 +1,122 @@
+"""Which recipe a run without more than data gets, and whose options win."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import hardviews
+from hardviews.cli import main
+from hardviews.commands.pretrain import parse
+from hardviews.errors import InputError
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.recipes import recipes
+from hardviews.recipes.choice import LARGEST, choice, is_open
+from hardviews.recipes.small import fitted, small_rgb
+
+
+def counted(argv: str, images: int) -> PretrainOptions:
+    return parse(argv.split(), choose=True, count=lambda _: images)[0]
+
+
+def test_a_small_set_gets_its_recipe_and_given_options_win(capsys: pytest.CaptureFixture[str]) -> None:
+    options = counted("--data d --epochs 7 --lr 0.5 --seed 3", 600)
+    assert capsys.readouterr().err.startswith("recipe small_rgb for 600 images, a small set (up to 10,000): ")
+    recipe = small_rgb(600)
+    assert options.method == recipe.method | {"dim": 128}
+    assert (options.recipe, options.backbone, options.batch_size) == ("small_rgb", recipe.backbone, 64)
+    assert (options.epochs, options.lr, options.seed) == (7, 0.5, 3)
+    explicit, _ = parse(["--data", "d", "--recipe", "small_rgb"], count=lambda _: 40)
+    assert (explicit.batch_size, explicit.epochs) == (20, 400)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--data d --method simsiam",
+        "--data d --method.dim 8",
+        "--data d --backbone resnet18",
+        "--data d --backbone.stem=cifar",
+        "--data d --plan.blur_p 0",
+        "--data d --init f.pth",
+        "--data d --recipe none",
+        "--data shapes:64",
+        "--data https://host/{000..099}.tar --epoch-images 10",
+    ],
+)
+def test_who_has_a_run_in_mind_gets_the_defaults(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen, plain = counted(argv, 600), parse(argv.split())[0]
+    assert chosen == plain
+    assert chosen.recipe is None
+    assert chosen.epochs == PretrainOptions().epochs
+    assert not capsys.readouterr().err
+
+
+def test_a_stream_is_no_small_set() -> None:
+    with pytest.raises(InputError, match=r"recipe: small_rgb is for small sets, and https://host/a.tar is a stream"):
+        parse(["--data", "https://host/a.tar", "--recipe", "small_rgb"])
+
+
+def test_a_large_set_gets_the_defaults_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert counted("--data d", LARGEST + 1) == parse(["--data", "d"])[0]
+    assert capsys.readouterr().err.startswith("no recipe: 10,001 images are no small set (up to 10,000), so the defau")
+    assert counted("--data d", LARGEST).recipe == "small_rgb"
+    assert choice(600, channels=5).recipe is None
+
+
+def test_a_file_of_settings_and_a_run_that_resumes_keep_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for settings, recipe in (({"epochs": 3}, None), ({"epochs": 3, "recipe": "small_rgb"}, "small_rgb")):
+        file.write_text(yaml.safe_dump(settings))
+        assert counted(f"--data d --out {tmp_path}", 600).recipe == recipe  # the run's own
+        options = counted(f"--data d --config {file}", 600)
+        assert (options.recipe, options.epochs) == (recipe, 3)
+    file.write_text(yaml.safe_dump({"recipe": "simclr_cifar10"}))
+    assert counted(f"--data d --out {tmp_path}", 600).backbone == recipes()["simclr_cifar10"]().backbone
+    assert not is_open(["--config", "x"])
+    assert is_open(["--out", "plan"])
+    assert is_open(["--data", "d", "--epochs", "3", "--test-data", "e", "--views", "4"])
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs"), [(1, 2, 400), (3, 2, 400), (40, 20, 400), (600, 64, 223), (5_000, 64, 26),
+                                    (10_000, 64, 20)]
+)  # fmt: skip
+def test_batch_and_epochs_fit_the_set(images: int, batch: int, epochs: int) -> None:
+    assert fitted(images, 2_000, shortest=20) == (batch, epochs)
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """Noise of several sizes, in two class folders."""
+    for number in range(count):
+        file = folder / "ab"[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        generator = np.random.default_rng(number)
+        Image.fromarray(generator.integers(0, 256, (70 + number, 90, 3), np.uint8)).save(file)
+    return folder
+
+
+def test_a_folder_of_forty_runs_resumes_and_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = photographs(tmp_path / "photos", 40), tmp_path / "run"
+    line = ["pretrain", "--data", str(data), "--epochs", "1", "--out", str(run), "--tensorboard", "false"]
+    assert main(line) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("recipe small_rgb for 40 images, a small set")
+    *_, accuracy, verdict, tries = printed.out.splitlines()
+    assert accuracy.startswith("kNN accuracy: raw pixels ")
+    assert accuracy.endswith(
+        "on 40 test images (photos, each left out in turn), kNN by the 20 nearest of 39 training images"
+    )
+    assert "(standard error " in accuracy
+    assert ", chance 50.0%; on" in accuracy
+    assert verdict.startswith("verdict: ")
+    assert "--epochs 1000, since 2 steps are few" in tries
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["recipe"], config["batch_size"], config["knn_test"]) == ("small_rgb", 20, "leave_one_out")
+    assert main(line) == 0  # resumes, at its end
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.index(verdict) < page.index('<section id="run"')
+    assert hardviews.pretrain(str(data), epochs=1, out=run, quiet=True).summary["verdict_says"] == [verdict, tries]
