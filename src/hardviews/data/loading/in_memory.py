@@ -10,15 +10,17 @@ from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources.base import ImageSource
 from hardviews.errors import InputError
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
 
 # By default, small images of up to this many decoded bytes in all are held, on the training device.
 RESIDENT_BYTES = 512 << 20
 
 
-def is_held(source: ImageSource, in_memory: bool | Literal["auto"]) -> bool:
+def is_held(source: ImageSource, in_memory: bool | Literal["auto"], form: Pixels | None = RGB) -> bool:
     """Whether to decode all images beforehand: on request, or because they are few and small."""
     side = source.native_size or 0
-    return in_memory is True or (in_memory == "auto" and 0 < len(source) * side * side * 3 <= RESIDENT_BYTES)
+    size = len(source) * side * side * (form or RGB).bytes
+    return in_memory is True or (in_memory == "auto" and 0 < size <= RESIDENT_BYTES)
 
 
 class Decoded:
@@ -31,15 +33,16 @@ class Decoded:
         return len(self.source)
 
     def read(self, index: int) -> Tensor:
-        """uint8 ``[h, w, 3]``, or ``UnreadableImage``."""
+        """``[h, w, C]`` of the bounds' form, or ``UnreadableImage``."""
         return self.source.read(index, self.bounds)
 
 
 class Held:
-    """Decoded images in memory, uint8 ``[N, h, w, 3]``. ``faults`` are unreadable; ``cut_short`` lack their end."""
+    """Decoded images of one form in memory, ``[N, h, w, C]``. ``faults`` are unreadable; ``cut_short`` lack their
+    end."""
 
-    def __init__(self, pixels: Tensor, faults: Faults, cut_short: Faults) -> None:
-        self.pixels, self.faults, self.cut_short = pixels, faults, cut_short
+    def __init__(self, pixels: Tensor, faults: Faults, cut_short: Faults, form: Pixels = RGB) -> None:
+        self.pixels, self.faults, self.cut_short, self.form = pixels, faults, cut_short, form
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -53,7 +56,9 @@ class Held:
         """Readable images, gathered on their device. The CPU does not wait for the GPU."""
         rows = index.to(self.pixels.device, non_blocking=True)
         size = torch.tensor(self.pixels.shape[1:3]).repeat(len(index), 1)
-        return ImageBatch(self.pixels.index_select(0, rows).flatten(), size, index)
+        pixels = self.pixels.view(torch.int16) if self.pixels.dtype == torch.uint16 else self.pixels  # see `gathered`
+        chosen = pixels.index_select(0, rows).flatten().view(self.pixels.dtype)
+        return ImageBatch(chosen, size, index, self.form)
 
 
 def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) -> Held | None:
@@ -65,7 +70,7 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
         InputError: they must be held, and differ in size.
     """
     n = len(source)
-    pixels: Tensor | None = None  # [N, h, w, 3]
+    pixels: Tensor | None = None  # [N, h, w, C]
     faults: Faults = {}
     cut_short: Faults = {}
     for index in range(n):
@@ -85,4 +90,5 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
         pixels[index] = image
     if pixels is None:
         return None
-    return Held(pixels.to(device) if pixels.numel() <= RESIDENT_BYTES else pixels, faults, cut_short)
+    size = pixels.numel() * pixels.element_size()
+    return Held(pixels.to(device) if size <= RESIDENT_BYTES else pixels, faults, cut_short, bounds.form or RGB)
