@@ -1,6 +1,7 @@
 """The forest finds what a cost was made of, and nothing where it was made of nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ def with_costs(name: str | None, n: int = 900, plan: ViewPlan = PLAN) -> Telemet
     """A cost of every combination that is its IoU or a difference, and some noise; and an image's own, much larger."""
     random = np.random.default_rng(1)
     order = random.permuted(np.tile(np.arange(4, dtype=np.uint8), (n, plan.draw, 1)), axis=2)
-    telemetry = synthetic(plan, n, solarize=np.zeros((n, plan.draw), bool), order=order)
+    tone = random.random((n, plan.draw, 2, 4), np.float32) if name == "dropped_difference" else None
+    given: dict[str, Any] = {} if tone is None else {"tone": tone}
+    telemetry = synthetic(plan, n, solarize=np.zeros((n, plan.draw), bool), order=order, **given)
     cost = 0.1 * random.normal(size=(n, len(telemetry.combinations))) + 5 * random.normal(size=(n, 1))
     if name:
         place = torch.from_numpy(order.argsort(-1)[..., 3]).double().T  # of the shift of hue
@@ -44,6 +47,7 @@ def with_costs(name: str | None, n: int = 900, plan: ViewPlan = PLAN) -> Telemet
         ("blur_difference", "blur"),
         ("shape_difference", "crop shape"),
         ("place_3", "order of colours"),
+        ("dropped_difference", "dropped channels"),
     ],
 )
 def test_what_costs_are_made_of_comes_first(name: str, parameter: str) -> None:

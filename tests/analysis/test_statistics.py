@@ -142,3 +142,19 @@ def test_where_nothing_is_known_nothing_is_claimed() -> None:
     unknown = synthetic(plan_of((4, 2, True)), 4, chosen=np.zeros(4, bool), cost_mean=np.full(4, np.nan, np.float32))
     assert np.isnan(by_epoch(unknown)["iou_kept"]).all()
     assert len(by_image(unknown)["image"]) == 0
+
+
+def test_what_changes_channels_is_compared_channel_by_channel() -> None:
+    tone = np.zeros((2, 4, 2, 4), np.float32)
+    tone[..., 0] = tone[..., 2] = 1  # no gain, no gamma
+    tone[0, 0, :, 0] = 1.5, 0.5  # on average none either, and yet apart from the others
+    tone[0, :2, 1, 3] = 1  # the second channel is gone from two views
+    telemetry = synthetic(plan_of((4, 2, True)), 2, tone=tone, kept=np.array([[0, 1], [2, 3]], np.int16))
+    found = quantities(telemetry)
+    assert found["gain"].kept == pytest.approx([1, 1])
+    assert found["gain_difference"].kept == pytest.approx([0.5, 0])
+    assert found["gain_difference"].random == pytest.approx([3 * 0.5 / 6, 0])
+    assert found["dropped"].kept == pytest.approx([0.5, 0])
+    assert found["dropped_difference"].random == pytest.approx([4 * 0.5 / 6, 0])
+    assert not found["gamma_difference"].kept.any()
+    assert not {"gain", "gain_difference"} & quantities(synthetic(plan_of((4, 2, True)), 2)).keys()

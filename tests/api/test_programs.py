@@ -87,7 +87,7 @@ CELLS = [
     "options = OPTIONS | {'knn_epochs': 0, 'in_memory': 'off', 'quiet': False}",
     "run = hardviews.pretrain('shapes:32', epochs=1, out='run', **options)\nrun.summary['steps']",
     # An interrupt from the notebook's menu is this signal.
-    "pictures = Pictures()\npictures.interrupts_at = 120\nhardviews.pretrain(pictures, epochs=2, out='cut', **options)",
+    "pictures = Pictures()\npictures.interrupts_at = 136\nhardviews.pretrain(pictures, epochs=2, out='cut', **options)",
     "pictures.interrupts_at = 0\nhardviews.pretrain(pictures, epochs=2, out='cut', **options).summary['steps']",
     "len(run.metrics['loss'])",
     "hardviews.load(run).embed(pictures.pixels[:3]).shape",

@@ -90,7 +90,7 @@ def test_options_of_a_run_come_back_from_its_file(tmp_path: Path) -> None:
         ("--backbone.stem foo", "--backbone.stem: 'foo' is not one of auto, imagenet, cifar"),
         ("--data d extra", "'extra' belongs to no option"),
         ("--data d --views a", "--views: 'a' is not a whole number or numbers such as 2,2,16"),
-        ("--data d --mean 1", "--mean: '1' is not 3 numbers"),
+        ("--data d --mean x", "--mean: 'x' is not a number or numbers such as 0.1,0.2,0.3 or auto"),
         ("--data", "--data: expected one argument"),
         ("--data d --method simsaim", "unknown method 'simsaim'; did you mean simsiam"),
         ("--data d --method simsiam --method.temperature 1", "unknown option --method.temperature"),

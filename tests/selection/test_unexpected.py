@@ -1,5 +1,7 @@
 """The policy ``unexpected`` against a regression by least squares and an enumeration of every combination."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,15 @@ from torch import Tensor
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
 from hardviews.selection.hard_views import HardViews
-from hardviews.selection.pair_features import NUMBERS, PIXELS, number_features, pixel_features, with_products
+from hardviews.selection.pair_features import (
+    NUMBERS,
+    PIXELS,
+    TONES,
+    number_features,
+    numbers_of,
+    pixel_features,
+    with_products,
+)
 from hardviews.selection.policies import hardest, named
 from hardviews.selection.unexpected import FORGETTING, RIDGE, Unexpected, kinds_of
 from hardviews.views.draw import Views, draw
@@ -254,3 +264,47 @@ def test_what_it_can_not_work_with() -> None:
     views = views_of(CROPS, 0)
     with pytest.raises(InputError, match="other kinds of views"):
         policy(costs_of(CROPS, views, 0), CROPS, views, torch.Generator())
+
+
+TONED = ViewPlan(
+    (Slot(photometric=Photometric(gain=0.5, offset=0.2, gamma=0.5, drop_p=0.3)),), (0.5,) * 5, (0.2,) * 5, rgb=False
+)
+
+
+def test_tones_are_features_where_the_plan_has_them() -> None:
+    views = views_of(TONED, 0)
+    assert views.tone is not None
+    a, b = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 3])
+    found = number_features(views, a, b)
+    assert numbers_of(views) == found.shape[-1] == NUMBERS + TONES
+    assert torch.equal(found, number_features(views, b, a))
+    assert found.isfinite().all()
+    assert float(found.abs().max()) < 4
+    assert (found[..., NUMBERS:].std((0, 1)) > 0.05).all()
+    without = replace(views, tone=None)
+    assert torch.equal(found[..., :NUMBERS], number_features(without, a, b))
+    assert numbers_of(without) == NUMBERS
+    # By hand, of the first pair of the first image: gains of each channel apart, and channels lost in either.
+    gain, dropped = views.tone[:2, 0, :, 0].numpy(), views.tone[:2, 0, :, 3].numpy()
+    assert float(found[0, 0, NUMBERS]) == pytest.approx(2 * np.abs(gain[0] - gain[1]).mean() - 0.5, abs=1e-5)
+    assert float(found[0, 0, -1]) == pytest.approx(2 * np.maximum(dropped[0], dropped[1]).mean() - 0.5, abs=1e-5)
+
+
+def test_what_tones_explain_is_taken_off() -> None:
+    """Costs that dropped channels and gains alone explain: nothing is left to choose by but noise."""
+
+    def costs(step: int) -> tuple[Views, Costs]:
+        views = views_of(TONED, step)
+        assert views.tone is not None
+        lost = views.tone[..., 3].mean(-1) + views.tone[..., 0].mean(-1)
+        return views, Costs((lost[:, None] + lost[None]).clone())
+
+    policy = Unexpected()
+    for step in range(12):
+        views, cost = costs(step)
+        policy(cost, TONED, views, torch.Generator())
+    views, cost = costs(12)
+    left = policy._beyond_expected(cost, TONED, views, None).cross
+    pairs = ~torch.eye(4, dtype=torch.bool)
+    spread = [(c - c.mean(0)).std() for c in (left[pairs], cost.cross[pairs])]
+    assert spread[0] < 0.1 * spread[1]

@@ -40,7 +40,9 @@ class SelectingRun:
     rows: Telemetry
 
     def mean(self, name: str) -> float:
-        """A column's mean over the images of all epochs in ``table``."""
+        """A column's mean over the images of all epochs in ``table``; 0 of a quantity that the plan does not draw."""
+        if name not in self.table:
+            return 0.0
         known = np.isfinite(self.table[name])
         weight = self.table["images"][known]
         return float((self.table[name][known] * weight).sum() / weight.sum()) if weight.sum() else float("nan")
@@ -238,6 +240,9 @@ def _effects(one: SelectingRun) -> dict[str, tuple[float, float]]:
     found = {}
     pairs = pair_quantities(views)
     for name in SHORT:
+        if name not in measured:
+            found[name] = float("nan"), float("nan")
+            continue
         if name in pairs:
             values = pairs[name][: plan.targets]
             weight = chance.expand_as(values) / max(float(chance.sum()) * values.shape[-1], 1e-12)

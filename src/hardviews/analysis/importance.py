@@ -29,6 +29,8 @@ PARAMETERS = {
         for name in ("brightness", "contrast", "saturation", "hue", "grey", "blur", "solarize", "flip")
     },
     "order of colours": (("order_difference",), ("place_0", "place_1", "place_2", "place_3")),
+    **{name: ((f"{name}_difference",), (name,)) for name in ("gain", "offset", "gamma")},
+    "dropped channels": (("dropped_difference",), ("dropped",)),
     "mask": (("masked_difference",), ("masked",)),
 }
 NO_JITTER = (1.0, 1.0, 1.0, 0.0)  # telemetry's values for views without jitter
@@ -134,7 +136,8 @@ def table(telemetry: Telemetry, picked: Array) -> tuple[Array, Array, dict[str, 
     values: list[Array] = []
     columns: dict[str, list[int]] = {}
     for name, (of_pair, of_one) in PARAMETERS.items():
-        for column in (*(pairs[key] for key in of_pair), *(means[key] for key in of_one)):
+        known = [of[key] for of, keys in ((pairs, of_pair), (means, of_one)) for key in keys if key in of]
+        for column in known:
             if column.max() > column.min():  # a parameter that the plan does not draw has no importance
                 columns.setdefault(name, []).append(len(values))
                 values.append(column.numpy())

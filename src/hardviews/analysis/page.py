@@ -12,6 +12,8 @@ from markupsafe import Markup
 from hardviews.analysis import choices, comparison, curves, hardness, pictures
 from hardviews.analysis.figure import Figure
 from hardviews.analysis.run import Run
+from hardviews.telemetry.shown import caption
+from hardviews.views.pixels import Pixels
 
 MARK = '<meta name="generator" content="hardviews report">'  # identifies a file as one of ours
 
@@ -179,6 +181,8 @@ def _album(run: Run, reader: Reader | str, runs: int) -> Album:
     if not gallery:
         notes.append("No gallery: the run was made with --gallery 0, or its thumbnails are gone.")
     hardest, easiest = pictures.extremes(run.telemetry, None if isinstance(reader, str) else reader)
+    if shown := caption(Pixels.from_config(run.config), run.telemetry.shown):
+        notes.append(f"Pictures show {shown}.")
     if not hardest:
         notes.append("The hardest pictures are unknown: candidates were not scored, or nothing was selected.")
     return Album(run, gallery, hardest, easiest, notes)

@@ -13,6 +13,7 @@ from hardviews.analysis.figure import number
 from hardviews.analysis.statistics import by_image
 from hardviews.selection.search import combinations_of
 from hardviews.telemetry.reading import Telemetry
+from hardviews.telemetry.shown import as_values, plan_shown, views_shown
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
@@ -112,17 +113,16 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
 
 def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
     pixels = torch.from_numpy(np.array(picture))
-    views, plan = rows.views(), rows.plan
+    views, plan = views_shown(rows.views(), rows.shown), plan_shown(rows.plan, rows.shown)
     resolution = min(SIDE / max(slot.size for slot in plan.slots), 1.0)
     rendered = render(ImageBatch.pack([pixels] * len(rows)), views, plan, resolution)
-    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (plan.mean, plan.std))
     slots = plan.slot_of()
     found = []
     for row in range(len(rows)):
         kept = set(rows["kept"][row].tolist())
         candidates = []
         for v in range(plan.draw):
-            seen = ((rendered[v][row] * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+            seen = (as_values(rendered[v][row], plan) * 255).round().byte().permute(1, 2, 0)
             x0, y0, x1, y1 = (100 * float(edge) for edge in views.box[v, row])
             candidates.append(
                 Candidate(

@@ -47,6 +47,16 @@ COLOURS = {
     "flip_difference": QuantityText(
         "Mirrored beside not", "of pairs", "how often exactly one of two views is mirrored", percent=True
     ),
+    "gain_difference": QuantityText(
+        "Gain", "difference of factors", "how much a channel's gains of two views differ, on average over channels"
+    ),
+    "offset_difference": QuantityText(
+        "Offset", "difference, of values in 0..1", "how much a channel's offsets of two views differ, on average"
+    ),
+    "gamma_difference": QuantityText("Gamma", "difference of powers", "how much the gammas of two views differ"),
+    "dropped_difference": QuantityText(
+        "Dropped beside not", "of channels", "fraction of channels that are dropped in one of two views", percent=True
+    ),
 }
 SHORT = {
     "iou": "shared part (IoU)", "overlap": "overlap", "distance": "distance", "area": "crop size",
@@ -54,5 +64,6 @@ SHORT = {
     "contrast_difference": "contrast diff.", "saturation_difference": "saturation diff.",
     "hue_difference": "hue diff.", "grey": "grey", "grey_difference": "grey beside colour",
     "blur_difference": "blur diff.", "solarize_difference": "solarized beside not",
-    "flip_difference": "mirrored beside not",
+    "flip_difference": "mirrored beside not", "gain_difference": "gain diff.", "offset_difference": "offset diff.",
+    "gamma_difference": "gamma diff.", "dropped_difference": "dropped beside not",
 }  # fmt: skip

@@ -18,6 +18,7 @@ from hardviews.telemetry.reading import Array, Telemetry
 from hardviews.views.boxes import iou, overlap, relative_distance
 from hardviews.views.draw import Views
 
+TONES = ("gain", "offset", "gamma", "dropped")  # in the order of ``Views.tone``
 NEAR = 1e-6  # IoUs closer than this are equal: boxes are stored in single precision
 
 
@@ -31,7 +32,8 @@ class Quantity:
 
 def view_quantities(views: Views) -> dict[str, Tensor]:
     """Quantities of single views, ``[V, N]``: area as a fraction of the picture, and width / height relative to the
-    picture's. Without jitter, its factors are 1 and the hue shift is 0."""
+    picture's. Without jitter, its factors are 1 and the hue shift is 0. Gain, offset, gamma and dropped channels are
+    means over channels, and there only if the plan has them."""
     sides = views.box[..., 2:] - views.box[..., :2]
     brightness, contrast, saturation, hue = views.jitter.double().unbind(-1)
     return {
@@ -45,16 +47,27 @@ def view_quantities(views: Views) -> dict[str, Tensor]:
         "blur": views.blur.double(),
         "solarize": views.solarize.double(),
         "flip": views.flip.double(),
-    }
+    } | {name: tone.double().mean(-1) for name, tone in _tones(views).items()}
+
+
+def _tones(views: Views) -> dict[str, Tensor]:
+    """What changes channels one by one, ``[V, N, C]`` each; empty if nothing does."""
+    return {} if views.tone is None else dict(zip(TONES, views.tone.unbind(-1), strict=True))
 
 
 def pair_quantities(views: Views) -> dict[str, Tensor]:
     """Quantities of every two views, ``[V, V, N]``. Differences are absolute; those of area and shape are of
-    logarithms."""
+    logarithms, and what changes channels one by one is compared channel by channel."""
     a, b = views.box[:, None], views.box[None]
     singles = view_quantities(views) | {"hue": views.jitter[..., 3].double()}
     singles |= {name: singles[name].log() for name in ("area", "shape")}
     apart = {f"{name}_difference": (x[:, None] - x[None]).abs() for name, x in singles.items()}
+    for name, tone in _tones(views).items():  # channel by channel, to save memory
+        key, channels = f"{name}_difference", tone.double().unbind(-1)
+        apart[key] = (channels[0][:, None] - channels[0][None]).abs()
+        for x in channels[1:]:
+            apart[key] += (x[:, None] - x[None]).abs()
+        apart[key] /= len(channels)
     return {"iou": iou(a, b), "overlap": overlap(a, b), "distance": relative_distance(a, b)} | apart
 
 

@@ -1,5 +1,6 @@
 """``hardviews pretrain``: from a command line to a run folder."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,8 @@ from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
 from hardviews.options.extension import settings_to_extend
 from hardviews.options.old_names import RENAMED, rename_options, with_new_names
-from hardviews.options.pretraining import BackboneOptions, PretrainOptions, TransformOptions
+from hardviews.options.plan import ToneOptions, TransformOptions
+from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import fitted, follows_size
 from hardviews.recipes.choice import NONE, choice, is_open
 from hardviews.wording import several
@@ -185,7 +187,7 @@ def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[Pre
     if namespace["recipe"] == NONE:
         namespace["recipe"] = None
     namespace["backbone"] = BackboneOptions(**namespace["backbone"])
-    own = {field.name for field in fields(TransformOptions)}
+    own = {field.name for kind in (TransformOptions, ToneOptions) for field in fields(kind)}
     plan = namespace.get("plan") or {}
     namespace["plan"] = {name: value for name, value in plan.items() if value is not None or name not in own}
     return PretrainOptions(**namespace), as_json
@@ -215,6 +217,7 @@ def _parser(method: str | None) -> Parser:
         parser.add_signature(found, "method", skip={"backbone", "plan"})
         parser.add_signature(found.default_plan, "plan", skip={"size"})
         parser.add_options(TransformOptions, "plan.")
+        parser.add_options(ToneOptions, "plan.", skip=inspect.signature(found.default_plan).parameters)
     parser.add_options(BackboneOptions, "backbone.", skip={"module"})
     parser.add_options(PretrainOptions, skip={"method", "plan", "backbone"})
     return parser
@@ -248,6 +251,8 @@ def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str,
     if old:
         say(f"config: {', '.join(old)}; the old names will go in the next version")
     settings = with_new_names(settings)
+    if any(value_before_parsing(argv, option) for option in ("--channels", "--value-range")):
+        settings.pop("pixels", None)  # what that run found does not hold any more
     if settings.pop("allow_pipe", False):
         raise InputError("config: allow_pipe lets the data run a shell; give it on the command line")
     for group in ("method", "backbone", "plan"):

@@ -18,6 +18,7 @@ from hardviews.probing.step_time import Timing
 from hardviews.probing.steps import ProbeSteps
 from hardviews.setup.data_notices import Tenth, shared_figures, shared_line
 from hardviews.training.memory import format_bytes
+from hardviews.views.pixels import RGB, Pixels
 from hardviews.wording import several
 
 DATA_FIRST = "other pictures (see content), before anything else is changed"
@@ -123,6 +124,7 @@ def with_files(
     test_data: str | None,
     sample: DecodedSample,
     tenth: Tenth = None,
+    form: Pixels = RGB,
 ) -> Check:
     """The check of the data, with what files are passed over or cut short, and which test images are training images;
     arguments as of ``warn_of_data``."""
@@ -131,8 +133,8 @@ def with_files(
     says = [passed] if passed else []
     if cut:
         says.append(f"{len(cut)} lack their end, and are used ({cut[0]})")
-    says += shared_line(source, test, test_data, tenth)
-    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data, tenth)}
+    says += shared_line(source, test, test_data, tenth, form)
+    figures = {"passed_over": passed, "cut_short": len(cut), **shared_figures(source, test, test_data, tenth, form)}
     check = replace(check, says="; ".join([check.says, *says]), figures=check.figures | figures)
     if says and check.verdict == "ok":
         remedy = "convert or repair these files; keep test images out of the training data"

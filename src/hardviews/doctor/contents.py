@@ -1,5 +1,7 @@
 """Whether a sample of pictures has something to learn: pictures differ, are not plain, and use the range of values.
 
+Pictures of any channels and types are looked at as levels 0 to 255, after the run's range of values.
+
 The limits leave a margin to real data sets: of 256 pictures each of CIFAR-10, Imagenette and ``shapes``, of each class
 of the first two by itself, and of COCO. These use 243 of 255 levels or more. Any two of their pictures are at least
 1/21 of the used range apart (the nearest are two parachutes in the sky). Only one picture shows a single colour, and
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from hardviews.doctor.checks import Check
 from hardviews.probing.sample import DecodedSample
+from hardviews.views.pixels import RGB
 from hardviews.wording import several
 
 SIDE = 16  # pixels; pictures are shrunk to this side before they are compared, which removes noise
@@ -49,13 +52,15 @@ class Contents:
 
 def contents_of(sample: DecodedSample) -> Contents:
     """Computes them of a sample of at least one picture."""
-    channels = torch.stack([_levels(picture) for picture in sample.pictures])  # [N, 3, 256]
+    form = sample.form or RGB
+    pictures = [form.levels(picture).round_().byte() for picture in sample.pictures]
+    channels = torch.stack([_shares(picture) for picture in pictures])  # [N, C, 256]
     shares = channels.mean(1)
     low, high = _quantiles(shares.mean(0), 0.01, 0.99).tolist()
     used = max(high - low, 1)
     lower, upper = _quantiles(shares, 0.05, 0.95).unbind(-1)
     first, last = _quantiles(channels, 0.01, 0.99).unbind(-1)
-    small = torch.stack([F.adaptive_avg_pool2d(p.permute(2, 0, 1).float(), SIDE).flatten() for p in sample.pictures])
+    small = torch.stack([F.adaptive_avg_pool2d(p.permute(2, 0, 1).float(), SIDE).flatten() for p in pictures])
     alike = torch.cdist(small, small) / small.shape[1] ** 0.5 < ALIKE * used
     alike.fill_diagonal_(False)
     count = len(small)
@@ -103,9 +108,10 @@ def check_contents(contents: Contents) -> Check:
     return Check("content", "failed" if hopeless else "warning", says, remedy, figures)
 
 
-def _levels(picture: Tensor) -> Tensor:
-    """Histograms of the channels' values, as parts of all, ``[3, 256]``."""
-    counts = torch.stack([channel.bincount(minlength=256) for channel in picture.reshape(-1, 3).T]).double()
+def _shares(picture: Tensor) -> Tensor:
+    """Histograms of the channels' values, as parts of all, ``[C, 256]``."""
+    columns = picture.reshape(-1, picture.shape[-1]).T
+    counts = torch.stack([channel.bincount(minlength=256) for channel in columns]).double()
     return counts / counts.sum(1, keepdim=True)
 
 

@@ -24,6 +24,7 @@ from hardviews.doctor import checks
 from hardviews.doctor.checks import Check
 from hardviews.doctor.contents import check_contents, contents_of
 from hardviews.doctor.overfit import STEPS, learn
+from hardviews.doctor.values import check_values
 from hardviews.doctor.view_sheet import FirstViews, view_sheet
 from hardviews.errors import InputError, RunError
 from hardviews.methods.base import Method
@@ -36,8 +37,11 @@ from hardviews.probing.steps import grow, lone_fabric, probe_step, sizes_up_to
 from hardviews.setup.data import in_memory, open_training
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
 from hardviews.setup.fabric import shared_by
+from hardviews.setup.look import look
 from hardviews.setup.monitoring import resolve_knn, tenth_of
+from hardviews.setup.pixels import pixels_of
 from hardviews.setup.step import check_norms, uses_batch_statistics
+from hardviews.telemetry.shown import Channels, shown_channels
 from hardviews.training.memory import available, is_out_of_memory
 from hardviews.training.output.checkpoint import COPIES
 from hardviews.training.output.run_folder import RunFolder
@@ -77,21 +81,24 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
     yield from check_folder(options, RunFolder(Path(name)), sum(p.numel() for p in method.parameters()))
     yield checks.check_epoch(len(source), options, devices * nodes * options.grad_accumulation)
 
-    bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes)
+    form = pixels_of(options)
+    bounds = bounds_for(share, options.decode_size or 0, options.max_batch_bytes, form)
     sample = sampled(source, bounds, PICTURES, options.seed, SECONDS)
     check = checks.check_data(sample, options.image_size or 0, options.max_unreadable)
-    yield checks.with_files(check, source, test, options.test_data, sample, tenth_of(options))
+    yield checks.with_files(check, source, test, options.test_data, sample, tenth_of(options), form)
     if not sample.pictures:
         return
     content = check_contents(contents_of(sample))
     yield content
+    yield from check_values(look(source), form)
 
     fabric, seen, own = lone_fabric(options), FirstViews(), deepcopy(method)
     there = available(fabric.device, devices)
     step = probe_step(options, method, fabric, per_epoch, seen)
     probes = grow(step, sample, sizes_up_to(share, options.grad_accumulation), SECONDS, round(checks.TIGHT * there))
     if seen.chosen is not None:
-        yield check_views(seen, method.plan, Path(f"{name}-views.png"))
+        channels = shown_channels(form, options.show_channels)
+        yield check_views(seen, method.plan, Path(f"{name}-views.png"), channels)
     if probes.taken:
         yield checks.check_finite(probes)
     yield checks.check_memory(probes, share, there, fabric.device.type == "cuda")
@@ -141,12 +148,12 @@ def check_folder(options: PretrainOptions, folder: RunFolder, parameters: int) -
     yield checks.check_disk(4 * parameters * copies, folder.free(), str(folder.existing()))
 
 
-def check_views(seen: FirstViews, plan: ViewPlan, file: Path) -> Check:
+def check_views(seen: FirstViews, plan: ViewPlan, file: Path, channels: Channels) -> Check:
     """Saves a picture of the views that a step drew and chose."""
     assert seen.chosen is not None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        view_sheet(seen.chosen, plan).save(file)
+        view_sheet(seen.chosen, plan, channels).save(file)
     except OSError as error:
         return Check("views", "warning", f"{file} can't be written: {error.strerror}", "another --out")
     says = f"{file} shows {several(len(seen.chosen.images), 'picture')} and the views drawn of them: look at it"
@@ -189,7 +196,7 @@ def seconds_of_data(
         RunError: it can't.
     """
     fits = options.in_memory == "on" or len({tuple(picture.shape) for picture in sample.pictures}) == 1
-    if not isinstance(source, Stream) and fits and is_held(source, in_memory(options)):
+    if not isinstance(source, Stream) and fits and is_held(source, in_memory(options), pixels_of(options)):
         return 0.0
     images = min(share, MANY)
     loader = Loader(
@@ -203,6 +210,7 @@ def seconds_of_data(
         in_memory=False,
         pin_memory=device.type == "cuda",
         shuffle_bytes=0,
+        form=pixels_of(options),
     )
     with closing(moved(loader.batches(0), device)) as batches:
         return seconds_to_make(batches, options.workers, 8, SECONDS / 2) * share / images

@@ -10,6 +10,7 @@ from torch import Tensor
 from hardviews.networks.masked_vit import resample_mask
 from hardviews.selection.hard_views import Choice
 from hardviews.telemetry.gallery import KEPT, OTHER, SHOWN_SIDE, with_boxes
+from hardviews.telemetry.shown import Channels, as_values, caption, picture
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import ViewPlan
@@ -44,22 +45,24 @@ class FirstViews:
             self.chosen = DrawnViews(own, candidates[some], choice.ids[:, some].cpu())
 
 
-def view_sheet(chosen: DrawnViews, plan: ViewPlan) -> Image.Image:
-    """Draws one row per picture; patches masked from the student are grey."""
+def view_sheet(chosen: DrawnViews, plan: ViewPlan, channels: Channels = (0, 1, 2)) -> Image.Image:
+    """Draws one row per picture, of these channels; patches masked from the student are grey."""
     images, views, ids = chosen
     count = len(images)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (plan.mean, plan.std))
-    rendered = [(view * std + mean).clamp(0, 1) for view in render(images, views, plan)]
+    rendered = [as_values(view, plan)[:, list(channels)] for view in render(images, views, plan)]
     across = min(plan.draw, ACROSS)
     cell = CELL + 2 * FRAME + GAP
     row = max(-(-plan.draw // across) * (cell + LINE), SHOWN_SIDE + GAP)
     sheet = Image.new("RGB", (SHOWN_SIDE + 2 * GAP + across * cell, 2 * GAP + LINE + count * row), GROUND)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, GAP // 2), LEGEND + (MASKED if views.mask is not None else ""), fill=INK)
+    shown = caption(images.form, channels)
+    legend = LEGEND + (MASKED if views.mask is not None else "") + (f"; {shown}" if shown else "")
+    pen.text((GAP, GAP // 2), legend, fill=INK)
     slots = plan.slot_of()
     for b in range(count):
         top, kept = GAP + LINE + b * row, set(ids[:, b].tolist())
-        original = Image.fromarray(images.image(b).permute(1, 2, 0).contiguous().numpy())
+        stored = picture(images.image(b), images.form, channels)
+        original = Image.fromarray(stored.permute(1, 2, 0).contiguous().numpy())
         sheet.paste(with_boxes(original, views.box[:, b].tolist(), kept), (GAP, top))
         for v in range(plan.draw):
             line, column = divmod(v, across)
@@ -70,9 +73,9 @@ def view_sheet(chosen: DrawnViews, plan: ViewPlan) -> Image.Image:
             if views.mask is not None:
                 hidden = resample_mask(views.mask[v, b][None], pixels.shape[-2:])[0]
                 pixels = torch.where(hidden, torch.tensor(HIDDEN)[:, None, None] / 255, pixels)
-            picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
-            way = Image.Resampling.NEAREST if picture.width < CELL else Image.Resampling.LANCZOS
-            sheet.paste(picture.resize((CELL, CELL), way), (x + FRAME, y + FRAME))
+            view = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+            way = Image.Resampling.NEAREST if view.width < CELL else Image.Resampling.LANCZOS
+            sheet.paste(view.resize((CELL, CELL), way), (x + FRAME, y + FRAME))
             name = f"{v + 1} {plan.slots[slots[v]].name if len(plan.slots) > 1 else ''}"
             pen.text((x, y + side + 1), name.strip(), fill=KEPT if v in kept else INK)
     return sheet

@@ -18,6 +18,8 @@ FOLLOWING = {
     "weight_decay": ("weight_decay_end",),
     "plan.locals": ("views",),
     "data": ("epoch_images",),
+    "channels": ("pixels", "mean", "std"),
+    "value_range": ("pixels", "mean", "std"),
 }
 
 

@@ -33,21 +33,6 @@ class BackboneOptions:
 
 
 @dataclass
-class TransformOptions:
-    """An augmentation of one's own, among the arguments of a plan (docs/augmentations.md).
-
-    Args:
-        transform: package.module:name of a function or object that is called with one view, in the place of the plan's
-            colours, blur and solarization; or one for every kind of view.
-        transform_input: what it is given. crop: the view, cropped, resized and flipped; image: the whole image, which
-            it crops and flips itself.
-    """
-
-    transform: str | list[str] | None = None
-    transform_input: Literal["crop", "image"] | None = None
-
-
-@dataclass
 class PretrainOptions:
     """Pretrains a backbone without labels on the hardest of several random views of every image.
 
@@ -71,6 +56,15 @@ class PretrainOptions:
         epoch_images: images per epoch, for streams of unknown length.
         shuffle_bytes: size of a process's buffer that shuffles a stream's encoded images; by default 256 MiB.
         allow_pipe: let --data pipe:COMMAND run a shell; only on the command line, not in a file of settings.
+        channels: auto looks at a sample of the data: images of 8 bits and 1 or 3 channels are RGB, others are read as
+            they are stored. rgb converts every image to 8-bit RGB. A number: images have this many channels as stored,
+            which are not RGB, and others count as unreadable (docs/channels.md). Streams are rgb unless a number is
+            given.
+        value_range: stored values that become 0 and 1; what lies outside is cut. LOW,HIGH; or a pair for each channel;
+            auto: the 0.1 and 99.9 percentiles of a sample, once for all images; percentile(1,99): of each image by
+            itself; a window of CT: abdomen, bone, brain, liver, lung, mediastinum. By default 0,255 for 8 bits and
+            auto for others.
+        pixels: what a run has found of channels, type and range, as its config.yaml holds it; not looked for again.
         out: the run folder; a folder of an unfinished run resumes where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.
         plan: arguments of the method's view plan.
@@ -116,7 +110,8 @@ class PretrainOptions:
         train_resolution: views are trained on at this part of their size, for less time, until full-resolution-from
             (FastDINOv2); evaluation is always at full size. 1 is full size throughout.
         full_resolution_from: from this part of the run on, views have their full size.
-        mean: per channel, of pixels in 0..1; by default that of the pretrained weights, else ImageNet's.
+        mean: per channel, of pixels in 0..1; auto measures it on a sample. By default that of the pretrained weights;
+            without any, ImageNet's for RGB and auto for others.
         std: per channel, as mean.
         batch_size: images per step, over all processes; auto takes the most that fit in memory, found by probe steps
             before the run: processes x grad-accumulation x a power of two, at most 4096; config.yaml records it.
@@ -177,6 +172,8 @@ class PretrainOptions:
         telemetry: number of images to follow: whenever a step uses one, its drawn views, their costs and the kept ones
             are recorded (docs/telemetry.md); 0 records nothing.
         gallery: number of these whose small pictures are stored with the run and shown in TensorBoard with their boxes.
+        show_channels: the channels that pictures of the run show, one or three, counted from 1 (3,2,1); by default
+            RGB as it is, one channel in grey, else the first three.
         wandb: log to Weights & Biases too, in this project (needs the wandb extra).
     """
 
@@ -192,6 +189,9 @@ class PretrainOptions:
     epoch_images: int | None = None
     shuffle_bytes: int | None = None
     allow_pipe: bool = False
+    channels: int | Literal["auto", "rgb"] = "auto"
+    value_range: tuple[float, ...] | str | None = None
+    pixels: dict[str, Any] | None = None
     out: str | None = None
     method: dict[str, Any] = field(default_factory=lambda: {"name": "simsiam"})
     plan: dict[str, Any] = field(default_factory=dict)
@@ -218,8 +218,8 @@ class PretrainOptions:
     image_size: int | None = None
     train_resolution: float = 1.0
     full_resolution_from: float = 0.75
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: float | tuple[float, ...] | Literal["auto"] | None = None
+    std: float | tuple[float, ...] | Literal["auto"] | None = None
     batch_size: int | Literal["auto"] = 256
     grad_accumulation: int = 1
     epochs: int = 100
@@ -261,6 +261,7 @@ class PretrainOptions:
     tensorboard: bool = True
     telemetry: int = 2048
     gallery: int = 16
+    show_channels: int | tuple[int, ...] | None = None
     wandb: str | None = None
 
     @property

@@ -25,6 +25,7 @@ from hardviews.probing.step_time import AHEAD
 from hardviews.probing.steps import ProbeSteps, grow, lone_fabric, probe_step
 from hardviews.setup.data import in_memory, open_training
 from hardviews.setup.defaults import resolve_defaults
+from hardviews.setup.pixels import pixels_of
 from hardviews.setup.step import uses_batch_statistics
 from hardviews.training.memory import available, format_bytes
 from hardviews.training.output.run_folder import RunFolder
@@ -120,7 +121,7 @@ def kept_besides(
     kept = 0
     if processes > 1:  # the buckets in which gradients are exchanged
         kept += 4 * sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
-    if not isinstance(source, Stream) and is_held(source, in_memory(options)):
+    if not isinstance(source, Stream) and is_held(source, in_memory(options), pixels_of(options)):
         whole = len(source) * sample.mean_bytes()
         kept += whole if device.type == "cpu" or whole <= RESIDENT_BYTES else 0
     return kept

@@ -26,9 +26,11 @@ from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_nam
 from hardviews.setup.extension import extended, read_extension
 from hardviews.setup.fabric import create_fabric
 from hardviews.setup.monitoring import create_describe, create_evaluate, create_evaluated, resolve_knn, tenth_of
+from hardviews.setup.pixels import pixels_of
 from hardviews.setup.step import create_step, selecting
 from hardviews.telemetry.followed import Followed
 from hardviews.telemetry.recording import Recorder
+from hardviews.telemetry.shown import shown_channels
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.loop import Loop
 from hardviews.training.monitor import Monitor
@@ -70,6 +72,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     options = resolve_knn(resolve_batch_size(options), source)
     config = config_of(options)
     tenth = tenth_of(options)
+    form = pixels_of(options)
     name = options.out or str(run_folder_name(options, time.strftime("%Y%m%d-%H%M%S")))
     if extension:
         extension.check(config, method)
@@ -94,7 +97,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
             folder.open(config)
             for match in matches:
                 folder.write_init(match._asdict())
-            warn_of_data(source, test, options.test_data, tenth)
+            warn_of_data(source, test, options.test_data, tenth, form)
             if options.knn_epochs:
                 warn_unlabelled(source, "no kNN accuracy is measured on the way")
             say(headline(options, source, step, fabric, folder))
@@ -130,7 +133,7 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
     summary: dict[str, Any] = {}
     try:
         if fabric.is_global_zero:
-            of_data = shared_figures(source, test, options.test_data, tenth)
+            of_data = shared_figures(source, test, options.test_data, tenth, form)
             of_data |= {"empty_tiles": len(loader.empty)} if loader.empty else {}
             summary = summarise(options, folder, of_data)
     finally:
@@ -150,4 +153,5 @@ def create_telemetry(
         images, count, options.gallery, options.seed, options.policy, options.score_every, steps,
         (acts.start, acts.stop),
     )  # fmt: skip
-    return Recorder(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say)
+    shown = shown_channels(pixels_of(options), options.show_channels)
+    return Recorder(folder.telemetry, plan, followed, fabric.global_rank, fabric.world_size, say, shown)

@@ -15,6 +15,8 @@ from hardviews.launch.global_state import global_state_restored
 from hardviews.options.report import ReportOptions
 from hardviews.runs.verdict import lines, verdict_of
 from hardviews.setup.data import opened, tested_on
+from hardviews.telemetry.shown import picture, shown_channels
+from hardviews.views.pixels import Pixels
 from hardviews.wording import several
 
 if TYPE_CHECKING:  # these need the extra
@@ -124,6 +126,8 @@ def reader(run: "Run") -> "Reader | str":
     from hardviews.analysis.pictures import LARGER, Original
 
     data, config = run.config.get("data"), run.config
+    form = Pixels.from_config(config)
+    shown = shown_channels(form, config.get("show_channels"))
     if run.telemetry is None or not data:
         return "there is nothing to show of it"
     options = SimpleNamespace(
@@ -147,7 +151,8 @@ def reader(run: "Run") -> "Reader | str":
         from PIL import Image
 
         try:
-            pixels = Image.fromarray(source.read(index, Bounds(side=LARGER)).numpy())
+            stored = source.read(index, Bounds(side=LARGER, form=form)).permute(2, 0, 1)
+            pixels = Image.fromarray(picture(stored, form, shown).permute(1, 2, 0).contiguous().numpy())
         except (UnreadableImage, OSError):
             return None
         return Original(index, Path(source.path(index)).name, class_of(source, index), pixels)

@@ -11,12 +11,19 @@ from hardviews.views.boxes import iou, overlap, relative_distance
 from hardviews.views.draw import Views
 
 NUMBERS, PIXELS = 25, 10  # features of a pair of either kind
+TONES = 8  # further numbers, of views whose channels change one by one
 SIDE = 8  # of the small pictures
 LEAST = 1e-3  # of a contrast that is divided by
 
 
+def numbers_of(views: Views) -> int:
+    """How many features ``number_features`` has of these views."""
+    return NUMBERS + (0 if views.tone is None else TONES)
+
+
 def number_features(views: Views, a: Tensor, b: Tensor) -> Tensor:
-    """Of the views as numbers, float32 ``[P, B, NUMBERS]``: overlap, distance and size of the boxes, colours, blur.
+    """Of the views as numbers, float32 ``[P, B, numbers_of(views)]``: overlap, distance and size of the boxes, colours,
+    blur, and if the plan has them, gain, offset, gamma and dropped channels.
 
     Args:
         views: the V candidates.
@@ -59,8 +66,30 @@ def number_features(views: Views, a: Tensor, b: Tensor) -> Tensor:
         both(views.blur) - 1,
         apart(solarize) - 0.5,
         both(hidden) - 0.5,
+        *([] if views.tone is None else _tone_features(views.tone, a, b)),
     ]
     return torch.stack(features, -1).clamp(-8, 8)
+
+
+def _tone_features(tone: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
+    """``TONES`` features ``[P, B]`` of gain, offset, gamma and dropped channels ``[V, B, C, 4]``."""
+    gain, offset, gamma, dropped = tone.unbind(-1)  # [V, B, C] each
+    power = gamma[..., 0].log()  # which all channels share
+    level, gone = gain.mean(-1), dropped.mean(-1)
+
+    def apart(x: Tensor) -> Tensor:
+        return (x[a] - x[b]).abs().mean(-1)
+
+    return [
+        2 * apart(gain) - 0.5,
+        4 * apart(offset) - 0.5,
+        2 * (power[a] - power[b]).abs() - 0.5,
+        level[a] + level[b] - 2,
+        power[a] + power[b],
+        2 * apart(dropped) - 0.5,
+        gone[a] + gone[b] - 0.5,
+        2 * torch.maximum(dropped[a], dropped[b]).mean(-1) - 0.5,
+    ]
 
 
 def pixel_features(candidates: list[Tensor], a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.selection.costs import Costs
-from hardviews.selection.pair_features import NUMBERS, PIXELS, number_features, pixel_features, width, with_products
+from hardviews.selection.pair_features import PIXELS, number_features, numbers_of, pixel_features, width, with_products
 from hardviews.selection.search import Layout, hardest_ids, layout_of
 from hardviews.views.draw import Views
 from hardviews.views.plan import ViewPlan
@@ -93,7 +93,7 @@ class Unexpected(nn.Module):
             return costs
         if views is None and pixels is None:
             raise InputError("unexpected needs the views' numbers or the candidates: pass either to choose()")
-        self._prepare(len(kinds), width(PIXELS if views is None else NUMBERS), costs.cross.device)
+        self._prepare(len(kinds), width(PIXELS if views is None else numbers_of(views)), costs.cross.device)
         weights = self._weights()
         cross, own = costs.cross.clone(), None if costs.own is None else costs.own.clone()
         found = []

@@ -16,6 +16,7 @@ from hardviews.data.sources.streams import Stream, is_stream, tar_stream
 from hardviews.data.sources.table import IMAGE_COLUMN
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
+from hardviews.views.pixels import Pixels
 
 
 class ReadOptions(Protocol):
@@ -189,6 +190,7 @@ def create_loader(options: PretrainOptions, source: ImageSource | Stream, fabric
         device=fabric.device,
         in_memory=in_memory(options),
         shuffle_bytes=SHUFFLE_BYTES if options.shuffle_bytes is None else options.shuffle_bytes,
+        form=Pixels.from_config({"pixels": options.pixels}),
     )
 
 

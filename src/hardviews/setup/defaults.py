@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,19 @@ from hardviews.methods.base import Method
 from hardviews.networks.backbone_sources import library_of
 from hardviews.networks.backbones import check_features, create_backbone, patch_size, strided_over_one_pixel
 from hardviews.networks.weights import Match, load_weights
-from hardviews.options.pretraining import PretrainOptions, TransformOptions
+from hardviews.options.pretraining import PretrainOptions
 from hardviews.selection import policies
 from hardviews.selection.scoring import EXACT, Scoring
 from hardviews.setup.initial_weights import start_of
+from hardviews.setup.pixels import normalisation, pixels_of, resolve_pixels
+from hardviews.setup.tones import left_out, of_the_method, with_tones
 from hardviews.setup.transforms import names_of_transforms, with_transforms
+from hardviews.telemetry.shown import shown_channels
 from hardviews.training.distributed.sharding import check_blocks
 from hardviews.training.optimizers import OPTIMIZERS
 from hardviews.training.precision import device_type, fast_precision
 from hardviews.views.crops import check_crops
-from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, size_at, whole_patches
+from hardviews.views.plan import ViewPlan, size_at, whole_patches
 from hardviews.views.streams import stream
 from hardviews.views.transforms import check_transforms
 from hardviews.wording import several
@@ -51,6 +54,9 @@ def resolve_defaults(
         on_init: called with the match of the weights that ``--init`` names.
     """
     check(options)
+    options = resolve_pixels(options, source)
+    form = pixels_of(options)
+    shown_channels(form, options.show_channels)
     method_class = methods.find(options.method["name"])
     defaults = method_class.training_defaults
     image_size = options.image_size or source.native_size or 224
@@ -59,7 +65,7 @@ def resolve_defaults(
     network = options.backbone if start is None else replace(options.backbone, stem=start.stem)
     backbone = create_backbone(
         network.name if network.module is None else network.module, image_size,
-        stem=network.stem, pretrained=network.pretrained, **network.keywords,
+        stem=network.stem, pretrained=network.pretrained, image_channels=form.channels, **network.keywords,
     )  # fmt: skip
     own = library_of(network.name) in ("function", "object")  # which may bring weights with them
     wanted: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {}) if network.pretrained or own else {}
@@ -70,18 +76,15 @@ def resolve_defaults(
             say(f"init: {options.init}: {match}")
             if on_init:
                 on_init(match)
-    mean, std = options.mean or wanted.get("mean", IMAGENET_MEAN), options.std or wanted.get("std", IMAGENET_STD)
-    if min(std) <= 0:
-        raise InputError(f"std: {list(std)} must be above 0")
+    mean, std = normalisation(options, wanted, source)
     asked, image_size = image_size, whole_patches(image_size, patch_size(backbone))
-    of_transforms = {field.name for field in fields(TransformOptions)}
-    drawn = {name: value for name, value in options.plan.items() if name not in of_transforms}
+    drawn = of_the_method(options.plan, method_class.default_plan)
     plan = _call("plan", method_class.default_plan, image_size, **drawn)
-    plan = with_transforms(plan, options)
-    plan = replace(
-        plan, mean=tuple(mean), std=tuple(std), colour=options.colour, multiple=patch_size(backbone),
-        crops=options.crops,
-    )  # fmt: skip
+    plan = with_transforms(with_tones(plan, options.plan, drawn), options)
+    if lost := left_out(plan, form.rgb):
+        say(lost)
+    plan = plan.for_channels(mean, std, form.rgb)
+    plan = replace(plan, colour=options.colour, multiple=patch_size(backbone), crops=options.crops)
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     small = options.train_resolution
@@ -152,7 +155,7 @@ def resolve_scoring(options: PretrainOptions, backbone: nn.Module, plan: ViewPla
         try:
             scored = resolved["resolution"]
             for size in {size_at(plan, slot, part * scored) for slot in plan.slots for part in (1.0, small)}:
-                check_features(type(backbone).__name__, backbone, size)
+                check_features(type(backbone).__name__, backbone, size, plan.channels)
         except InputError as error:
             if given["resolution"] is not None:
                 raise InputError(f"score-resolution: {error}") from error
@@ -165,7 +168,7 @@ def check_sizes(name: str, backbone: nn.Module, plan: ViewPlan, resolution: floa
     """Raises InputError, which names the option, where the backbone can't take views of a size in the plan."""
     for slot in plan.slots:
         try:
-            check_features(name, backbone, size_at(plan, slot, resolution))
+            check_features(name, backbone, size_at(plan, slot, resolution), plan.channels)
         except InputError as error:
             raise InputError(f"{option}: of the views of kind {slot.name!r}: {error}") from error
 
@@ -174,7 +177,7 @@ def check_gradients(backbone: nn.Module, plan: ViewPlan, resolution: float) -> N
     """torch's bfloat16 convolutions for CPUs give what happens to be in memory as the gradient of a strided convolution
     that sees one pixel (found in torch 2.15; full precision and GPUs are sound)."""
     for side in {size_at(plan, slot, part) for slot in plan.slots for part in (1.0, resolution)}:
-        name = strided_over_one_pixel(backbone, side)
+        name = strided_over_one_pixel(backbone, side, plan.channels)
         if name:
             raise InputError(
                 f"views of {side} px shrink to one pixel before the backbone's {name}, whose gradient torch gets wrong "

@@ -14,7 +14,7 @@ from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.training.distributed.sharded_state import misfit, shape_of
 from hardviews.training.optimizers import Rates, create_rates
 from hardviews.training.output.differences import Difference, differences, differences_text
-from hardviews.training.output.run_folder import FREE, RunFolder, plain
+from hardviews.training.output.run_folder import FREE, RunFolder, plain, with_defaults
 from hardviews.training.output.saving import Origin
 
 FIXED = ("--backbone", "--method", "--optimizer")  # and all of --backbone.X; --method.X may change what fits
@@ -72,7 +72,8 @@ class Extension:
 
     def changed(self, config: Mapping[str, Any]) -> list[Difference]:
         """Settings that are others than in that run."""
-        return differences(plain(self.config), plain(config), {*FREE, "extend", "extend_schedule", "warmup_epochs"})
+        free = {*FREE, "extend", "extend_schedule", "warmup_epochs"}
+        return differences(with_defaults(self.config, config), plain(config), free)
 
     def check(self, config: Mapping[str, Any], method: nn.Module) -> None:
         """Raises InputError where its weights or what its optimizer remembers can't continue under these settings."""

@@ -24,6 +24,7 @@ from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.data import tested_on
 from hardviews.setup.data_notices import Tenth
 from hardviews.setup.gathering import gathered
+from hardviews.setup.pixels import pixels_of
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.distributed.sharding import UnshardedCopy, broadcast_buffers
 from hardviews.training.monitor import Evaluate
@@ -54,7 +55,8 @@ def resolve_knn(options: PretrainOptions, source: ImageSource | Stream) -> Pretr
 
 def preprocessing_of(options: PretrainOptions, plan: ViewPlan) -> Preprocessing:
     """The preprocessing of images in evaluation, from resolved options."""
-    return Preprocessing(options.image_size or 224, plan.mean, plan.std, options.crop or 0.875)
+    size, crop = options.image_size or 224, options.crop or 0.875
+    return Preprocessing(size, plan.mean, plan.std, crop, form=pixels_of(options))
 
 
 class Drawn(NamedTuple):

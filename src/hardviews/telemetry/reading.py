@@ -5,7 +5,7 @@ Legend: N rows, each an image at a step; V candidates, K kept views, T target vi
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from hardviews.errors import InputError
 from hardviews.selection.search import combinations_of
 from hardviews.telemetry.files import CONSTANT, FORMAT, Rows
 from hardviews.telemetry.files import load as load_epoch
+from hardviews.telemetry.shown import Channels
 from hardviews.views.draw import Views
 from hardviews.views.plan import Masking, Photometric, Slot, ViewPlan
 
@@ -34,12 +35,14 @@ class Telemetry:
         combinations: ids ``[C, K]`` of the combinations with recorded costs, in the order of ``combination_cost``: all
             that the plan allows, or a random sample.
         gallery: index of an image → its thumbnail's file.
+        shown: the channels that thumbnails show, counted from 0.
     """
 
     plan: ViewPlan
     rows: dict[str, Array]
     combinations: Array
     gallery: dict[int, Path]
+    shown: Channels = (0, 1, 2)
 
     def __len__(self) -> int:
         """N."""
@@ -56,7 +59,7 @@ class Telemetry:
     def where(self, rows: Array) -> Self:
         """Selects rows, by a mask ``[N]`` or by indices."""
         picked = {name: x[rows] for name, x in self.rows.items()}
-        return type(self)(self.plan, picked, self.combinations, self.gallery)
+        return replace(self, rows=picked)
 
     def epochs(self) -> Iterator[tuple[int, Self]]:
         """Every epoch with its rows."""
@@ -72,7 +75,8 @@ class Telemetry:
         names = ("flip", "jitter", "grey", "blur", "solarize")
         return Views(
             slot=torch.tensor(self.plan.slot_of()), box=turned("box").double(), order=turned("order").long(),
-            ticket=torch.zeros(self.plan.draw, len(self)), **{name: turned(name) for name in names},
+            ticket=torch.zeros(self.plan.draw, len(self)), tone=turned("tone") if "tone" in self.rows else None,
+            **{name: turned(name) for name in names},
         )  # fmt: skip
 
     def kept(self) -> Tensor:
@@ -90,7 +94,7 @@ def load(run: Path | str) -> Telemetry:
     files = sorted(folder.glob("epoch-*.npz"))
     if not files:
         raise InputError(f"{run} has no telemetry: it was made with --telemetry 0, or has not finished an epoch yet")
-    plan, images = _about(folder / "about.json")
+    plan, images, shown = _about(folder / "about.json")
     parts = [_arrays(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         alike = _form(part) == _form(parts[0]) and all(np.array_equal(part[x], parts[0][x]) for x in CONSTANT)
@@ -104,6 +108,7 @@ def load(run: Path | str) -> Telemetry:
         {name: x[order] for name, x in rows.items()},
         parts[0]["combinations"].astype(np.int64),
         {image: file for image, file in gallery.items() if file.is_file()},
+        shown,
     )
 
 
@@ -120,8 +125,8 @@ def plan_of(written: dict[str, Any]) -> ViewPlan:
     return ViewPlan(**tuples(written) | {"slots": tuple(slots)})
 
 
-def _about(file: Path) -> tuple[ViewPlan, list[int]]:
-    """The plan, and the indices of the gallery's images."""
+def _about(file: Path) -> tuple[ViewPlan, list[int], Channels]:
+    """The plan, the indices of the gallery's images, and the channels that these show."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -129,7 +134,8 @@ def _about(file: Path) -> tuple[ViewPlan, list[int]]:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{file}: telemetry from another version of hardviews")
     try:
-        return plan_of(about["plan"]), [int(image) for image in about["gallery"]]
+        first, second, third = (int(channel) for channel in about.get("shown", (0, 1, 2)))
+        return plan_of(about["plan"]), [int(image) for image in about["gallery"]], (first, second, third)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} is damaged: it holds no plan and gallery") from error
 

@@ -21,8 +21,10 @@ from hardviews.selection.search import combinations_of, every_combination, mean_
 from hardviews.telemetry import files, gallery
 from hardviews.telemetry.files import FORMAT, Rows
 from hardviews.telemetry.followed import Followed
+from hardviews.telemetry.shown import Channels, picture
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB
 from hardviews.views.plan import ViewPlan
 from hardviews.views.streams import stream
 
@@ -59,6 +61,7 @@ class Recorder:
         followed: which images.
         process, processes: rank and number of processes.
         say: prints an error.
+        shown: the channels that thumbnails show.
     """
 
     def __init__(
@@ -69,8 +72,9 @@ class Recorder:
         process: int = 0,
         processes: int = 1,
         say: Callable[[str], None] = print,
+        shown: Channels = (0, 1, 2),
     ) -> None:
-        self.folder, self.plan, self.followed = folder, plan, followed
+        self.folder, self.plan, self.followed, self.shown = folder, plan, followed, shown
         self.process, self.processes, self._say, self._said = process, processes, say, False
         indices = followed.indices()
         self._is_followed = torch.zeros(followed.images, dtype=torch.bool)
@@ -82,7 +86,8 @@ class Recorder:
         sample = random_ids(plan, SAMPLED, stream(followed.seed, "combinations")).T
         self._combos = sample if every is None else every
         self._noted: list[_Noted] = []
-        self._pictures: dict[int, Tensor] = {}  # by index, not shrunk yet
+        self._pictures: dict[int, Tensor] = {}  # by index, as stored, not shrunk yet
+        self._form = RGB  # of these
         self._small: dict[int, bytes] = {}  # shrunk to thumbnails, not written yet
         self._epoch: list[Rows] = []
         self._newest: dict[int, tuple[list[list[float]], list[int]]] = {}  # of the gallery, latest: boxes and kept ids
@@ -110,11 +115,13 @@ class Recorder:
         for row, image in zip(rows.tolist(), index.tolist(), strict=True):
             if image in self._missing:
                 self._missing.remove(image)
+                self._form = images.form
                 self._pictures[image] = images.image(row).clone()  # a clone, or the entire batch would stay in memory
 
     def fetch(self) -> None:
         """Copies noted tensors to the CPU; waits for the device."""
-        self._small |= {image: gallery.thumbnail(pixels) for image, pixels in self._pictures.items()}
+        for image, pixels in self._pictures.items():
+            self._small[image] = gallery.thumbnail(picture(pixels, self._form, self.shown))
         self._pictures.clear()
         noted, self._noted = self._noted, []
         for known in (True, False):
@@ -141,6 +148,7 @@ class Recorder:
             "box": boxes.float(),
             **{name: drawn(name) for name in ("flip", "jitter", "grey", "blur", "solarize")},
             "order": drawn("order").byte(),
+            **({} if noted[0].views.tone is None else {"tone": drawn("tone")}),
             "masked": torch.zeros(boxes.shape[:2])
             if noted[0].views.mask is None
             else drawn("mask").float().mean((2, 3)),
@@ -186,9 +194,9 @@ class Recorder:
                     self._replace(self.folder / "about.json", (json.dumps(self.about(), indent=2) + "\n").encode())
                 file = files.path_of(self.folder, int(rows["epoch"][0]), self.process)
                 self._replace(file, files.compressed(rows | self._constant()))
-            for image, picture in list(self._small.items()):
+            for image, small in list(self._small.items()):
                 self._picture(image).parent.mkdir(exist_ok=True)
-                self._replace(self._picture(image), picture)
+                self._replace(self._picture(image), small)
                 del self._small[image]
         except OSError as error:
             self._say_once(error)
@@ -225,8 +233,8 @@ class Recorder:
         for image in self.gallery:
             if image in self._newest and gallery.exists(self._picture(image)):
                 try:
-                    with Image.open(self._picture(image), formats=["PNG"]) as picture:
-                        shown.append(gallery.with_boxes(picture, *self._newest[image]))
+                    with Image.open(self._picture(image), formats=["PNG"]) as small:
+                        shown.append(gallery.with_boxes(small, *self._newest[image]))
                 except OSError as error:
                     self._say_once(error)
         return gallery.sheet(shown) if shown else None
@@ -237,6 +245,7 @@ class Recorder:
             "format": FORMAT,
             **asdict(self.followed),
             "gallery": self.gallery,
+            "shown": self.shown,
             "plan": asdict(self.plan.without_transforms()),
         }
 

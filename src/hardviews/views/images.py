@@ -48,7 +48,8 @@ class ImageBatch:
                     f"an image has {image.shape[2]} channels of {str(image.dtype).removeprefix('torch.')}; those of "
                     f"its batch have {form.channels} of {form.dtype}"
                 )
-        pixels = torch.cat([torch.empty(0, dtype=form.torch_dtype), *(image.reshape(-1) for image in images)])
+        flat = [image.reshape(-1) for image in images] or [torch.empty(0, dtype=form.torch_dtype)]
+        pixels = torch.cat(flat)
         ids = torch.arange(len(images)) if index is None else torch.as_tensor(index, dtype=torch.int64)
         return cls(pixels, size, ids, form)
 

@@ -9,15 +9,17 @@ from hardviews.data.reading.cut_short import said_of
 from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources.base import ImageSource
 from hardviews.views.images import ImageBatch
+from hardviews.views.pixels import RGB, Pixels
 
 # By default, small images of up to this many decoded bytes in all are held, on the training device.
 RESIDENT_BYTES = 512 << 20
 
 
-def is_held(source: ImageSource, in_memory: bool | Literal["auto"]) -> bool:
+def is_held(source: ImageSource, in_memory: bool | Literal["auto"], form: Pixels | None = RGB) -> bool:
     """Whether to decode all images beforehand: on request, or because they are few and small."""
     side = source.native_size or 0
-    return in_memory is True or (in_memory == "auto" and 0 < len(source) * side * side * 3 <= RESIDENT_BYTES)
+    size = len(source) * side * side * (form or RGB).bytes
+    return in_memory is True or (in_memory == "auto" and 0 < size <= RESIDENT_BYTES)
 
 
 class Decoded:
@@ -30,16 +32,16 @@ class Decoded:
         return len(self.source)
 
     def read(self, index: int) -> Tensor:
-        """uint8 ``[h, w, 3]``, or ``UnreadableImage``."""
+        """``[h, w, C]`` of the bounds' form, or ``UnreadableImage``."""
         return self.source.read(index, self.bounds)
 
 
 class Held:
-    """Decoded images in memory: uint8 ``[N, h, w, 3]``, or where sizes differ a list of ``[h, w, 3]``. ``faults`` are
-    unreadable; ``cut_short`` lack their end."""
+    """Decoded images of one form in memory: ``[N, h, w, C]``, or where sizes differ a list of ``[h, w, C]``. ``faults``
+    are unreadable; ``cut_short`` lack their end."""
 
-    def __init__(self, pixels: Tensor | list[Tensor], faults: Faults, cut_short: Faults) -> None:
-        self.pixels, self.faults, self.cut_short = pixels, faults, cut_short
+    def __init__(self, pixels: Tensor | list[Tensor], faults: Faults, cut_short: Faults, form: Pixels = RGB) -> None:
+        self.pixels, self.faults, self.cut_short, self.form = pixels, faults, cut_short, form
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -52,10 +54,12 @@ class Held:
     def batch(self, index: Tensor) -> ImageBatch:
         """Readable images, gathered on their device. The CPU does not wait for the GPU."""
         if isinstance(self.pixels, list):
-            return ImageBatch.pack([self.pixels[row] for row in index.tolist()], index)
+            return ImageBatch.pack([self.pixels[row] for row in index.tolist()], index, self.form)
         rows = index.to(self.pixels.device, non_blocking=True)
         size = torch.tensor(self.pixels.shape[1:3]).repeat(len(index), 1)
-        return ImageBatch(self.pixels.index_select(0, rows).flatten(), size, index)
+        pixels = self.pixels.view(torch.int16) if self.pixels.dtype == torch.uint16 else self.pixels  # see `gathered`
+        chosen = pixels.index_select(0, rows).flatten().view(self.pixels.dtype)
+        return ImageBatch(chosen, size, index, self.form)
 
 
 def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) -> Held | None:
@@ -84,6 +88,6 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
         pixels[index] = image
     if pixels is None:
         return None
-    if sum(image.numel() for image in pixels) <= RESIDENT_BYTES:
+    if sum(image.numel() * image.element_size() for image in pixels) <= RESIDENT_BYTES:
         pixels = [image.to(device) for image in pixels] if isinstance(pixels, list) else pixels.to(device)
-    return Held(pixels, faults, cut_short)
+    return Held(pixels, faults, cut_short, bounds.form or RGB)

@@ -132,7 +132,7 @@ class Loader:
             self._steps = Decoding(bounds)
             return
         self._images = Decoded(source, bounds)
-        if is_held(source, in_memory):
+        if is_held(source, in_memory, bounds.form):
             self._images = held(source, bounds, in_memory is True, device) or self._images
         if isinstance(self._images, Held):
             self._note(self._images.cut_short)

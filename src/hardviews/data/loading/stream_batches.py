@@ -124,4 +124,5 @@ class Decoding(Dataset[tuple[ImageBatch | None, Faults, Faults]]):
             for row in range(len(read))
         ]
         images = [found for row in rows if (found := read[row]) is not None]
-        return (ImageBatch.pack(images, [batch[row].number for row in rows]) if images else None), faults, cut
+        numbers = [batch[row].number for row in rows]
+        return (ImageBatch.pack(images, numbers, self.bounds.form) if images else None), faults, cut

@@ -18,6 +18,7 @@ from hardviews.options.old_names import with_new_names
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.output.differences import differences, differences_text
+from hardviews.views.pixels import RGB
 
 METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
@@ -84,9 +85,7 @@ class RunFolder:
         return shutil.disk_usage(self.existing()).free
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        # Versions that lacked an option did what it does by default.
-        defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in config}
-        differing = differences(plain(defaults) | self.config(), plain(config), FREE)
+        differing = differences(with_defaults(self.config(), config), plain(config), FREE)
         if differing:
             raise InputError(
                 f"out: {self.path} holds a run of another configuration: {differences_text(differing)}; "
@@ -274,6 +273,15 @@ class RunFolder:
             with suppress(OSError):
                 os.truncate(file, before)
             raise
+
+
+def with_defaults(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run ``there``, with those of ``here`` that its version lacked: it did what they do by
+    default."""
+    defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in here}
+    defaults |= {"pixels": RGB.saved()} if "pixels" in here else {}  # all that it had
+    known: dict[str, Any] = plain(defaults) | plain(there)
+    return known
 
 
 def plain(value: Any) -> Any:
