@@ -13,12 +13,12 @@ from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.recipes import recipes
-from hardviews.recipes.choice import LARGEST, choice, is_open
+from hardviews.recipes.choice import LARGEST, Facts, choice, is_open
 from hardviews.recipes.small import fitted, small_rgb
 
 
 def counted(argv: str, images: int) -> PretrainOptions:
-    return parse(argv.split(), choose=True, count=lambda _: images)[0]
+    return parse(argv.split(), choose=True, look=lambda _: Facts(images))[0]
 
 
 def test_a_small_set_gets_its_recipe_and_given_options_win(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +28,7 @@ def test_a_small_set_gets_its_recipe_and_given_options_win(capsys: pytest.Captur
     assert options.method == recipe.method | {"dim": 128}
     assert (options.recipe, options.backbone, options.batch_size) == ("small_rgb", recipe.backbone, 64)
     assert (options.epochs, options.lr, options.seed) == (7, 0.5, 3)
-    explicit, _ = parse(["--data", "d", "--recipe", "small_rgb"], count=lambda _: 40)
+    explicit, _ = parse(["--data", "d", "--recipe", "small_rgb"], look=lambda _: Facts(40))
     assert (explicit.batch_size, explicit.epochs) == (20, 400)
 
 
@@ -63,7 +63,7 @@ def test_a_large_set_gets_the_defaults_and_it_is_said(capsys: pytest.CaptureFixt
     assert counted("--data d", LARGEST + 1) == parse(["--data", "d"])[0]
     assert capsys.readouterr().err.startswith("no recipe: 10,001 images are no small set (up to 10,000), so the defau")
     assert counted("--data d", LARGEST).recipe == "small_rgb"
-    assert choice(600, channels=5).recipe is None
+    assert choice(Facts(LARGEST + 1, 1, rgb=False)).recipe is None
 
 
 def test_a_file_of_settings_and_a_run_that_resumes_keep_theirs(tmp_path: Path) -> None:
@@ -120,3 +120,20 @@ def test_a_folder_of_forty_runs_resumes_and_is_judged(tmp_path: Path, capsys: py
     page = (tmp_path / "page.html").read_text()
     assert page.index(verdict) < page.index('<section id="run"')
     assert hardviews.pretrain(str(data), epochs=1, out=run, quiet=True).summary["verdict_says"] == [verdict, tries]
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "recipe"), [(1, np.uint16, "grey_medical"), (4, np.uint8, "multispectral"),
+                                      (3, np.uint8, "small_rgb"), (3, np.uint16, "small_rgb")]
+)  # fmt: skip
+def test_the_recipe_fits_the_channels(
+    channels: int, dtype: type[np.generic], recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    images = [(generator.random((70, 80, channels)) * 200).astype(dtype) for _ in range(24)]
+    run = hardviews.pretrain(images, epochs=1, out=tmp_path, knn_epochs=0, workers=0, quiet=True)
+    of = "" if recipe == "small_rgb" else f" of {channels} channel{'s' * (channels > 1)}"
+    assert capsys.readouterr().err.startswith(f"recipe {recipe} for 24 images{of}, a small set")
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (config["recipe"], config["pixels"]["channels"]) == (recipe, channels)
+    assert run.summary["steps"] == 2

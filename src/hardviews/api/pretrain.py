@@ -4,13 +4,14 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardviews import methods
 from hardviews.api.arguments import argv_of, check_module, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
-from hardviews.commands.pretrain import how_to_resume, parse
+from hardviews.commands.pretrain import facts_of, how_to_resume, parse
 from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.launch.environment import is_started
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
@@ -76,8 +77,8 @@ def pretrain(
     options, transform = _transform(options)
     given |= {"data": name, "test_data": test_name, "backbone": network}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
-    count = None if source is None else lambda _: len(source)
-    settings, _ = parse(argv, choose=module is None and transform is None, count=count)
+    look = None if source is None else partial(facts_of, source=source)
+    settings, _ = parse(argv, choose=module is None and transform is None, look=look)
     given_objects = {"data": source, "test_data": test_source, "backbone": module, "plan.transform": transform}
     objects = [key for key, value in given_objects.items() if value is not None]
     if objects and settings.batch_size == "auto":

@@ -21,10 +21,10 @@ from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.plan import ToneOptions, TransformOptions
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import fitted, follows_size
-from hardviews.recipes.choice import NONE, choice, is_open
+from hardviews.recipes.choice import NONE, Facts, choice, is_open
 from hardviews.wording import several
 
-Count = Callable[[PretrainOptions], int]
+Look = Callable[[PretrainOptions], Facts]
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}  # of the doctor's verdicts
 
 
@@ -122,12 +122,12 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
         write(line)
 
 
-def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> tuple[PretrainOptions, bool]:
+def parse(argv: list[str], choose: bool = False, look: Look | None = None) -> tuple[PretrainOptions, bool]:
     """The options of a command line, on top of its ``--config`` file, on top of its ``--recipe``.
 
     Args:
         choose: the recipe that fits the data, where the command line leaves it open.
-        count: the number of images that the options name; by default opens them. Recipes for small sets follow it.
+        look: what the images are that the options name; by default opens them. Recipes for small sets follow it.
 
     Raises:
         InputError: an option, or a setting of the file, is unknown or does not fit.
@@ -138,17 +138,17 @@ def parse(argv: list[str], choose: bool = False, count: Count | None = None) -> 
     options, as_json = _parse(argv, None, None)
     recipe, images = options.recipe, None
     if choose and recipe is None and is_open(argv):
-        recipe, images = chosen(options, count or count_images)
+        recipe, images = chosen(options, look or facts_of)
     if recipe is None or options.extend:
         return options, as_json
     if images is None and follows_size(recipe):
-        images = (count or count_images)(options)
+        images = (look or facts_of)(options).images
     elif recipe == options.recipe:
         return options, as_json
     return _parse(argv, recipe, images)
 
 
-def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | None]:
+def chosen(options: PretrainOptions, look: Look) -> tuple[str | None, int | None]:
     """The recipe for the data of a command line that leaves it open, and the number of images if it was counted; says
     which and why. A run that resumes keeps its own. The built-in set and streams have none."""
     from hardviews.data.sources.streams import is_stream
@@ -158,20 +158,24 @@ def chosen(options: PretrainOptions, count: Count) -> tuple[str | None, int | No
         return read_yaml(str(run)).get("recipe"), None
     if is_stream(data) or (data.lower().partition(":")[0] == "shapes" and not Path(data).exists()):
         return None, None
-    images = count(options)
-    found = choice(images)
+    facts = look(options)
+    found = choice(facts)
     say(found.why)
-    return found.recipe, images
+    return found.recipe, facts.images
 
 
-def count_images(options: PretrainOptions) -> int:
-    """The number of images that the options name; raises InputError for a stream."""
+def facts_of(options: PretrainOptions, source: Any = None) -> Facts:
+    """What the images are that the options name, or that are given as a source; raises InputError for a stream."""
     from hardviews.data.sources.streams import is_stream
     from hardviews.setup.data import opened
 
     if is_stream(str(options.data)):
         raise InputError(f"recipe: {options.recipe} is for small sets, and {options.data} is a stream; give another")
-    return len(opened(options, str(options.data), "train"))
+    from hardviews.setup.pixels import find_pixels
+
+    source = opened(options, str(options.data), "train") if source is None else source
+    form, _ = find_pixels(options, source)
+    return Facts(len(source), form.channels, form.rgb)
 
 
 def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[PretrainOptions, bool]:

@@ -44,8 +44,8 @@ class PretrainOptions:
         test_data: labelled data for the kNN accuracy; by default the test split of a named set, else --data itself if
             it has labels, as --knn-test says.
         recipe: a published run, or settings for small sets, whose options all others replace (hardviews recipes lists
-            them). Without this, a method, a backbone or a plan, sets of up to 10,000 images take small_rgb; none takes
-            the defaults below.
+            them). Without this, a method, a backbone or a plan, sets of up to 10,000 images take small_rgb,
+            grey_medical or multispectral, by their channels; none takes the defaults below.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.

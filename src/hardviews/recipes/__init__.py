@@ -19,7 +19,7 @@ def recipes() -> dict[str, Recipe]:
         name: item
         for module in modules
         for name, item in inspect.getmembers(module, inspect.isfunction)
-        if inspect.signature(item).return_annotation is PretrainOptions
+        if not name.startswith("_") and inspect.signature(item).return_annotation is PretrainOptions
     }
 
 

@@ -5,12 +5,30 @@ from typing import NamedTuple
 from hardviews.wording import several
 
 LARGEST = 10_000  # images of a small set, for which a run of some thousand steps has 20 epochs or more
-SMALL = {3: "small_rgb"}  # by the images' channels
 TUNED = "small_rgb_tuned"
 NONE = "none"  # --recipe none: the options' defaults
 
 # Options that a recipe is made of. Who gives one of them has a run in mind, and gets the defaults for the rest.
 DECISIVE = ("recipe", "config", "extend", "init", "method", "backbone", "plan")
+
+
+class Facts(NamedTuple):
+    """What a set of images is.
+
+    Args:
+        images: how many.
+        channels: of each.
+        rgb: whether these are red, green and blue.
+    """
+
+    images: int
+    channels: int = 3
+    rgb: bool = True
+
+    @property
+    def recipe(self) -> str:
+        """The recipe for a small set of such images."""
+        return "small_rgb" if self.rgb else "grey_medical" if self.channels == 1 else "multispectral"
 
 
 class Choice(NamedTuple):
@@ -26,13 +44,12 @@ def is_open(argv: list[str]) -> bool:
     return {option.partition("=")[0].partition(".")[0] for option in options}.isdisjoint(DECISIVE)
 
 
-def choice(images: int, channels: int = 3) -> Choice:
-    """The recipe for a set of so many images with so many channels."""
-    count = several(images, "image")
-    if images > LARGEST:
+def choice(facts: Facts) -> Choice:
+    """The recipe for a set of images."""
+    count = several(facts.images, "image")
+    if facts.images > LARGEST:
         return Choice(None, f"no recipe: {count} are no small set (up to {LARGEST:,}), so the defaults hold")
-    if channels not in SMALL:
-        return Choice(None, f"no recipe: none is made for {several(channels, 'channel')}, so the defaults hold")
-    name = SMALL[channels]
+    if not facts.rgb:
+        count += f" of {several(facts.channels, 'channel')}"
     others = f"options that you give replace its own, --recipe {NONE} takes the defaults"
-    return Choice(name, f"recipe {name} for {count}, a small set (up to {LARGEST:,}): {others}")
+    return Choice(facts.recipe, f"recipe {facts.recipe} for {count}, a small set (up to {LARGEST:,}): {others}")

@@ -1,6 +1,7 @@
 """First runs on a folder of a few hundred to a few thousand pictures. ``choice.py`` says which set gets which."""
 
 from math import ceil
+from typing import Any
 
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
@@ -20,25 +21,41 @@ def small_rgb(images: int = 600) -> PretrainOptions:
     Args:
         images: size of the set, which the batch and the number of epochs follow: about 2,000 steps.
     """
-    batch, epochs = fitted(images, 2_000, shortest=20)
-    return PretrainOptions(
-        method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
-        plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
-        backbone=BackboneOptions(
-            "resnet18", stem="imagenet",
-            keywords={"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1], "stem_type": "deep", "stem_width": 8},
-        ),
-        image_size=64,
-        views=2,
-        batch_size=batch,
-        epochs=epochs,
-        optimizer="adamw",
-        lr=0.016,
-        weight_decay=1e-4,
-        warmup_epochs=1,
-        in_memory="on",
-        knn_epochs=ceil(epochs / 5),
-    )  # fmt: skip
+    return _small(images, {"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0})
+
+
+def grey_medical(images: int = 600) -> PretrainOptions:
+    """``small_rgb`` for images of one channel: X-rays, CT slices in a window (``--value-range lung``), ultrasound.
+
+    Not a published run. Crops are larger than of photographs, since small ones miss what a finding is; brightness,
+    contrast and gamma stand for exposure. After MoCo-CXR (Sowrirajan et al., MIDL 2021, arXiv 2010.05352), which
+    leaves out small crops, blur and colours that may change what an X-ray shows. Not measured on medical images, of
+    which none are at hand.
+
+    Command: ``hardviews pretrain --data FOLDER``, or with ``--recipe grey_medical`` for 8-bit pictures and
+    ``--channels 1``.
+
+    Args:
+        images: as of ``small_rgb``.
+    """
+    return _small(images, {"scale": [0.4, 1.0], "strength": 0.5, "blur_p": 0.0, "gamma": 0.25})
+
+
+def multispectral(images: int = 600) -> PretrainOptions:
+    """``small_rgb`` for images of several bands, such as satellites' 4 or 13, or stains of a microscope.
+
+    Not a published run. Every band has a gain and an offset of its own in place of the saturation and hue of RGB, and
+    a band is dropped now and then. That contrastive learning on all 13 bands of Sentinel-2 pays is of SSL4EO-S12 (Wang
+    et al., 2023, arXiv 2211.07044); the gains are a choice made here. Not measured on satellite images, of which none
+    are at hand.
+
+    Command: ``hardviews pretrain --data FOLDER``, or with ``--recipe multispectral``.
+
+    Args:
+        images: as of ``small_rgb``.
+    """
+    plan = {"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0, "gain": 0.2, "offset": 0.05, "drop_p": 0.05}
+    return _small(images, plan)
 
 
 def small_rgb_tuned(images: int = 600) -> PretrainOptions:
@@ -71,6 +88,28 @@ def small_rgb_tuned(images: int = 600) -> PretrainOptions:
         in_memory="on",
         knn_epochs=ceil(epochs / 5),
     )
+
+
+def _small(images: int, plan: dict[str, Any]) -> PretrainOptions:
+    batch, epochs = fitted(images, 2_000, shortest=20)
+    return PretrainOptions(
+        method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
+        plan=plan,
+        backbone=BackboneOptions(
+            "resnet18", stem="imagenet",
+            keywords={"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1], "stem_type": "deep", "stem_width": 8},
+        ),
+        image_size=64,
+        views=2,
+        batch_size=batch,
+        epochs=epochs,
+        optimizer="adamw",
+        lr=0.016,
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        in_memory="on",
+        knn_epochs=ceil(epochs / 5),
+    )  # fmt: skip
 
 
 def fitted(images: int, steps: int, shortest: int) -> tuple[int, int]:

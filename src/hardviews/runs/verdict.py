@@ -5,7 +5,7 @@ from math import ceil
 from typing import Any
 
 from hardviews.analysis.verdict import Verdict, verdict
-from hardviews.recipes.choice import LARGEST, SMALL, TUNED
+from hardviews.recipes.choice import LARGEST, TUNED, Facts
 from hardviews.wording import several
 
 ENOUGH = 2_000  # steps, after which a small network is above raw pixels (benchmarks/RESULTS.md)
@@ -37,8 +37,10 @@ def remedies(config: Mapping[str, Any], figures: Mapping[str, float], found: Ver
     images = per_epoch * int(config["batch_size"])
     recipe, had_weights = config.get("recipe"), _had_weights(config)
     tries = []
-    if images <= LARGEST and not had_weights and recipe not in SMALL.values():
-        tries.append(f"--recipe {SMALL[3]}, made for sets of this size")
+    form = config.get("pixels") or {}
+    fitting = Facts(images, form.get("channels", 3), form.get("rgb", True)).recipe
+    if images <= LARGEST and not had_weights and recipe != fitting:
+        tries.append(f"--recipe {fitting}, made for sets of this size")
     if had_weights and recipe != TUNED:
         tries.append(f"--recipe {TUNED}: a low rate, lower still for early layers, and few epochs")
     elif had_weights:
