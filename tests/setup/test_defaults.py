@@ -82,6 +82,12 @@ def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
+def test_a_change_of_size_that_cannot_come_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, said in ({}, ""), ({"full_resolution_from": 0.5}, "full-resolution-from: without --train-resolution, "):
+        resolve_defaults(PretrainOptions(data="shapes", backbone=NARROW, **given), Shapes(count=10))
+        assert capsys.readouterr().err[: len(said) or None] == said
+
+
 def test_run_folders_are_named_after_what_is_run() -> None:
     options, _ = parse(["--data", "/a/b/my pictures!", "--method", "simclr"])
     assert run_folder_name(options, "20250101-000000").as_posix() == "runs/20250101-000000-simclr-my-pictures-"

@@ -88,6 +88,8 @@ def resolve_defaults(
     check_sizes(network.name, backbone, plan)
     say_rounded({asked: image_size} | {slot.size: size_at(plan, slot) for slot in plan.slots}, plan.multiple)
     small = options.train_resolution
+    if small == 1 and options.full_resolution_from != PretrainOptions.full_resolution_from:
+        say("full-resolution-from: without --train-resolution, all views have their full size anyway")
     if small < 1:
         check_sizes(network.name, backbone, plan, small, "train-resolution")
         say_rounded({whole_patches(s.size * small, 1): size_at(plan, s, small) for s in plan.slots}, plan.multiple)
