@@ -13,18 +13,21 @@ CONFIG: dict[str, Any] = {"epochs": 12, "batch_size": 64, "lr": 0.3, "recipe": N
 
 
 def test_standard_errors_are_binomial() -> None:
-    assert standard_error(0.3, 600) == pytest.approx(sqrt(0.3 * 0.7 / 600))
+    assert standard_error(0.3, 600) == pytest.approx(sqrt(0.3 * 0.7 / 600), rel=5e-3)
+    assert standard_error(0.5, 96) == pytest.approx(0.05)
+    for part in (0.0, 1.0):
+        assert standard_error(part, 20) == pytest.approx(sqrt(1 / 12 * 11 / 12 / 24))
     found = verdict({**OF, "knn_top1": 0.36})
     assert found is not None
-    assert found.error == pytest.approx(sqrt(0.36 * 0.64 / 600))
-    assert found.resolution == pytest.approx(2 * sqrt(0.36 * 0.64 / 600 + 0.3 * 0.7 / 600))
+    assert found.error == standard_error(0.36, 600)
+    assert found.resolution == pytest.approx(2 * sqrt(standard_error(0.36, 600) ** 2 + standard_error(0.3, 600) ** 2))
 
 
 @pytest.mark.parametrize(
     ("trained", "kind", "says"),
     [
         (0.42, "learned", "training has paid: 12.0 points above raw pixels, 4.4 standard errors of the difference"),
-        (0.33, "unclear", "no clear gain: 3.0 points above raw pixels, where two standard errors are 5.4"),
+        (0.33, "unclear", "no clear gain: 3.0 points above raw pixels, where two standard errors are 5.3"),
         (0.30, "below", "training has not paid: as raw pixels"),
         (0.23, "below", "training has not paid: 7.0 points below raw pixels"),
     ],

@@ -117,7 +117,7 @@ def test_targets_spare_reading_and_are_believed_only_where_they_agree() -> None:
         ([PIXELS[0], "b.jpg"], "b.jpg: No such file"),
         (PIXELS[0], r"data: got one image, of shape \[20, 30, 3\]; give a list"),
         (torch.zeros(2, 40, 50, 60), r"Tensor\[0\]: came as float32 of shape \[40, 50, 60\]; wanted"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), r"came as int64 of shape \[3, 8, 8\]; wanted"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), r"came as complex64 of shape \[3, 8, 8\]; wanted"),
         ([(PIXELS[0], 0, 1)], r"list\[0\]: came as tuple of 3"),
         ([(PIXELS[0], 0.5)], "labels are float, not integers or strings"),
         (Numbered({0: ValueError("no\nsuch file")}), r"Numbered\[0\]: raised ValueError: no such file"),

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import resize
 from hardviews.data.reading.decode import Bounds, Part, UnreadableImage, Window, decode, extent_of, size_of
 from hardviews.data.reading.formats import scene
 from hardviews.data.reading.formats.layout import guessed
-from hardviews.data.reading.forms import not_finite
+from hardviews.data.reading.forms import not_finite, of_array
 from hardviews.views.pixels import RGB, Pixels
 from tests.data.pixels import deep_png
 
@@ -178,6 +178,16 @@ def test_what_is_not_finite_is_replaced_and_counted() -> None:
     assert found[0, 0].tolist() == found[2, 2].tolist() == [good.min()] * 2
     assert not_finite(decode(npy(array), Bounds(10, form=form))) == 6
     assert set(decode(npy(np.full((9, 9), np.nan)), STORED).flatten().tolist()) == {0.0}
+
+
+def test_percentiles_are_of_numbers_alone() -> None:
+    array = np.random.default_rng(0).uniform(1000, 3000, (40, 40, 1)).astype(np.float32)
+    array[:8] = np.nan
+    form = Pixels(1, "float32", (0.0,), (1.0,), rgb=False, percentiles=(1.0, 99.0))
+    low, high = np.percentile(array[8:], (1, 99))
+    found = of_array(array, form).numpy()
+    assert found[8:] == pytest.approx(((array[8:] - low) / (high - low)).clip(0, 1), abs=1e-5)
+    assert found[:8] == pytest.approx(0, abs=1e-6)
 
 
 def test_an_images_own_percentiles_are_stretched() -> None:

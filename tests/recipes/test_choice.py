@@ -29,7 +29,7 @@ def test_a_small_set_gets_its_recipe_and_given_options_win(capsys: pytest.Captur
     assert (options.recipe, options.backbone, options.batch_size) == ("small_rgb", recipe.backbone, 64)
     assert (options.epochs, options.lr, options.seed) == (7, 0.5, 3)
     explicit, _ = parse(["--data", "d", "--recipe", "small_rgb"], look=lambda _: Facts(40))
-    assert (explicit.batch_size, explicit.epochs) == (20, 400)
+    assert (explicit.batch_size, explicit.epochs) == (16, 400)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_file_of_settings_and_a_run_that_resumes_keep_theirs(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "epochs"), [(1, 2, 400), (3, 2, 400), (40, 20, 400), (600, 64, 223), (5_000, 64, 26),
-                                    (10_000, 64, 20)]
+    ("images", "batch", "epochs"), [(1, 2, 400), (3, 2, 400), (40, 16, 400), (122, 32, 400), (600, 64, 223),
+                                    (5_000, 64, 26), (10_000, 64, 20)]
 )  # fmt: skip
 def test_batch_and_epochs_fit_the_set(images: int, batch: int, epochs: int) -> None:
     assert fitted(images, 2_000, shortest=20) == (batch, epochs)
@@ -107,14 +107,14 @@ def test_a_folder_of_forty_runs_resumes_and_is_judged(tmp_path: Path, capsys: py
     *_, accuracy, verdict, tries = printed.out.splitlines()
     assert accuracy.startswith("kNN accuracy: raw pixels ")
     assert accuracy.endswith(
-        "on 40 test images (photos, each left out in turn), kNN by the 20 nearest of 39 training images"
+        "on 40 test images (photos, each left out in turn), kNN by the 19 nearest of 39 training images"
     )
     assert "(standard error " in accuracy
     assert ", chance 50.0%; on" in accuracy
     assert verdict.startswith("verdict: ")
     assert "--epochs 1000, since 2 steps are few" in tries
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert (config["recipe"], config["batch_size"], config["knn_test"]) == ("small_rgb", 20, "leave_one_out")
+    assert (config["recipe"], config["batch_size"], config["knn_test"]) == ("small_rgb", 16, "leave_one_out")
     assert main(line) == 0  # resumes, at its end
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
@@ -136,4 +136,10 @@ def test_the_recipe_fits_the_channels(
     assert capsys.readouterr().err.startswith(f"recipe {recipe} for 24 images{of}, a small set")
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (config["recipe"], config["pixels"]["channels"]) == (recipe, channels)
-    assert run.summary["steps"] == 2
+    assert run.summary["steps"] == 3
+
+
+def test_a_recipe_does_not_shape_another_backbone() -> None:
+    options, _ = parse(["--data", "d", "--recipe", "small_rgb", "--backbone", "resnet50"], look=lambda _: Facts(600))
+    assert (options.backbone.name, options.backbone.keywords, options.backbone.stem) == ("resnet50", {}, "auto")
+    assert options.lr == small_rgb().lr

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from hardviews.commands.pretrain import parse
+from hardviews.data.reading.decode import Bounds
 from hardviews.data.sources import ImageSource, as_source
 from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import InputError
@@ -270,3 +271,44 @@ def test_what_another_run_found_holds_until_channels_are_given(tmp_path: Path) -
 def test_every_window_has_a_name_in_the_help() -> None:
     assert all(name in (PretrainOptions.__doc__ or "") for name in pixels.WINDOWS)
     assert Limits.named("bone").numbers == (-500, 1300)
+
+
+def test_runs_from_before_stay_rgb_where_they_go_on(tmp_path: Path) -> None:
+    """Their settings say nothing of pixels; the data, looked at now, would be 16-bit grey."""
+    source = as_source([np.full((20, 20, 1), 300 * n, np.uint16) for n in range(8)])
+    old = {"method": {"name": "simsiam"}, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "data": "d"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    for line in (f"--config {tmp_path / 'config.yaml'}", f"--extend {tmp_path} --out {tmp_path / 'more'}"):
+        options, _ = parse(line.split())
+        assert Pixels.from_config({"pixels": resolve_pixels(options, source).pixels}) == RGB
+        asked, _ = parse([*line.split(), "--channels", "1"])
+        assert asked.pixels is None
+
+
+def test_another_range_is_measured_anew(tmp_path: Path) -> None:
+    run = {"method": {"name": "simsiam"}, "mean": [0.5], "std": [0.2], "data": "d"}
+    run["pixels"] = Pixels(1, "uint16", (0.0,), (4095.0,), rgb=False).saved()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(run))
+    options, _ = parse(["--config", str(tmp_path / "config.yaml"), "--value-range", "0,65535"])
+    assert (options.pixels, options.mean, options.std) == (None, None, None)
+
+
+def test_a_window_of_ct_is_not_for_eight_bits() -> None:
+    with pytest.raises(InputError, match="the lung window is of Hounsfield units"):
+        find_pixels(PretrainOptions(value_range="lung"), as_source(images(5, 3, "uint8", high=256)))
+
+
+def test_normalised_floats_are_refused_unless_they_are_asked_for() -> None:
+    random = np.random.default_rng(0)
+    source = as_source([random.normal(size=(20, 20, 3)).astype(np.float32) for _ in range(8)])
+    with pytest.raises(InputError, match="look normalised: leave Normalize out"):
+        find_pixels(PretrainOptions(), source)
+    form, _ = find_pixels(PretrainOptions(channels=3), source)
+    assert (form.dtype, form.rgb) == ("float32", False)
+
+
+def test_whole_numbers_of_other_types_become_floats() -> None:
+    source = as_source([np.full((20, 20, 5), 1000 * n, np.int32) for n in range(8)])
+    form, _ = find_pixels(PretrainOptions(), source)
+    assert (form.channels, form.dtype) == (5, "float32")
+    assert source.read(3, Bounds(form=form)).unique().tolist() == [3000.0]  # type: ignore[no-untyped-call]

@@ -211,6 +211,7 @@ def test_runs_from_before_have_rgb() -> None:
             "2 values for low; give one, or one for each of 4",
         ),
         (lambda: Pixels(1, "uint8", (9.0,), (9.0,), rgb=False), "must be below"),
+        (lambda: Pixels(1, "float32", (0.0,), (float("inf"),), rgb=False), "must be finite"),
         (lambda: Pixels(1, "float64", rgb=False), "pixel type 'float64' is none of uint8"),  # type: ignore[arg-type]
         (lambda: Pixels(1, percentiles=(99.0, 1.0), rgb=False), "must be an increasing range"),
         (lambda: ViewPlan((Slot(),), (0.5,), (0.5,)), "RGB has three channels, not 1; give rgb=False"),

@@ -29,8 +29,10 @@ class Verdict:
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """Binomial, of an accuracy (0..1) over so many test images."""
-    return sqrt(accuracy * (1 - accuracy) / images)
+    """Binomial, of an accuracy (0..1) over so many test images, with two hits and two misses added, so that it is not 0
+    where all are hits or misses (Agresti and Coull, The American Statistician 52, 1998)."""
+    part, count = (accuracy * images + 2) / (images + 4), images + 4
+    return sqrt(part * (1 - part) / count)
 
 
 def verdict(figures: Mapping[str, float], began: str = "the untrained backbone") -> Verdict | None:

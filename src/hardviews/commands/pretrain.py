@@ -256,7 +256,11 @@ def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str,
         say(f"config: {', '.join(old)}; the old names will go in the next version")
     settings = with_new_names(settings)
     if any(value_before_parsing(argv, option) for option in ("--channels", "--value-range")):
-        settings.pop("pixels", None)  # what that run found does not hold any more
+        if "pixels" in settings:  # what that run found and measured does not hold any more
+            for name in ("pixels", "mean", "std"):
+                settings.pop(name, None)
+    elif "channels" not in settings and settings.get("mean") and settings.get("method"):
+        settings.setdefault("pixels", {})  # of a run from before there was more than RGB
     if settings.pop("allow_pipe", False):
         raise InputError("config: allow_pipe lets the data run a shell; give it on the command line")
     for group in ("method", "backbone", "plan"):
@@ -299,6 +303,9 @@ def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str,
     if named != base["method"]["name"]:
         # The recipe's arguments are of its own method.
         base |= {"method": {"name": named}, "plan": {}}
+    network = value_before_parsing(argv, "--backbone.name") or settings.get("backbone", {}).get("name")
+    if network not in (None, base["backbone"]["name"]):
+        base["backbone"] = {"name": network}  # likewise
     return _merged(base, settings)
 
 

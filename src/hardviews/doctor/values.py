@@ -84,7 +84,7 @@ def check_values(seen: Look, form: Pixels) -> Iterator[Check]:
             remedies.append("a wider --value-range")
     if found.not_finite > NOT_NUMBERS:
         wrong.append(f"{max(found.not_finite, 1e-4):.2%} are no finite numbers")
-        remedies.append("files without NaN, which are replaced by the lowest value of the range")
+        remedies.append("files without NaN and infinity, which become the lowest value of the range and its nearer end")
     verdict = "warning" if wrong else "ok"
     remedy = "; ".join(dict.fromkeys(remedies))
     yield Check("values", verdict, "; ".join([says, *wrong]), remedy, vars(found))  # type: ignore[arg-type]

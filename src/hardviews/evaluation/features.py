@@ -177,7 +177,7 @@ def extract(
         process, processes: this process takes part ``process`` of ``processes`` of the batches; a part
             without images has D = 0.
 
-        Raises:
+    Raises:
         InputError: no image of the source can be read.
     """
     batches = -(-len(source) // batch_size)

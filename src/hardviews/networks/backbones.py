@@ -78,7 +78,7 @@ def build_backbone(
         keywords: further arguments of ``timm.create_model``, torchvision's model, the configuration (transformers) or
             the function.
 
-        Raises:
+    Raises:
         InputError: the name is unknown, the model does not take a keyword, weights can't be loaded, or the model does
             not yield one vector per image of this size.
     """

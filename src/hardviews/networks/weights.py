@@ -68,7 +68,7 @@ def read_weights(file: Path, option: str) -> dict[str, Tensor]:
         file: ``.safetensors``, or any file that torch wrote.
         option: option that names the file, for messages.
 
-        Raises:
+    Raises:
         InputError: it is no such file.
     """
     if not file.is_file():

@@ -47,7 +47,8 @@ def settings_to_extend(run: str, out: str | None, given: Collection[str]) -> dic
     if own and own.parent.resolve() == file.parent.resolve():
         raise InputError(f"out: {out} is the run that is to be extended, and stays as it is; give another folder")
     settings = _read(file)
-    settings = {"knn_bank": 0, "knn_test": "tenth"} | settings  # what versions did that had no such options
+    # What versions did that had no such options; no pixels stand for RGB.
+    settings = {"knn_bank": 0, "knn_test": "tenth", "pixels": {}} | settings
     # A new cycle has a warm-up of its own, and a schedule of its own.
     dropped = {"warmup_epochs", "extend", "extend_schedule"}
     dropped |= {name for source in given for name in FOLLOWING.get(source, ())}

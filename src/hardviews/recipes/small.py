@@ -1,6 +1,6 @@
 """First runs on a folder of a few hundred to a few thousand pictures. ``choice.py`` says which set gets which."""
 
-from math import ceil
+from math import ceil, log2
 from typing import Any
 
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
@@ -55,7 +55,7 @@ def multispectral(images: int = 600) -> PretrainOptions:
         images: as of ``small_rgb``.
     """
     plan = {"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0, "gain": 0.2, "offset": 0.05, "drop_p": 0.05}
-    return _small(images, plan)
+    return _small(images, plan, held=1_000)  # 13 bands of 16 bits take 0.6 MB an image
 
 
 def small_rgb_tuned(images: int = 600) -> PretrainOptions:
@@ -90,7 +90,8 @@ def small_rgb_tuned(images: int = 600) -> PretrainOptions:
     )
 
 
-def _small(images: int, plan: dict[str, Any]) -> PretrainOptions:
+def _small(images: int, plan: dict[str, Any], held: int = 10_000) -> PretrainOptions:
+    """SimCLR with a plan; sets of up to ``held`` images are held in memory."""
     batch, epochs = fitted(images, 2_000, shortest=20)
     return PretrainOptions(
         method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
@@ -107,14 +108,14 @@ def _small(images: int, plan: dict[str, Any]) -> PretrainOptions:
         lr=0.016,
         weight_decay=1e-4,
         warmup_epochs=1,
-        in_memory="on",
+        in_memory="on" if images <= held else "auto",
         knn_epochs=ceil(epochs / 5),
     )  # fmt: skip
 
 
 def fitted(images: int, steps: int, shortest: int) -> tuple[int, int]:
-    """A batch of at most half of the images (of two at least), and epochs that come to about so many steps, between
-    ``shortest`` and ``LONGEST``."""
-    batch = max(min(BATCH, images // 2), 2)
+    """A batch of at most half of the images, and epochs that come to about so many steps, between ``shortest`` and
+    ``LONGEST``. The batch is a power of two, which processes can share."""
+    batch = 2 ** max(int(log2(max(min(BATCH, images // 2), 1))), 1)
     epochs = ceil(steps / max(images // batch, 1))
     return batch, min(max(epochs, shortest), LONGEST)

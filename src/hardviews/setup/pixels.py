@@ -48,7 +48,7 @@ def resolve_pixels(options: PretrainOptions, source: ImageSource | Stream) -> Pr
         InputError: no image has the channels asked for, or the range is none.
     """
     if options.pixels is not None:
-        return options
+        return replace(options, pixels=pixels_of(options).saved())
     begun = _begun(options)
     if begun is not None:
         return replace(options, pixels=Pixels.from_config(begun).saved())
@@ -86,6 +86,8 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
     kinds, eight = seen.kinds, seen.kinds.keys() & EIGHT_BITS
     others = {kind: count for kind, count in kinds.items() if kind not in eight}
     if sum(kinds[kind] for kind in eight) < max(others.values(), default=0):
+        if limits is None and isinstance(source, DatasetSource):
+            _check_not_normalised(seen, source)
         return _as_stored(seen, None, limits)
     then = "and become 8-bit RGB" + " if they are no arrays" * isinstance(source, DatasetSource)
     lines = [f"{n} of {seen.count} have {in_words(kind)}, {then}" for kind, n in others.items()]
@@ -93,6 +95,16 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
         return RGB, lines
     form, said = limits.of(RGB, [image for kind in eight for image in seen.of_kind(kind)])
     return form, [*lines, f"8-bit RGB; {said or 'values 0 to 255 become 0 to 1'}"]
+
+
+def _check_not_normalised(seen: Look, source: DatasetSource) -> None:
+    """Raises InputError for RGB floats below 0 that Python objects hold: what a transform with Normalize leaves."""
+    lowest = min((float(image.min()) for image in seen.of_kind((3, "float32"))), default=0.0)
+    if lowest < 0:
+        raise InputError(
+            f"{source.name}: floats of three channels from {lowest:.3g} on look normalised: leave Normalize out; if "
+            "they are measured values, give channels 3 or a value-range"
+        )
 
 
 def _as_stored(seen: Look, channels: int | None, limits: "Limits | None") -> tuple[Pixels, list[str]]:
@@ -170,6 +182,8 @@ class Limits:
             form: whose range is that of its type.
             images: of a sample, as stored.
         """
+        if self.name and form.dtype == "uint8":
+            raise InputError(f"value-range: the {self.name} window is of Hounsfield units; these images have 8 bits")
         if self.percentiles is not None:
             words = f"each image's {self.percentiles[0]:g} and {self.percentiles[1]:g} percentiles become 0 to 1"
             return replace(form, percentiles=self.percentiles), words
@@ -269,8 +283,12 @@ def mean_and_std(source: ImageSource | Stream, form: Pixels) -> tuple[tuple[floa
     images = look(source, form).images
     if not images:
         raise InputError("mean: auto needs images, and none of the sample could be read; see --doctor")
-    values = torch.cat([form.levels(torch.from_numpy(np.ascontiguousarray(some_pixels(i)))) for i in images]) / 255
-    std, mean = torch.std_mean(values.double(), 0, correction=0)
+    count, total, squares = 0, torch.zeros(form.channels).double(), torch.zeros(form.channels).double()
+    for image in images:
+        values = form.levels(torch.from_numpy(np.ascontiguousarray(some_pixels(image)))).double() / 255  # [n, C]
+        count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
     four = [[float(f"{number:.4g}") for number in numbers] for numbers in (mean, std.clamp_min(FLATTEST))]
     return tuple(four[0]), tuple(four[1])
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any, Literal, get_args
 
 import torch
@@ -52,6 +53,8 @@ class Pixels:
                     f"value range: {len(values)} values for {name}; give one, or one for each of {self.channels} "
                     "channels"
                 )
+        if not all(map(isfinite, (*self.low, *self.high))):
+            raise InputError(f"value range: {list(self.low)} to {list(self.high)} must be finite")
         if not all(low < high for low, high in zip(*self.ranges, strict=True)):
             raise InputError(f"value range: {list(self.low)} must be below {list(self.high)}")
         if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hardviews.errors import InputError
 from hardviews.evaluation.features import Features
 from hardviews.evaluation.protocols import knn as knn_module
-from hardviews.evaluation.protocols.knn import knn, knn_accuracy, knn_votes
+from hardviews.evaluation.protocols.knn import knn, knn_accuracy, knn_votes, voters
 from tests.evaluation.protocols.given import bench_of
 
 
@@ -91,3 +91,12 @@ def test_leave_one_out_equals_scikit_learn_without_the_image(k: int, monkeypatch
         monkeypatch.setattr(knn_module, "ROWS", rows)
         assert knn_accuracy(found, found, k, leave_one_out=True) == pytest.approx(accuracy)
     assert knn_accuracy(found, found, 1) == 1.0  # where every image votes for itself
+
+
+def test_small_balanced_sets_are_not_below_chance_when_images_are_left_out() -> None:
+    """If all others voted, the class of the image left out would have one vote less than the other."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(20) % 2
+    bank = Features(torch.randn(20, 4, generator=generator) * 1e-3 + 1, labels, torch.arange(20))
+    assert voters(20, bank, leave_one_out=True) == 9
+    assert knn_accuracy(bank, bank, 20, 100.0, leave_one_out=True) > 0.2

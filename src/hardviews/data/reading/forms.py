@@ -98,11 +98,17 @@ def of_array(
     kind = f"{array.shape[2]} {'channel' if array.shape[2] == 1 else 'channels'} of {array.dtype}"
     if form is not None and (array.shape[2] != form.channels or array.dtype != form.dtype):
         raise ValueError(f"{kind}; this data has {form.channels} of {form.dtype}")
+    own, limits = array, None
     array, spoilt = _finite(array, form)
+    if form is not None and form.percentiles is not None and spoilt:
+        # Of its numbers alone; what is none becomes the lowest.
+        good = np.where(np.isfinite(own), own, np.nan)
+        limits = np.nan_to_num(np.nanpercentile(good, form.percentiles, axis=None if form.rgb else (0, 1)))
+        array = np.where(np.isfinite(own), own, limits[0]).astype(np.float32)
     if size is not None and size != (array.shape[1], array.shape[0]):
         array = shrunk(array, size)
     found = torch.from_numpy(np.array(array, order="C"))  # a copy: what is mapped can't be written
-    return noted(found if form is None else _stretched(found, form), spoilt)
+    return noted(found if form is None else _stretched(found, form, limits), spoilt)
 
 
 def narrowed(array: Array) -> Array:
@@ -227,12 +233,15 @@ def _finite(array: Array, form: Pixels | None) -> tuple[Array, int]:
     return np.where(good, array, np.where(array > 0, most, least)), int((~good).sum())
 
 
-def _stretched(picture: Tensor, form: Pixels) -> Tensor:
-    """With the image's own percentiles at ``low`` and ``high``: one pair for RGB, else one per channel."""
+def _stretched(picture: Tensor, form: Pixels, limits: Array | None = None) -> Tensor:
+    """With the image's own percentiles at ``low`` and ``high``: one pair for RGB, else one per channel. ``limits`` are
+    these percentiles where they are known."""
     if form.percentiles is None:
         return picture
     wide = picture.numpy().astype(np.float32)
-    found = np.percentile(wide, form.percentiles, axis=None if form.rgb else (0, 1))  # [2] or [2, C]
+    found = limits  # [2] or [2, C]
+    if found is None:
+        found = np.percentile(wide, form.percentiles, axis=None if form.rgb else (0, 1))
     low, high = np.array(form.ranges, np.float32)
     scale = (high - low) / np.maximum(found[1] - found[0], 1e-12)
     wide = ((wide - found[0]) * scale + low).clip(low, high)

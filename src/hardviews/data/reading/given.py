@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hardviews.data.reading.bounds import Bounds
 from hardviews.data.reading.forms import Array, of_array, of_picture
-from hardviews.views.pixels import MOST_CHANNELS, SPANS, Pixels
+from hardviews.views.pixels import MOST_CHANNELS, Pixels
 
 WANTED = (
     "wanted: a PIL image; a file's path; uint8 or float (0 to 1) of shape [3, h, w] or [h, w, 3], or with 1 channel; "
@@ -87,8 +87,7 @@ def _stored(image: Array, channels_first: bool, form: Pixels | None) -> Array:
     Channels are the axis that is as long as the form has channels, else the shorter one; of two such axes the one where
     its kind has them: the first of a tensor, the last of an array.
     """
-    floating = np.issubdtype(image.dtype, np.floating)
-    if image.ndim not in (2, 3) or not image.size or not (floating or image.dtype.name in SPANS):
+    if image.ndim not in (2, 3) or not image.size or image.dtype.kind not in "uif":
         raise ValueError(f"{_came(image)}; {STORED}")
     if image.ndim == 2:
         return image[..., None]

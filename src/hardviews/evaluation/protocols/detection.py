@@ -219,7 +219,7 @@ def average_precision(truth: Any, found: Sequence[dict[str, Any]], part: str) ->
         found: from ``results``.
         part: what to compare: ``bbox`` or ``segmentation``.
 
-        Raises:
+    Raises:
         InputError: the test data has no objects.
     """
     from pycocotools.cocoeval import COCOeval

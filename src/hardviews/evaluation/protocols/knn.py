@@ -31,7 +31,7 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
     Yields:
         ``("knn_top1", accuracy)`` for 20 neighbours, ``("knn_top1_k200", ...)`` for other numbers, each once.
 
-        Raises:
+    Raises:
         InputError: k or temperature is not positive.
     """
     ks = k if isinstance(k, list) else [k]
@@ -48,8 +48,14 @@ def knn(bench: Bench, k: int | list[int] = K, temperature: float = 0.07) -> Iter
 
 
 def voters(k: int, bank: Features, leave_one_out: bool = False) -> int:
-    """How many neighbours vote if k are requested; the figure is named by this number."""
-    return min(k, len(bank.rows) - leave_one_out)
+    """How many neighbours vote if k are requested; the figure is named by this number.
+
+    Of an image that is left out, no more vote than a class has others on average: if all voted, its own class, which
+    has one less, would lose.
+    """
+    if leave_one_out:
+        k = min(k, max(len(bank.rows) // len(bank.labels.unique()) - 1, 1))  # type: ignore[no-untyped-call]
+    return min(k, len(bank.rows))
 
 
 def knn_accuracy(
@@ -63,6 +69,7 @@ def knn_accuracy(
         leave_one_out: ``queries`` are the bank, and no image votes for itself.
     """
     check([k], temperature)
+    k = voters(k, bank, leave_one_out)
     (predictions,) = knn_predictions(bank, queries, [k], temperature, device, on_part, leave_one_out)
     return (predictions == queries.labels).double().mean().item()
 

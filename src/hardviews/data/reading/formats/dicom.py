@@ -66,7 +66,9 @@ def dicom(content: Content) -> Iterator[Scene]:
                 return array
             if kind == "MONOCHROME1" and array.dtype.kind in "ui":
                 array = sum(_span(header)) - array.astype(np.int64)
-                array = array.astype(np.min_scalar_type(0 if bits <= 8 else 256) if _span(header)[0] == 0 else np.int16)
+                if bits <= 16:
+                    unsigned = _span(header)[0] == 0
+                    array = array.astype(np.min_scalar_type(0 if bits <= 8 else 256) if unsigned else np.int16)
             return pixels.apply_modality_lut(array, _scaling(header, frame))[..., None]  # type: ignore[no-any-return]
 
         frames = int(header.get("NumberOfFrames", 1) or 1)

@@ -198,6 +198,7 @@ def _meant(page: Any, array: Array) -> Array:
         most = (1 << page.bitspersample) - 1 if page.bitspersample > 1 else 255
         array = ~array if array.dtype == bool else most - array
     extra = tuple(page.extrasamples)
-    if bands in (2, 4) and len(extra) == 1 and extra[0] in (_MULTIPLIED, _ALPHA) and array.dtype.kind == "u":
+    # Writers call a fourth band of 16 bits alpha without being asked; nothing is laid on white but pictures of 8 bits.
+    if bands in (2, 4) and len(extra) == 1 and extra[0] in (_MULTIPLIED, _ALPHA) and array.dtype == np.uint8:
         return on_white(array.astype(array.dtype.newbyteorder("=")), extra[0] == _MULTIPLIED)
     return array
