@@ -141,5 +141,5 @@ def test_the_recipe_fits_the_channels(
 
 def test_a_recipe_does_not_shape_another_backbone() -> None:
     options, _ = parse(["--data", "d", "--recipe", "small_rgb", "--backbone", "resnet50"], look=lambda _: Facts(600))
-    assert (options.backbone.name, options.backbone.keywords, options.backbone.stem) == ("resnet50", {}, "auto")
+    assert (options.backbone.name, options.backbone.keywords) == ("resnet50", {})
     assert options.lr == small_rgb().lr

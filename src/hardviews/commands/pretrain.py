@@ -305,7 +305,7 @@ def _given(argv: list[str], chosen: str | None, images: int | None) -> dict[str,
         base |= {"method": {"name": named}, "plan": {}}
     network = value_before_parsing(argv, "--backbone.name") or settings.get("backbone", {}).get("name")
     if network not in (None, base["backbone"]["name"]):
-        base["backbone"] = {"name": network}  # likewise
+        base["backbone"] |= {"name": network, "keywords": {}}  # likewise
     return _merged(base, settings)
 
 
