@@ -34,7 +34,7 @@ LOCALS = {"dino-imagenette": "--plan.local_size 32"}  # half the side of a globa
 METHODS = ("simsiam", "simclr", "dino")
 FACTORS = (1, 2, 4, 8, 16)  # of the first part's learning rate; epochs of such a run
 RATE_EPOCHS = 60
-LENGTHS = (30, 60, 120, 240)  # epochs
+LENGTHS = (60, 120, 240)  # epochs
 FLAT = 0.01  # kNN accuracy: the plain method is flat at a length if twice as many epochs bring less
 TRIED = "100,101"  # seeds of the stages rate (the first), flat and choose
 
@@ -79,8 +79,8 @@ def names() -> list[str]:
     return [f"{method}-{pack}" for method in METHODS for pack in NETWORKS]
 
 
-# Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method and pack, in
-# epochs. Of the stage choose: the arms of every method that are confirmed, the best that scores views last.
+# Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method in epochs, on
+# either pack. Of the stage choose: the arms of every method that are confirmed, the best that scores views last.
 RATES: dict[str, int] = {}
 BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
@@ -111,15 +111,15 @@ def commands(stage: str, only: list[str], out: Path) -> Iterator[list[str]]:
         common = shlex.split(f"{data(pack, part, out)} {settings(name)}")
         if stage == "rate" and pack == "cifar":
             yield from rates(name, data(pack, part, out), out / "rate" / name)
-        elif stage == "flat":
+        elif stage == "flat" and pack == "cifar":
             yield from flat(common, out / "flat" / name)
         elif stage == "choose" and pack == "cifar":
-            yield compared(common, BUDGETS[name], TRIED, ARMS[method], out / "choose" / name)
+            yield compared(common, BUDGETS[method], TRIED, ARMS[method], out / "choose" / name)
         elif stage == "confirm":
-            yield compared(common, BUDGETS[name], "0,1,2,3,4", chosen(name), out / "confirm" / name)
+            yield compared(common, BUDGETS[method], "0,1,2,3,4", chosen(name), out / "confirm" / name)
         elif stage == "curve":
             best = dict([list(chosen(name).items())[-1]])
-            for epochs in (BUDGETS[name] // 2, BUDGETS[name] * 2):
+            for epochs in (BUDGETS[method] // 2, BUDGETS[method] * 2):
                 yield compared(common, epochs, "0,1,2", best, out / "curve" / f"{name}-{epochs}")
 
 
@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--stage", choices=STAGES, default="flat")
+    parser.add_argument("--stage", choices=STAGES, default="rate")
     parser.add_argument("--only", default=",".join(names()), help="some of them, by name")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--write", action="store_true")
