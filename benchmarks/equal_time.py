@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 # Of the stage rate: the factor of every method's rate. Of the stage flat: the budget of every method in epochs, on
 # either pack. Of the stage choose: the arms of every method that are confirmed, the best that scores views last.
-RATES: dict[str, int] = {}
+RATES: dict[str, int] = {"simsiam": 8, "simclr": 8}
 BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
 
