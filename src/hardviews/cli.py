@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
+from hardviews.console import complain
 from hardviews.errors import InputError, RunError, StoppedError, unknown
 from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import should_report
@@ -54,15 +55,15 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, RunError) as error:
         if should_report(error):
             who = f"process {rank()}: " if rank() else ""
-            print(f"hardviews: error: {who}{' '.join(str(error).split())}", file=sys.stderr)
+            complain(f"hardviews: error: {who}{' '.join(str(error).split())}")
         code = 2 if isinstance(error, InputError) else 1
     except StoppedError as stopped:
         if should_report(stopped):
-            print(f"hardviews: {stopped}", file=sys.stderr)
+            complain(f"hardviews: {stopped}")
         code = 128 + stopped.signal
     except KeyboardInterrupt as interrupt:
         if rank() == 0:
-            print(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
+            complain(f"hardviews: interrupted; {str(interrupt) or 'nothing was written'}")
         code = 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,8 @@
 """What is printed: lines, progress bars, numbers with their nouns. Results are printed by the verbs."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,17 +15,47 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Say = Callable[[str], None]
+NARROWEST = 40  # columns, below which lines are not wrapped
 
 
 def say(line: str) -> None:
     """Prints a line on standard error, since standard output may be JSON; of several processes, only rank 0 prints."""
     if rank() == 0:
-        print(line, file=sys.stderr)
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """Prints a line on standard error, also in processes other than the first."""
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    print(wrapped(line, width), file=sys.stderr)
 
 
 def printer(console: "Console") -> Say:
-    """Prints lines on a console as they are: paths and names in them are no markup."""
-    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    """Prints lines on a console: paths and names in them are no markup, and a terminal's edge splits no word."""
+    width = console.width if console.is_terminal and not console.is_jupyter else None
+    write = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return lambda line: write(wrapped(line, width))
+
+
+def wrapped(text: str, width: int | None, indent: int = 2) -> str:
+    """Lines that end between words, the second and further ones indented; as it is without a width.
+
+    Args:
+        text: of one or more lines, which keep their own indent.
+        width: in characters; a word that is longer, such as a path, is left whole.
+        indent: of what follows a line's first part.
+    """
+    if width is None or width < NARROWEST:  # a pipe, or a terminal that says nothing of itself
+        return text
+    found = []
+    for line in text.split("\n"):
+        further = " " * (len(line) - len(line.lstrip()) + indent)
+        parts = textwrap.wrap(
+            line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False,
+            drop_whitespace=True, replace_whitespace=False, expand_tabs=False,
+        )  # fmt: skip
+        found += parts or [line]
+    return "\n".join(found)
 
 
 def duration(seconds: float) -> str:

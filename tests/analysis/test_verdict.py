@@ -27,9 +27,17 @@ def test_standard_errors_are_binomial() -> None:
     ("trained", "kind", "says"),
     [
         (0.42, "learned", "training has paid: 12.0 points above raw pixels, 4.4 standard errors of the difference"),
-        (0.33, "unclear", "no clear gain: 3.0 points above raw pixels, where two standard errors are 5.3"),
-        (0.30, "below", "training has not paid: as raw pixels"),
-        (0.23, "below", "training has not paid: 7.0 points below raw pixels"),
+        (
+            0.33,
+            "unclear",
+            "no clear gain: 3.0 points above raw pixels, where two standard errors of the difference are 5.3",
+        ),
+        (0.30, "below", "training has not paid: no better than raw pixels"),
+        (
+            0.23,
+            "below",
+            "training has not paid: 7.0 points below raw pixels (two standard errors of the difference are 5.1)",
+        ),
     ],
 )
 def test_it_compares_with_raw_pixels(trained: float, kind: str, says: str) -> None:
@@ -41,7 +49,7 @@ def test_it_compares_with_raw_pixels(trained: float, kind: str, says: str) -> No
 def test_weights_that_were_better_before_are_what_it_compares_with() -> None:
     figures = {**OF, "knn_top1_untrained": 0.8, "knn_top1": 0.7}
     (first, second) = lines(CONFIG | {"init": "f.pth"}, figures, verdict_of(CONFIG | {"init": "f.pth"}, figures))
-    assert first == "verdict: training has not paid: 10.0 points below the weights that it began with"
+    assert first.startswith("verdict: training has not paid: 10.0 points below the weights that it began with (two ")
     assert second.startswith("try --recipe small_rgb_tuned: a low rate")
     config = CONFIG | {"init": "f.pth", "recipe": "small_rgb_tuned", "lr": 0.001}
     assert lines(config, figures, verdict_of(config, figures))[1] == "try a lower rate: --lr 0.00033 in place of 0.001"
@@ -67,6 +75,11 @@ def test_what_to_try_has_the_runs_own_numbers() -> None:
     assert "--epochs 223, since 108 steps are few" in tries
     long = {**figures, "steps": 3600}
     _, tries = lines(CONFIG | {"epochs": 400, "recipe": "small_rgb"}, long, verdict_of(CONFIG, long))
-    more = "more labelled images, by --test-data: 600 can't tell smaller differences apart"
-    assert tries == f"try --epochs 800, twice as many; or {more}"
+    more = "more labelled images, by --test-data: 600 show only differences above 5.1 points"
+    assert tries == f"try more images: 400 epochs of 576 are many already; or {more}"
+    short = CONFIG | {"epochs": 300, "recipe": "small_rgb"}
+    assert "--epochs 400, in place of 300" in lines(short, long, verdict_of(short, long))[1]
+    few = CONFIG | {"epochs": 3, "batch_size": 16, "recipe": "small_rgb"}
+    tries = lines(few, {**figures, "steps": 9}, verdict_of(few, figures))[1]
+    assert "--epochs 400, since 9 steps are few" in tries  # not the 667 that 2,000 steps would take
     assert len(lines(CONFIG, {**OF, "knn_top1": 0.42}, verdict_of(CONFIG, {**OF, "knn_top1": 0.42}))) == 1

@@ -153,7 +153,7 @@ def test_another_signal_reaches_whom_it_is_meant_for(tmp_path: Path) -> None:
             return pictures[index]
 
     try:
-        with pytest.raises(hardviews.StoppedError, match="SIGUSR1, saved after step"):
+        with pytest.raises(hardviews.StoppedError, match="SIGUSR1, saved after"):
             hardviews.pretrain(
                 Stopping(), epochs=2, out=tmp_path / "run", in_memory="off", **OPTIONS | {"knn_epochs": 0}
             )

@@ -134,7 +134,7 @@ def test_signals_save_and_leave(number: signal.Signals, to: str, tmp_path: Path)
     _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + number, said
     [line] = [line for line in said.splitlines() if line.startswith("hardviews: ")]
-    assert line.startswith(f"hardviews: stopped by {number.name}, saved after step")
+    assert line.startswith(f"hardviews: stopped by {number.name}, saved after")
     assert len(rows(run)) == state(run)["step"] < 200
     assert not alive("hardviews.cli", str(run))
 
@@ -173,6 +173,6 @@ def test_a_terminal_that_is_closed_ends_a_comparison_and_its_run(tmp_path: Path)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
     assert not alive("hardviews.cli", str(out))
     [log] = out.glob("runs/*.log")
-    assert re.search("stopped by SIGHUP, saved after step", log.read_text())
+    assert re.search("stopped by SIGHUP, saved after", log.read_text())
     [run] = (file.parent for file in out.glob("runs/*/metrics.csv"))
     assert state(run)["step"] == len(rows(run))

@@ -56,7 +56,7 @@ def test_a_job_is_stopped_in_time_and_goes_on(nodes: int, per_node: int, tmp_pat
     os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGUSR1)
     said, _ = job.communicate(timeout=LIMIT)
     assert job.returncode == 128 + signal.SIGUSR1, said
-    assert said.count("stopped by SIGUSR1, saved after step") == 1
+    assert said.count("stopped by SIGUSR1, saved after") == 1
     assert "2 x cpu" in said
     assert "Traceback" not in said
     assert (slurm / "scontrol.log").read_text() == "requeue 1234\n"

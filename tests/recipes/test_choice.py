@@ -1,5 +1,6 @@
 """Which recipe a run without more than data gets, and whose options win."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import hardviews
 from hardviews.cli import main
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
+from hardviews.methods.simclr import SimCLR
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.recipes import recipes
 from hardviews.recipes.choice import LARGEST, Facts, choice, is_open
 from hardviews.recipes.small import fitted, small_rgb
+from hardviews.views.photometric import Photometric
+
+ENDS = ("", "_pixels", "_untrained", "_chance", "_error")
 
 
 def counted(argv: str, images: int) -> PretrainOptions:
@@ -69,11 +74,11 @@ def test_a_large_set_gets_the_defaults_and_it_is_said(capsys: pytest.CaptureFixt
 def test_a_file_of_settings_and_a_run_that_resumes_keep_theirs(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     for settings, recipe in (({"epochs": 3}, None), ({"epochs": 3, "recipe": "small_rgb"}, "small_rgb")):
-        file.write_text(yaml.safe_dump(settings))
+        file.write_text(yaml.safe_dump(settings | {"backbone": {}}))
         assert counted(f"--data d --out {tmp_path}", 600).recipe == recipe  # the run's own
         options = counted(f"--data d --config {file}", 600)
         assert (options.recipe, options.epochs) == (recipe, 3)
-    file.write_text(yaml.safe_dump({"recipe": "simclr_cifar10"}))
+    file.write_text(yaml.safe_dump({"recipe": "simclr_cifar10", "backbone": {}}))
     assert counted(f"--data d --out {tmp_path}", 600).backbone == recipes()["simclr_cifar10"]().backbone
     assert not is_open(["--config", "x"])
     assert is_open(["--out", "plan"])
@@ -104,15 +109,18 @@ def test_a_folder_of_forty_runs_resumes_and_is_judged(tmp_path: Path, capsys: py
     assert main(line) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("recipe small_rgb for 40 images, a small set")
-    *_, accuracy, verdict, tries = printed.out.splitlines()
-    assert accuracy.startswith("kNN accuracy: raw pixels ")
-    assert accuracy.endswith(
-        "on 40 test images (photos, each left out in turn), kNN by the 19 nearest of 39 training images"
-    )
-    assert "(standard error " in accuracy
-    assert ", chance 50.0%; on" in accuracy
+    *_, on, trained, pixels, untrained, chance, verdict, tries = printed.out.splitlines()
+    test = "40 test images (photos, each left out in turn), by the 19 nearest of 39 training images"
+    assert on == f"kNN accuracy on {test}:"
+    figures = [yaml.safe_load((run / "summary.json").read_text())[f"knn_top1{end}"] for end in ENDS]
+    assert [line.split("(")[0].split() for line in (trained, pixels, untrained, chance)] == [
+        ["trained", f"{figures[0]:.1%}"], ["raw", "pixels", f"{figures[1]:.1%}"], ["untrained", f"{figures[2]:.1%}"],
+        ["chance", "50.0%"],
+    ]  # fmt: skip
+    assert trained.endswith(f"(standard error {100 * figures[4]:.1f})")
+    assert re.search(r"^trained for \d+\.\d s; the run is in ", printed.out, re.M)
     assert verdict.startswith("verdict: ")
-    assert "--epochs 1000, since 2 steps are few" in tries
+    assert "--epochs 400, since 2 steps are few" in tries  # the recipe's most
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["recipe"], config["batch_size"], config["knn_test"]) == ("small_rgb", 16, "leave_one_out")
     assert main(line) == 0  # resumes, at its end
@@ -137,6 +145,32 @@ def test_the_recipe_fits_the_channels(
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (config["recipe"], config["pixels"]["channels"]) == (recipe, channels)
     assert run.summary["steps"] == 3
+
+
+def test_ct_keeps_its_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Hounsfield unit means a tissue: views change no value, and the window is the same for all."""
+    generator = np.random.default_rng(0)
+    images = [generator.uniform(-1024, 2000, (70, 80, 1)).astype(np.int16) for _ in range(24)]
+    for asked, low, high in ((None, -150, 250), ("lung", -1350, 150)):
+        out = tmp_path / str(asked)
+        more = {} if asked is None else {"value_range": asked}
+        hardviews.pretrain(images, epochs=1, out=out, knn_epochs=0, workers=0, quiet=True, **more)
+        said = capsys.readouterr().err
+        assert said.startswith("recipe ct for 24 images of 1 channel, which look like CT in Hounsfield units, a small")
+        assert "left out, which only RGB has" not in said
+        config = yaml.safe_load((out / "config.yaml").read_text())
+        assert (config["recipe"], config["pixels"]["low"], config["pixels"]["high"]) == ("ct", [low], [high])
+        (slot,) = SimCLR.default_plan(64, **config["plan"]).slots
+        assert slot.photometric == Photometric(jitter_p=slot.photometric.jitter_p)
+
+
+@pytest.mark.parametrize("line", ["", "--recipe small_rgb"])
+def test_a_single_image_is_no_dead_end(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = photographs(tmp_path / "one", 1)
+    assert main(["pretrain", "--data", str(data), *line.split(), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "data: one has 1 image, and training takes at least 2: add images, or cut" in error
+    assert main(["pretrain", "--data", str(data), "--tile", "32", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
 
 
 def test_a_recipe_does_not_shape_another_backbone() -> None:

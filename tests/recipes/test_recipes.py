@@ -24,7 +24,7 @@ from hardviews.training.optimizers import create_rates
 from hardviews.views.plan import Slot
 
 IMAGES = {"cifar10": 50_000, "imagenet": 1_281_167, "imagenette": 9_469}
-PUBLISHED = sorted(set(recipes()) - {"demo", "small_rgb", "small_rgb_tuned", "grey_medical", "multispectral"})
+PUBLISHED = sorted(set(recipes()) - {"demo", "small_rgb", "small_rgb_tuned", "grey_medical", "ct", "multispectral"})
 
 
 def table(name: str) -> dict[str, str]:

@@ -44,8 +44,8 @@ def test_twelve_bits_of_grey_from_the_look_to_the_report(
     line = f"--data {scans} {SIMSIAM} {TONES} --epochs 2 --checkpoint-steps 3 --workers 1"
     assert pretrain(f"{line} --out {tmp_path / 'whole'}") == 0
     said = capsys.readouterr().err
-    assert "pixels: 40 of 40 images looked at have 1 channel of uint16; values " in said
-    assert "views: saturation, hue and grey are of RGB and left out" in said
+    assert "pixels: 1 channel of uint16 (40 of 40 images looked at)\npixels: values " in said
+    assert "views: saturation, hue and grey are left out, which only RGB has" in said
     config = yaml.safe_load((tmp_path / "whole" / "config.yaml").read_text())
     form = Pixels.from_config(config)
     every = np.stack([np.asarray(Image.open(file)) for file in sorted(scans.rglob("*.png"))])

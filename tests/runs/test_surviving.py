@@ -20,6 +20,7 @@ from hardviews.evaluation.features import Features, extract
 from hardviews.methods.base import Method
 from hardviews.training.output.checkpoint import Checkpoints
 from hardviews.training.output.run_folder import RunFolder
+from hardviews.wording import several
 from tests.runs.test_pretrain import LINES, SIMCLR, SIMSIAM, TINY, assert_equal, pretrain, rows, state
 
 REPOSITORY = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ def test_signals_save_and_leave(number: signal.Signals, reference: Path, tmp_pat
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + number, said
-    assert f"stopped by {number.name}, saved after step" in said
+    assert f"stopped by {number.name}, saved after" in said
     assert f"the same command with --out {run} resumes" in said
     assert "Traceback" not in said
     done = state(run)["step"]
@@ -104,7 +105,7 @@ def test_a_signal_while_the_backbone_is_measured(
         assert pretrain(f"{LINE} --out {run}") == 128 + signal.SIGTERM
     assert len(begun) == extraction + 1
     said = capsys.readouterr().err
-    moment = f", saved after step {done - 1}" if done else " before the first step"
+    moment = f", saved after {several(done, 'step')}" if done else " before the first step"
     assert f"stopped by SIGTERM{moment}; the same command with --out {run} resumes" in said
     assert all(step != done for values in RunFolder(run).evaluations().values() for step, _ in values)
     assert pretrain(f"{LINE} --out {run}") == 0
@@ -162,7 +163,8 @@ def test_a_damaged_checkpoint_and_a_full_disk(damage: str, whole: Path, tmp_path
     assert "using the checkpoint before it" in found.stdout
     assert "resuming at step 8 of 12" in found.stdout
     assert (
-        f"step 10: no checkpoint could be saved ({last}: No space left on device); training continues" in found.stdout
+        f"after 10 steps: no checkpoint could be saved ({last}: No space left on device); training continues"
+        in found.stdout
     )
     assert_the_same(run, whole)
     assert Checkpoints(run / "checkpoints").newest()[1] == []
@@ -222,7 +224,7 @@ def test_a_full_disk_stops_nothing(
     monkeypatch.setattr(RunFolder, "append_evaluation", measuring)
     assert pretrain(f"{LINE} --out {run}") == 0
     said = capsys.readouterr().out
-    assert "step 4: no checkpoint could be saved" in said
+    assert "after 4 steps: no checkpoint could be saved" in said
     assert said.count("metrics.csv: No space left on device; training continues") == 1
     assert_the_same(run, whole)
 

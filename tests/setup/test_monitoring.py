@@ -102,16 +102,14 @@ def test_a_run_keeps_the_test_that_it_began_with(tmp_path: Path) -> None:
     assert resolve_knn(new, many).knn_test == "leave_one_out"
 
 
-def test_a_sample_is_stated_with_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_is_stated_once_on_the_way_and_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert pretrain(f"--data shapes:200 {SIMSIAM} --epochs 1 --knn-bank 3 --out {run}") == 0
-    said = "on 3 of 40 test images (the test split of shapes:200), kNN by all 3 training images, fewer than k 5, drawn "
-    untrained, trained, last = [line for line in capsys.readouterr().out.splitlines() if "test images" in line]
-    assert untrained.endswith(f"; {said}from 200")
-    assert trained.endswith(f"; {said}from 200")
-    assert last.startswith("kNN accuracy: raw pixels")
-    assert last.endswith("; on 3 of 40 test images (the test split of shapes:200), kNN by the 3 nearest of 3 training "
-                         "images, drawn from 200")  # fmt: skip
+    test = "on 3 of 40 test images (the test split of shapes:200), by "
+    untrained, last = [line for line in capsys.readouterr().out.splitlines() if "test images" in line]
+    assert untrained.startswith("untrained: kNN accuracy ")
+    assert untrained.endswith(f"; {test}all 3 training images, fewer than k 5, drawn from 200")
+    assert last == f"kNN accuracy {test}the 3 nearest of 3 training images, drawn from 200:"
     assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 3
     sizes = {"knn_k": 3, "knn_train_images": 3, "knn_test_images": 3}
     sizes |= {"knn_train_images_of": 200, "knn_test_images_of": 40}
@@ -135,10 +133,10 @@ def test_a_run_says_where_its_figures_are_of_other_images(tmp_path: Path, capsys
     file.write_text("".join(row for row in file.read_text().splitlines(keepends=True) if not row.startswith("4,")))
     assert pretrain(f"{line} {run} --knn-bank 0 --workers 0") == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["knn_bank"] == 0  # which the next part resumes with
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("kNN accuracy: trained backbone ")
-    assert "on 12 test images" in last
-    assert last.endswith("; before training, other images were measured (evaluation.csv)")
+    *_, test, trained, before = capsys.readouterr().out.splitlines()
+    assert test.startswith("kNN accuracy on 12 test images")
+    assert trained.startswith("  trained ")
+    assert before == "  before training, other images were measured (evaluation.csv)"
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["knn_train_images"], summary["knn_train_images_untrained"]) == (64, 6)
     assert (summary["knn_test_images"], summary["knn_test_images_untrained"]) == (12, 6)

@@ -1,5 +1,6 @@
 """What a sample tells of channels, types and ranges, against numpy by hand."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup import look as looking
-from hardviews.setup import pixels
-from hardviews.setup.pixels import Limits, find_pixels, mean_and_std, normalisation, resolve_pixels
+from hardviews.setup.pixels import find_pixels, mean_and_std, normalisation, resolve_pixels
+from hardviews.setup.value_range import WINDOWS, Limits, is_ct
 from hardviews.views.pixels import RGB, Pixels
 from tests.data.tars import shards
 
@@ -60,8 +61,9 @@ def test_the_usual_range_is_of_percentiles(channels: int, dtype: str, low: float
     least, most = np.percentile(np.stack(data), (0.1, 99.9))
     assert (form.channels, form.dtype, form.rgb) == (channels, dtype, rgb)
     assert [*form.low, *form.high] == pytest.approx([least, most], rel=1e-5)
-    assert said.startswith(f"8 of 8 images looked at have {channels} channel{'s' * (channels > 1)} of {dtype}; values ")
-    assert said.endswith("become 0 to 1, and what lies outside is cut")
+    start = f"{channels} channel{'s' * (channels > 1)} of {dtype} (8 of 8 images looked at); values {form.low[0]:g} to "
+    assert said.startswith(start)
+    assert said.endswith(" (0.1 and 99.9 percentiles) become 0 to 1; values outside are cut")
 
 
 def test_other_channels_have_a_range_each_and_one_that_never_varies_is_no_error() -> None:
@@ -73,7 +75,8 @@ def test_other_channels_have_a_range_each_and_one_that_never_varies_is_no_error(
     assert form.low == pytest.approx(tuple(np.percentile(every, 0.1, axis=0)), rel=1e-4)
     assert form.high[:5] == pytest.approx(tuple(np.percentile(every, 99.9, axis=0))[:5], rel=1e-4)
     assert (form.low[5], form.high[5]) == (7, 8)
-    assert "13 channels of float32; values of each channel, " in said
+    low, high = form.low[0], form.high[0]
+    assert f"; each channel's 0.1 and 99.9 percentiles, {low:g} to {high:g} of the first, become 0 to 1" in said
     mean, std = mean_and_std(as_source(data), form)
     assert [mean[5], std[5]] == pytest.approx([0, 1 / 255], rel=1e-3)
     assert min(std) > 0
@@ -99,9 +102,9 @@ def test_a_pair_of_each_channel_and_a_range_of_eight_bits() -> None:
     assert form.converts
     assert 0 <= form.low[0] < 3
     assert 196 < form.high[0] < 200
-    assert said.startswith("8-bit RGB; values ")
+    assert said.startswith("8-bit RGB (3 of 3 images looked at); values ")
     assert found(images(3, 3, "uint8", high=256), value_range=(0, 255)) == (
-        RGB, "8-bit RGB; values 0 to 255 become 0 to 1"
+        RGB, "8-bit RGB (3 of 3 images looked at); values 0 to 255 become 0 to 1"
     )  # fmt: skip
 
 
@@ -110,19 +113,21 @@ def test_how_much_a_range_cuts_is_said() -> None:
     _, said = found(data, value_range=(1000, 3000))
     every = np.stack(data)
     share = ((every < 1000) | (every > 3000)).mean()
-    assert said.endswith(f"values 1000 to 3000 become 0 to 1, and what lies outside is cut: {share:.0%} of the sample")
+    assert said.endswith(f"values 1000 to 3000 become 0 to 1; values outside are cut ({share:.0%} of the sample)")
 
 
 def test_a_mixed_set_is_of_its_most_frequent_kind() -> None:
     form, said = found(images(5, 1, "uint16") + images(2, 4, "uint16"))
     assert form.channels == 1
-    assert said.endswith("2 have 4 channels of uint16, which will count as unreadable")
+    assert said.endswith(
+        "; 4 channels of uint16 (2 of 7 images looked at): not of that kind, and counted as unreadable"
+    )
     form, said = found(images(5, 3, "uint8", high=256) + images(2, 4, "uint16"))
     assert form == RGB
-    assert said == "2 of 7 images looked at have 4 channels of uint16, and become 8-bit RGB if they are no arrays"
+    assert said == "4 channels of uint16 (2 of 7 images looked at) become 8-bit RGB if they are no arrays"
     form, said = found(images(5, 3, "uint8", high=256) + images(2, 4, "uint16"), channels=4)
     assert (form.channels, form.dtype) == (4, "uint16")
-    assert "5 have 3 channels of uint8, which will count as unreadable" in said
+    assert "3 channels of uint8 (5 of 7 images looked at): not of that kind, and counted as unreadable" in said
 
 
 def test_arrays_of_floats_from_0_to_1_stay_rgb_unless_their_channels_are_asked_for() -> None:
@@ -138,13 +143,17 @@ def test_arrays_of_floats_from_0_to_1_stay_rgb_unless_their_channels_are_asked_f
 @pytest.mark.parametrize(
     ("data", "options", "says"),
     [
-        (images(3, 1, "uint16"), {"channels": 4}, "none of 3 images looked at has 4: 3 have 1 channel of uint16"),
-        (images(3, 1, "uint16"), {"value_range": (1,)}, "value-range: 1 numbers given; give LOW,HIGH, or a pair"),
-        (images(3, 1, "uint16"), {"value_range": (9, 1)}, "value range: [9.0] must be below [1.0]"),
-        (images(3, 4, "uint16"), {"value_range": (0, 9, 1, 9)}, "value range: 2 values for low; give one, or one"),
-        (images(3, 1, "uint16"), {"value_range": "lungs"}, "unknown value-range 'lungs'; did you mean lung?"),
-        (images(3, 1, "uint16"), {"value_range": "percentile(99,1)"}, "must be an increasing range within 0 to 100"),
-        (images(3, 1, "uint16"), {"channels": 40}, "channels: none of 3 images looked at has 40"),
+        (images(3, 1, "uint16"), {"channels": 4}, "none of 3 images looked at has 4 (3 have 1 channel of uint16)"),
+        (images(3, 1, "uint16"), {"value_range": (1,)}, "value-range: 1 number given; give LOW,HIGH, or a pair"),
+        (images(3, 1, "uint16"), {"value_range": (9, 1)}, "value-range: 9,1: give LOW,HIGH, with LOW below HIGH"),
+        (images(3, 4, "uint16"), {"value_range": (0, 9, 1, 9)}, "value-range: 2 pairs for 4 channels; give one"),
+        (images(3, 1, "uint16"), {"value_range": "lungs"}, "value-range: 'lungs' is none of LOW,HIGH"),
+        (images(3, 1, "uint16"), {"value_range": "percentile(99,1)"}, "give two percentiles of 0 to 100, the lower"),
+        (images(3, 1, "uint16"), {"channels": 40}, "channels: 40 must be 1 to 32"),
+        (images(3, 1, "uint16"), {"channels": 0}, "channels: 0 must be 1 to 32"),
+        (images(3, 1, "uint16"), {"value_range": "100"}, "value-range: '100' is none of LOW,HIGH (two numbers), auto"),
+        (images(3, 1, "uint16"), {"value_range": "0,nan"}, "value-range: '0,nan' is none of LOW,HIGH (two numbers)"),
+        (images(3, 1, "uint16"), {"value_range": (0, math.inf)}, "value-range: 0,inf: give LOW,HIGH, with LOW below"),
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_one_line(data: list[Array], options: dict[str, Any], says: str) -> None:
@@ -255,7 +264,7 @@ def test_streams_are_rgb_unless_a_number_is_given(tmp_path: Path) -> None:
     assert find_pixels(PretrainOptions(), stream) == (RGB, [])
     form, lines = find_pixels(PretrainOptions(channels=3), stream)
     assert form == Pixels(3, rgb=False)
-    assert lines[0].startswith("6 of 6 images looked at have 3 channels of uint8")
+    assert lines[0] == "3 channels of uint8 (6 of 6 images looked at)"
 
 
 def test_what_another_run_found_holds_until_channels_are_given(tmp_path: Path) -> None:
@@ -269,7 +278,7 @@ def test_what_another_run_found_holds_until_channels_are_given(tmp_path: Path) -
 
 
 def test_every_window_has_a_name_in_the_help() -> None:
-    assert all(name in (PretrainOptions.__doc__ or "") for name in pixels.WINDOWS)
+    assert all(name in (PretrainOptions.__doc__ or "") for name in WINDOWS)
     assert Limits.named("bone").numbers == (-500, 1300)
 
 
@@ -291,6 +300,23 @@ def test_another_range_is_measured_anew(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(run))
     options, _ = parse(["--config", str(tmp_path / "config.yaml"), "--value-range", "0,65535"])
     assert (options.pixels, options.mean, options.std) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "ct"),
+    [
+        (images(4, 1, "int16", -1024, 3000), {}, True),
+        (images(4, 1, "float32", -3024, 2000), {}, True),
+        (images(4, 1, "int16", -100, 3000), {}, False),  # MRI, or a scan that is not rescaled
+        (images(4, 1, "int16", -9999, 3000), {}, False),  # heights, with a number for none
+        (images(4, 1, "uint16", 0, 4096), {}, False),
+        (images(4, 2, "int16", -1024, 3000), {}, False),
+        (images(4, 1, "int16", -100, 300), {"value_range": "abdomen"}, True),
+        (images(4, 1, "int16", -1024, 3000), {"value_range": "percentile(1,99)"}, False),
+    ],
+)
+def test_ct_is_known_by_its_values(data: list[Array], options: dict[str, Any], ct: bool) -> None:
+    assert is_ct(found(data, **options)[0], options.get("value_range")) is ct
 
 
 def test_a_window_of_ct_is_not_for_eight_bits() -> None:

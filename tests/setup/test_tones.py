@@ -61,7 +61,7 @@ def test_what_only_rgb_has_is_left_out_and_said(capsys: pytest.CaptureFixture[st
     options, _ = parse(f"--data d --method simsiam {TINY} --plan.gain 0.3".split())
     resolved, method = resolve_defaults(options, as_source(data))
     said = capsys.readouterr().err
-    assert said.count("views: saturation, hue and grey are of RGB and left out; --plan.gain") == 1
+    assert said.count("views: saturation, hue and grey are left out, which only RGB has; --plan.gain") == 1
     assert (method.plan.channels, method.plan.rgb, resolved.mean) == (4, False, method.plan.mean)
     look = method.plan.slots[0].photometric
     assert (look.brightness, look.contrast, look.saturation, look.hue, look.grey_p, look.gain) == (
@@ -74,7 +74,8 @@ def test_what_only_rgb_has_is_left_out_and_said(capsys: pytest.CaptureFixture[st
     )
     assert left_out(method.plan, rgb=False) == left_out(SimSiam.default_plan(32), rgb=True) == ""
     only = ViewPlan((Slot(photometric=Photometric(solarize_p=0.2)),))
-    assert left_out(only, rgb=False).startswith("views: solarize is of RGB")
+    assert left_out(only, rgb=False).startswith("views: solarize is left out, which only RGB has")
+    assert not left_out(only, rgb=False, recipe="multispectral")  # whose images are known to be no RGB
 
 
 @pytest.mark.parametrize(

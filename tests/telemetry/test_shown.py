@@ -58,6 +58,8 @@ def test_what_is_shown_and_said(
 
 @pytest.mark.parametrize("asked", [(), (1, 2), (0,), (5,), (1, 2, 5), (1, 2, 3, 4)])
 def test_channels_that_are_not_there(asked: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="show-channels: 2: the images have one channel; leave the option out"):
+        shown_channels(Pixels(1, rgb=False), 2)
     with pytest.raises(InputError, match="give one or three of the channels 1 to 4"):
         shown_channels(FOUR, asked)
 

@@ -126,7 +126,7 @@ def properties(run: Run) -> list[tuple[str, str]]:
         ("Pictures", describe_pictures(images, followed)),
         ("Size of views", describe_size(config)),
         ("Views", describe_views(run)),
-        ("Policy", config.get("policy")),
+        ("Policy", config.get("policy") if selects(run) else None),
         ("Scored", describe_scored(config) if was_scored(run) else None),
         ("Epochs", f"{done} ({several(run.steps, 'step')} of {pictures})"),
         ("State", state),
@@ -154,6 +154,11 @@ def describe_size(config: dict[str, Any]) -> str | None:
     if not size or not _number(small) or small == 1:
         return f"{size} px" if size else None
     return f"{size} px, in the first {config['full_resolution_from']:.0%} of the steps {small:.0%} of that"
+
+
+def selects(run: Run) -> bool:
+    """Whether views were selected, as far as is known."""
+    return not run.slots or any(slot["draw"] != slot["keep"] for slot in run.slots)
 
 
 def describe_views(run: Run) -> str | None:

@@ -13,6 +13,11 @@ SIZES = (
     "knn_test_images", "knn_test_images_of", "knn_test_images_unreadable",
 )  # fmt: skip
 
+# Figures of ``evaluation.csv`` in words.
+NAMES = {
+    "knn_top1": "kNN accuracy", "embedding_rank": "rank", "knn_top1_pixels": "raw pixels", "knn_top1_chance": "chance",
+}  # fmt: skip
+
 # Protocols that open test sets of their own, by the prefix of their figures' names.
 OF_SCENES = {"box": "detection", "mask": "detection", "segmentation": "segmentation"}
 
@@ -54,13 +59,14 @@ def left_out(images: int = 0, *, test: int = 0, training: int = 0) -> str:
     return f"{' and '.join(parts)} could not be read and {were} left out" if parts else ""
 
 
-def describe_images(values: Mapping[str, float], test: str, asked: int | None = None) -> str:
+def describe_images(values: Mapping[str, float], test: str, asked: int | None = None, by: str = "kNN by") -> str:
     """``60 test images (a held-out tenth of photos), kNN by the 20 nearest of 540 training images``.
 
     Args:
         values: contain ``SIZES``, except in runs of earlier versions.
         test: the name of the test set.
         asked: number of neighbours requested; fewer vote if there are fewer training images.
+        by: ``by`` alone where kNN is named before.
     """
     if "knn_test_images" not in values:
         return f"{test} (from a version that did not record the number of images)"
@@ -74,13 +80,13 @@ def describe_images(values: Mapping[str, float], test: str, asked: int | None = 
         tested = f"{int(values['knn_test_images']):,} of {several(int(values['knn_test_images_of']), 'test image')}"
     unreadable = {part: int(values.get(f"knn_{part}_images_unreadable", 0)) for part in ("test", "train")}
     without = left_out(test=unreadable["test"], training=unreadable["train"])
-    return f"{tested} ({test}), kNN by {voted}{drawn}{'; ' if without else ''}{without}"
+    return f"{tested} ({test}), {by} {voted}{drawn}{'; ' if without else ''}{without}"
 
 
 def describe_figures(values: Mapping[str, float]) -> str:
-    """The figures without the numbers of images: ``knn_top1 31.7%, embedding_rank 9.2``."""
+    """The figures without the numbers of images: ``kNN accuracy 31.7%, rank 9.2, raw pixels 29.0%``."""
     return ", ".join(
-        f"{name} {value:.1%}" if name.startswith("knn") else f"{name} {value:.1f}"
+        f"{NAMES.get(name, name)} {value:.1%}" if name.startswith("knn") else f"{NAMES.get(name, name)} {value:.1f}"
         for name, value in values.items()
         if name not in SIZES
     )

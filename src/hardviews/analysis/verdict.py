@@ -59,11 +59,13 @@ def verdict(figures: Mapping[str, float], began: str = "the untrained backbone")
     error = standard_error(trained, images)
     of_difference = sqrt(error**2 + standard_error(known[better], images) ** 2)
     gain, resolution = trained - known[better], SURE * of_difference
+    noise = f"two standard errors of the difference are {100 * resolution:.1f}"
     if gain > resolution:
         says = f"{100 * gain:.1f} points above {better}, {gain / of_difference:.1f} standard errors of the difference"
         return Verdict("learned", f"training has paid: {says}", error, resolution)
     if gain > 0:
-        says = f"{100 * gain:.1f} points above {better}, where two standard errors are {100 * resolution:.1f}"
+        says = f"{100 * gain:.1f} points above {better}, where {noise}"
         return Verdict("unclear", f"no clear gain: {says}", error, resolution)
-    where = f"{-100 * gain:.1f} points below {better}" if gain else f"as {better}"
+    where = f"{-100 * gain:.1f} points below {better}" if gain else f"no better than {better}"
+    where += f" ({noise})" if gain else ""
     return Verdict("below", f"training has not paid: {where}", error, resolution)

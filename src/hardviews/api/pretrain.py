@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hardviews import methods
 from hardviews.api.arguments import argv_of, check_module, names_or_object, with_call_errors, with_options_of
 from hardviews.api.run import PretrainedRun
-from hardviews.commands.pretrain import facts_of, how_to_resume, parse
+from hardviews.commands.pretrain import how_to_resume, parse
 from hardviews.errors import InputError, RunError, StoppedError
 from hardviews.launch.environment import is_started
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.recipes.choice import facts_of
 
 if TYPE_CHECKING:
     from torch import nn

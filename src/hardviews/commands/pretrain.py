@@ -12,7 +12,7 @@ from hardviews import methods
 from hardviews.analysis.measured import SIZES, describe_images
 from hardviews.commands.parsing import Parser, read_yaml, value_before_parsing
 from hardviews.commands.parsing import summary as first_paragraph
-from hardviews.console import Say, printer, say
+from hardviews.console import Say, duration, printer, say, wrapped
 from hardviews.errors import InputError, RunError
 from hardviews.launch.environment import is_started, rank
 from hardviews.launch.processes import end_with_parent
@@ -21,7 +21,7 @@ from hardviews.options.old_names import RENAMED, rename_options, with_new_names
 from hardviews.options.plan import ToneOptions, TransformOptions
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.recipes import fitted, follows_size
-from hardviews.recipes.choice import NONE, Facts, choice, is_open
+from hardviews.recipes.choice import NONE, Facts, chosen, facts_of, is_open
 from hardviews.wording import several
 
 Look = Callable[[PretrainOptions], Facts]
@@ -77,12 +77,15 @@ def diagnose(options: PretrainOptions, as_json: bool) -> None:
     from hardviews.doctor.examine import examine
 
     console = Console(stderr=as_json)
+    width = console.width if console.is_terminal else None
     found = []
     for check in examine(options):
         found.append(check)
-        line = Text.assemble(f"{check.name:10}", (f"{check.verdict:8}", STYLES[check.verdict]), check.says)
-        if check.remedy:
-            line.append(f"\n{'':18}try: {check.remedy}")
+        head = f"{check.name:10}{check.verdict:8}"
+        remedy = f"\n{'':{len(head)}}try: {check.remedy}" if check.remedy else ""
+        # The first line has what further ones are indented by.
+        line = Text(head + wrapped(" " * len(head) + check.says + remedy, width, 0)[len(head) :])
+        line.stylize(STYLES[check.verdict], 10, 10 + len(check.verdict))
         console.print(line, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in found]}, indent=2))
@@ -102,24 +105,28 @@ def show(summary: Mapping[str, Any], write: Say) -> None:
     if summary["cut_short"]:
         lacking = several(summary["cut_short"], "image lacks its end", "images lack their end")
         write(f"{lacking}; {summary['run']}/cut_short*.csv lists them")
-    minutes, seconds = divmod(round(summary["seconds"]), 60)
-    write(f"trained for {minutes}:{seconds:02d} min; the run lies in {summary['run']}")
+    write(f"trained for {duration(round(summary['seconds'], 1))}; the run is in {summary['run']}")
     if "knn_top1" in summary:
-        labels = {"raw pixels": "knn_top1_pixels", "untrained backbone": "knn_top1_untrained"}
-        others = any(f"{name}_untrained" in summary for name in SIZES)
-        labels = {} if others else labels
-        figures = [f"{label} {summary[key]:.1%}" for label, key in labels.items() if key in summary]
-        error = f" (standard error {100 * summary['knn_top1_error']:.1f})" if "knn_top1_error" in summary else ""
-        figures.append(f"trained backbone {summary['knn_top1']:.1%}{error}")
-        if "knn_top1_chance" in summary and not others:
-            figures.append(f"chance {summary['knn_top1_chance']:.1%}")
-        of = describe_images(summary, summary["knn_test_data"])
-        of += "; before training, other images were measured (evaluation.csv)" if others else ""
-        write(f"kNN accuracy: {', '.join(figures)}; on {of}")
+        for line in accuracies(summary):
+            write(line)
     else:
         write("no verdict: no kNN accuracy was measured at the end; it needs labels (class folders), and --knn-epochs")
     for line in summary.get("verdict_says", []):
         write(line)
+
+
+def accuracies(summary: Mapping[str, Any]) -> list[str]:
+    """The kNN accuracy of the trained backbone, and what it is to be compared with, one line each."""
+    others = any(f"{name}_untrained" in summary for name in SIZES)  # measured before training: not to be compared
+    error = f" (standard error {100 * summary['knn_top1_error']:.1f})" if "knn_top1_error" in summary else ""
+    names = {"raw pixels": "knn_top1_pixels", "untrained": "knn_top1_untrained", "chance": "knn_top1_chance"}
+    beside = {} if others else {label: summary[key] for label, key in names.items() if key in summary}
+    lines = [f"kNN accuracy on {describe_images(summary, summary['knn_test_data'], by='by')}:"]
+    lines += [f"  {'trained':11}{summary['knn_top1']:6.1%}{error}"]
+    lines += [f"  {label:11}{value:6.1%}" for label, value in beside.items()]
+    if others:
+        lines.append("  before training, other images were measured (evaluation.csv)")
+    return lines
 
 
 def parse(argv: list[str], choose: bool = False, look: Look | None = None) -> tuple[PretrainOptions, bool]:
@@ -146,36 +153,6 @@ def parse(argv: list[str], choose: bool = False, look: Look | None = None) -> tu
     elif recipe == options.recipe:
         return options, as_json
     return _parse(argv, recipe, images)
-
-
-def chosen(options: PretrainOptions, look: Look) -> tuple[str | None, int | None]:
-    """The recipe for the data of a command line that leaves it open, and the number of images if it was counted; says
-    which and why. A run that resumes keeps its own. The built-in set and streams have none."""
-    from hardviews.data.sources.streams import is_stream
-
-    data, run = str(options.data), Path(options.out or "") / "config.yaml"
-    if options.out and run.is_file():
-        return read_yaml(str(run)).get("recipe"), None
-    if is_stream(data) or (data.lower().partition(":")[0] == "shapes" and not Path(data).exists()):
-        return None, None
-    facts = look(options)
-    found = choice(facts)
-    say(found.why)
-    return found.recipe, facts.images
-
-
-def facts_of(options: PretrainOptions, source: Any = None) -> Facts:
-    """What the images are that the options name, or that are given as a source; raises InputError for a stream."""
-    from hardviews.data.sources.streams import is_stream
-    from hardviews.setup.data import opened
-
-    if is_stream(str(options.data)):
-        raise InputError(f"recipe: {options.recipe} is for small sets, and {options.data} is a stream; give another")
-    from hardviews.setup.pixels import find_pixels
-
-    source = opened(options, str(options.data), "train") if source is None else source
-    form, _ = find_pixels(options, source)
-    return Facts(len(source), form.channels, form.rgb)
 
 
 def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[PretrainOptions, bool]:

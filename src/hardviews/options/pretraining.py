@@ -45,7 +45,7 @@ class PretrainOptions:
             it has labels, as --knn-test says.
         recipe: a published run, or settings for small sets, whose options all others replace (hardviews recipes lists
             them). Without this, a method, a backbone or a plan, sets of up to 10,000 images take small_rgb,
-            grey_medical or multispectral, by their channels; none takes the defaults below.
+            grey_medical, ct or multispectral, by their channels and values; none takes the defaults below.
         data_root: where torchvision's data sets lie.
         download: let torchvision fetch a data set that is not there.
         image_column: the table's column of encoded images.
@@ -62,8 +62,8 @@ class PretrainOptions:
             given.
         value_range: stored values that become 0 and 1; what lies outside is cut. LOW,HIGH; or a pair for each channel;
             auto: the 0.1 and 99.9 percentiles of a sample, once for all images; percentile(1,99): of each image by
-            itself; a window of CT: abdomen, bone, brain, liver, lung, mediastinum. By default 0,255 for 8 bits and
-            auto for others.
+            itself; a window of CT: abdomen, bone, brain, liver, lung, mediastinum, soft_tissue. By default 0,255 for
+            8 bits and auto for others.
         pixels: what a run has found of channels, type and range, as its config.yaml holds it; not looked for again.
         out: the run folder; a folder of an unfinished run resumes where it stopped. By default runs/TIME-METHOD-DATA.
         method: a method's name, or package.module.Class for one of your own, and arguments of its constructor.

@@ -1,5 +1,6 @@
 """First runs on a folder of a few hundred to a few thousand pictures. ``choice.py`` says which set gets which."""
 
+from dataclasses import replace
 from math import ceil, log2
 from typing import Any
 
@@ -7,6 +8,7 @@ from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 
 BATCH = 64
 LONGEST = 400  # epochs
+RGB_PLAN = {"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0}
 
 
 def small_rgb(images: int = 600) -> PretrainOptions:
@@ -21,11 +23,11 @@ def small_rgb(images: int = 600) -> PretrainOptions:
     Args:
         images: size of the set, which the batch and the number of epochs follow: about 2,000 steps.
     """
-    return _small(images, {"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0})
+    return _small(images, RGB_PLAN)
 
 
 def grey_medical(images: int = 600) -> PretrainOptions:
-    """``small_rgb`` for images of one channel: X-rays, CT slices in a window (``--value-range lung``), ultrasound.
+    """``small_rgb`` for images of one channel: X-rays, ultrasound, grey microscopy; ``ct`` is for CT.
 
     Not a published run. Crops are larger than of photographs, since small ones miss what a finding is; brightness,
     contrast and gamma stand for exposure. After MoCo-CXR (Sowrirajan et al., MIDL 2021, arXiv 2010.05352), which
@@ -39,6 +41,23 @@ def grey_medical(images: int = 600) -> PretrainOptions:
         images: as of ``small_rgb``.
     """
     return _small(images, {"scale": [0.4, 1.0], "strength": 0.5, "blur_p": 0.0, "gamma": 0.25})
+
+
+def ct(images: int = 600) -> PretrainOptions:
+    """``small_rgb`` for slices of CT in Hounsfield units, seen by the window of soft tissue.
+
+    Not a published run. A Hounsfield unit means the same tissue in every scan, so brightness, contrast, gamma and blur
+    stay as they are, and views differ by crops and flips alone: as Swin UNETR was pretrained on CT, with rotation and
+    cutout and no change of intensities (Tang et al., CVPR 2022, arXiv 2111.14791). The window is that of
+    radiopaedia.org/articles/windowing-ct. Not measured on medical images, of which none are at hand.
+
+    Command: ``hardviews pretrain --data FOLDER``, or with ``--recipe ct``; of lungs with ``--value-range lung``.
+
+    Args:
+        images: as of ``small_rgb``.
+    """
+    plan = {"scale": [0.4, 1.0], "strength": 0.0, "grey_p": 0.0, "blur_p": 0.0}
+    return _small(images, plan, value_range="soft_tissue")
 
 
 def multispectral(images: int = 600) -> PretrainOptions:
@@ -71,29 +90,19 @@ def small_rgb_tuned(images: int = 600) -> PretrainOptions:
     Args:
         images: size of the set, which the batch and the number of epochs follow: about 200 steps.
     """
-    batch, epochs = fitted(images, 200, shortest=4)
-    return PretrainOptions(
-        method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
-        plan={"scale": [0.2, 1.0], "strength": 0.5, "blur_p": 0.0},
+    return _small(
+        images, RGB_PLAN, steps=200, shortest=4, image_size=128, lr=0.001, layer_decay=0.65, in_memory="on",
         backbone=BackboneOptions("resnet18", stem="imagenet", pretrained=True),
-        image_size=128,
-        views=2,
-        batch_size=batch,
-        epochs=epochs,
-        optimizer="adamw",
-        lr=0.001,
-        layer_decay=0.65,
-        weight_decay=1e-4,
-        warmup_epochs=1,
-        in_memory="on",
-        knn_epochs=ceil(epochs / 5),
-    )
+    )  # fmt: skip
 
 
-def _small(images: int, plan: dict[str, Any], held: int = 10_000) -> PretrainOptions:
-    """SimCLR with a plan; sets of up to ``held`` images are held in memory."""
-    batch, epochs = fitted(images, 2_000, shortest=20)
-    return PretrainOptions(
+def _small(
+    images: int, plan: dict[str, Any], steps: int = 2_000, shortest: int = 20, held: int = 10_000, **others: Any
+) -> PretrainOptions:
+    """SimCLR with a plan on a small ResNet, for about so many steps and at least so many epochs; sets of up to ``held``
+    images are held in memory. ``others`` take the place of its options."""
+    batch, epochs = fitted(images, steps, shortest)
+    options = PretrainOptions(
         method={"name": "simclr", "hidden_dim": 512, "temperature": 0.2},
         plan=plan,
         backbone=BackboneOptions(
@@ -111,6 +120,7 @@ def _small(images: int, plan: dict[str, Any], held: int = 10_000) -> PretrainOpt
         in_memory="on" if images <= held else "auto",
         knn_epochs=ceil(epochs / 5),
     )  # fmt: skip
+    return replace(options, **others)
 
 
 def fitted(images: int, steps: int, shortest: int) -> tuple[int, int]:

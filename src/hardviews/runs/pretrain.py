@@ -19,7 +19,7 @@ from hardviews.launch.processes import destroy_process_group, has_process_group,
 from hardviews.networks.weights import Match
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.probing.batch_size import agree_on_batch_size, resolve_batch_size
-from hardviews.runs.summary import headline, summarise
+from hardviews.runs.summary import glossary, headline, summarise
 from hardviews.setup.data import BY_NAME, Given, create_loader, open_training
 from hardviews.setup.data_notices import shared_figures, warn_of_data, warn_unlabelled
 from hardviews.setup.defaults import config_of, resolve_defaults, run_folder_name
@@ -101,6 +101,9 @@ def pretrain(options: PretrainOptions, console: Console | None = None, given: Gi
             if options.knn_epochs:
                 warn_unlabelled(source, "no kNN accuracy is measured on the way")
             say(headline(options, source, step, fabric, folder))
+            explained = glossary(options, source, step)
+            if explained and not folder.checkpoints.last.exists():  # the run begins
+                say(explained)
             if extension and record:
                 folder.write_extension(record)
                 for line in extension.describe(record, step.rates, per_epoch, fingerprint(source)):

@@ -40,6 +40,19 @@ def headline(
     )
 
 
+def glossary(options: PretrainOptions, source: ImageSource | Stream, step: Step) -> str:
+    """What the figures on the way mean, in a line; empty where no such figure is shown."""
+    words = []
+    if options.knn_epochs and not isinstance(source, Stream) and source.labels is not None:
+        words += [
+            "kNN accuracy: images whose label the most similar training images vote for",
+            "rank: how many directions the features use",
+        ]
+    if step.plan.selects:
+        words.append("IoU: how much the views of an image overlap, 0 to 1")
+    return "; ".join(words)
+
+
 def _extended(folder: RunFolder) -> dict[str, Any]:
     """The run that this one extends, and how many epochs that had; empty where it extends none."""
     record = folder.extension()

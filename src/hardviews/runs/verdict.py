@@ -6,7 +6,7 @@ from typing import Any
 
 from hardviews.analysis.verdict import Verdict, verdict
 from hardviews.recipes.choice import LARGEST, TUNED, Facts
-from hardviews.wording import several
+from hardviews.recipes.small import LONGEST
 
 ENOUGH = 2_000  # steps, after which a small network is above raw pixels (benchmarks/RESULTS.md)
 COARSE = 0.05  # a test that tells apart only what differs by more than that has too few images
@@ -38,21 +38,28 @@ def remedies(config: Mapping[str, Any], figures: Mapping[str, float], found: Ver
     recipe, had_weights = config.get("recipe"), _had_weights(config)
     tries = []
     form = config.get("pixels") or {}
-    fitting = Facts(images, form.get("channels", 3), form.get("rgb", True)).recipe
+    fitting = Facts(images, form.get("channels", 3), form.get("rgb", True), recipe == "ct").recipe
+    # Small sets are seen by no more epochs than their recipes have.
+    longest = max(LONGEST, epochs) if images <= LARGEST else 2 * epochs
     if images <= LARGEST and not had_weights and recipe != fitting:
         tries.append(f"--recipe {fitting}, made for sets of this size")
     if had_weights and recipe != TUNED:
         tries.append(f"--recipe {TUNED}: a low rate, lower still for early layers, and few epochs")
     elif had_weights:
         tries.append(f"a lower rate: --lr {config['lr'] / 3:.2g} in place of {config['lr']:.2g}")
+    elif epochs >= longest:
+        tries.append(f"more images: {epochs} epochs of {images:,} are many already")
     elif steps < ENOUGH:
-        more = ceil(ENOUGH / per_epoch)
-        tries.append(f"--epochs {more}, since {several(steps, 'step')} are few: small networks need about {ENOUGH:,}")
+        more = min(ceil(ENOUGH / per_epoch), longest)
+        few = "1 step is" if steps == 1 else f"{steps:,} steps are"
+        tries.append(f"--epochs {more}, since {few} few: small networks need about {ENOUGH:,}")
     else:
-        tries.append(f"--epochs {2 * epochs}, twice as many")
+        more = min(2 * epochs, longest)
+        tries.append(f"--epochs {more}{', twice as many' if more == 2 * epochs else ', in place of ' + str(epochs)}")
     if found.resolution > COARSE:
         count = int(figures["knn_test_images"])
-        tries.append(f"more labelled images, by --test-data: {count:,} can't tell smaller differences apart")
+        least = f"{100 * found.resolution:.1f} points"
+        tries.append(f"more labelled images, by --test-data: {count:,} show only differences above {least}")
     return tries
 
 

@@ -81,7 +81,7 @@ def resolve_defaults(
     drawn = of_the_method(options.plan, method_class.default_plan)
     plan = _call("plan", method_class.default_plan, image_size, **drawn)
     plan = with_transforms(with_tones(plan, options.plan, drawn), options)
-    if lost := left_out(plan, form.rgb):
+    if lost := left_out(plan, form.rgb, options.recipe):
         say(lost)
     plan = plan.for_channels(mean, std, form.rgb)
     plan = replace(plan, colour=options.colour, multiple=patch_size(backbone), crops=options.crops)

@@ -197,11 +197,16 @@ def figures(
 
 
 def create_describe(options: PretrainOptions) -> Callable[[Mapping[str, float]], str]:
-    """Of what is measured: figures, and the images they are of."""
+    """Of what is measured: figures; and the images they are of, unless they were said before."""
     test = tested_on(options.data, options.test_data, options.knn_test)
+    said: list[str] = []
 
     def describe(values: Mapping[str, float]) -> str:
-        return f"{describe_figures(values)}; on {describe_images(values, test, options.knn_k)}"
+        images = describe_images(values, test, options.knn_k, by="by")
+        if images in said:
+            return describe_figures(values)
+        said[:] = [images]
+        return f"{describe_figures(values)}; on {images}"
 
     return describe
 

@@ -1,37 +1,29 @@
 """What a run's images are made of: channels, type and range of values, found once in a sample of the data and then kept
 in the run's ``config.yaml``."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hardviews.console import say
 from hardviews.data.sources import ImageSource
 from hardviews.data.sources.dataset import DatasetSource
 from hardviews.data.sources.streams import Stream
-from hardviews.errors import InputError, unknown
+from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup.look import FEW, Look, in_words, look, some_pixels
+from hardviews.setup.value_range import Limits
 from hardviews.training.output.run_folder import RunFolder
-from hardviews.views.pixels import RGB, Pixels
+from hardviews.views.pixels import MOST_CHANNELS, RGB, Pixels
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 from hardviews.wording import several
 
-# The values that become 0 and 1 if nobody says. A thousandth at either end is left to dead and hot pixels.
-PERCENTILES = (0.1, 99.9)
-# Names of a CT window → centre and width in Hounsfield units: "Windowing (CT)", radiopaedia.org/articles/windowing-ct.
-WINDOWS = {
-    "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
-    "mediastinum": (50, 350),
-}  # fmt: skip
-SAID = 0.01  # a share of values that are cut and said
+USUAL = "values 0 to 255 become 0 to 1"
 EIGHT_BITS = {(1, "uint8"), (3, "uint8")}  # grey and RGB
 FLATTEST = 1 / 255  # the least std that is measured, of values in 0..1: of a channel that never varies
 
@@ -82,6 +74,8 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
     if not seen.images:
         raise InputError(f"channels: none of {several(seen.unreadable, 'image')} could be read; see --doctor")
     if isinstance(asked, int):
+        if not 1 <= asked <= MOST_CHANNELS:
+            raise InputError(f"channels: {asked} must be 1 to {MOST_CHANNELS}, or auto or rgb")
         return _as_stored(_asked_for(asked, seen, source), asked, limits)
     kinds, eight = seen.kinds, seen.kinds.keys() & EIGHT_BITS
     others = {kind: count for kind, count in kinds.items() if kind not in eight}
@@ -89,12 +83,12 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
         if limits is None and isinstance(source, DatasetSource):
             _check_not_normalised(seen, source)
         return _as_stored(seen, None, limits)
-    then = "and become 8-bit RGB" + " if they are no arrays" * isinstance(source, DatasetSource)
-    lines = [f"{n} of {seen.count} have {in_words(kind)}, {then}" for kind, n in others.items()]
+    then = "become 8-bit RGB" + " if they are no arrays" * isinstance(source, DatasetSource)
+    lines = [f"{in_words(kind)} ({n} of {seen.count}) {then}" for kind, n in others.items()]
     if limits is None:
         return RGB, lines
     form, said = limits.of(RGB, [image for kind in eight for image in seen.of_kind(kind)])
-    return form, [*lines, f"8-bit RGB; {said or 'values 0 to 255 become 0 to 1'}"]
+    return form, [*lines, f"8-bit RGB ({sum(kinds[kind] for kind in eight)} of {seen.count})", said or USUAL]
 
 
 def _check_not_normalised(seen: Look, source: DatasetSource) -> None:
@@ -107,7 +101,7 @@ def _check_not_normalised(seen: Look, source: DatasetSource) -> None:
         )
 
 
-def _as_stored(seen: Look, channels: int | None, limits: "Limits | None") -> tuple[Pixels, list[str]]:
+def _as_stored(seen: Look, channels: int | None, limits: Limits | None) -> tuple[Pixels, list[str]]:
     """The kind that most of a sample's images are of, not converted.
 
     Args:
@@ -118,14 +112,14 @@ def _as_stored(seen: Look, channels: int | None, limits: "Limits | None") -> tup
     kinds = seen.kinds
     fitting = Counter({kind: n for kind, n in kinds.items() if channels in (None, kind[0])})
     if not fitting:
-        there = ", ".join(f"{n} have {in_words(kind)}" for kind, n in kinds.items())
-        raise InputError(f"channels: none of {seen.count} has {channels}: {there}; give --channels auto, or theirs")
+        there = ", ".join(f"{n} {'has' if n == 1 else 'have'} {in_words(kind)}" for kind, n in kinds.items())
+        raise InputError(f"channels: none of {seen.count} has {channels} ({there}); give --channels auto, or theirs")
     kind, most = fitting.most_common(1)[0]
     form = replace(Pixels.of(seen.of_kind(kind)[0]), rgb=kind[0] == 3 and channels is None)
     form, said = (limits or Limits.usual(form)).of(form, seen.of_kind(kind))
-    lines = [f"{most} of {seen.count} have {in_words(kind)}; {said or 'values 0 to 255 become 0 to 1'}"]
-    rest = ", ".join(f"{n} have {in_words(other)}" for other, n in kinds.items() if other != kind)
-    return form, [*lines, f"{rest}, which will count as unreadable"] if rest else lines
+    lines = [f"{in_words(kind)} ({most} of {seen.count})", said or USUAL]
+    rest = ", ".join(f"{in_words(other)} ({n} of {seen.count})" for other, n in kinds.items() if other != kind)
+    return form, [*lines, f"{rest}: not of that kind, and counted as unreadable"] if rest else lines
 
 
 def _asked_for(channels: int, seen: Look, source: ImageSource | Stream) -> Look:
@@ -137,98 +131,6 @@ def _asked_for(channels: int, seen: Look, source: ImageSource | Stream) -> Look:
         return seen
     floats = look(source, Pixels(channels, "float32", (0,), (1,), rgb=False))
     return floats if floats.images else seen
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How the values that become 0 and 1 are found.
-
-    Args:
-        numbers: low and high, or low and high of each channel; None where a sample decides.
-        percentiles: of each image by itself.
-        name: of the window they are of.
-    """
-
-    numbers: tuple[float, ...] | None = None
-    percentiles: tuple[float, float] | None = None
-    name: str = ""
-
-    @classmethod
-    def named(cls, given: Sequence[float] | str) -> "Limits":
-        """By ``--value-range``; raises InputError for what it does not take."""
-        if not isinstance(given, str):
-            if len(given) < 2 or len(given) % 2:
-                raise InputError(f"value-range: {len(given)} numbers given; give LOW,HIGH, or a pair for each channel")
-            return cls(tuple(map(float, given)))
-        if given == "auto":
-            return cls()
-        if given in WINDOWS:
-            centre, width = WINDOWS[given]
-            return cls((centre - width / 2, centre + width / 2), name=given)
-        found = re.fullmatch(r"percentile\(([\d.]+), ?([\d.]+)\)", given)
-        if found is None:
-            raise unknown("value-range", given, ["auto", "percentile(1,99)", "LOW,HIGH", *WINDOWS])
-        return cls(percentiles=(float(found[1]), float(found[2])))
-
-    @classmethod
-    def usual(cls, form: Pixels) -> "Limits":
-        """Where none are given: all levels of 8 bits, else as a sample shows."""
-        return cls((0.0, 255.0)) if form.dtype == "uint8" else cls()
-
-    def of(self, form: Pixels, images: Sequence[Tensor]) -> tuple[Pixels, str]:
-        """The form with this range, and words for it; none for 0 to 255 of 8 bits.
-
-        Args:
-            form: whose range is that of its type.
-            images: of a sample, as stored.
-        """
-        if self.name and form.dtype == "uint8":
-            raise InputError(f"value-range: the {self.name} window is of Hounsfield units; these images have 8 bits")
-        if self.percentiles is not None:
-            words = f"each image's {self.percentiles[0]:g} and {self.percentiles[1]:g} percentiles become 0 to 1"
-            return replace(form, percentiles=self.percentiles), words
-        if self.numbers is None:
-            low, high = sampled_range(images, each=not form.rgb and form.channels > 1)
-            how = f" ({PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentiles)"
-        else:
-            low, high = self.numbers[::2], self.numbers[1::2]
-            how = f" (the {self.name} window)" if self.name else ""
-        form = replace(form, low=low, high=high)
-        cut = share_cut(images, form)
-        words = f"{range_in_words(form)}{how} become 0 to 1, and what lies outside is cut"
-        return form, "" if form.plain else words + (f": {cut:.0%} of the sample" if cut >= SAID else "")
-
-
-def range_in_words(form: Pixels) -> str:
-    """The values that become 0 and 1."""
-    pairs = [f"{low:g} to {high:g}" for low, high in zip(form.low, form.high, strict=True)]
-    return f"values {pairs[0]}" if len(pairs) == 1 else f"values of each channel, {pairs[0]} of the first,"
-
-
-def share_cut(images: Sequence[Tensor], form: Pixels) -> float:
-    """The share of a sample's values that lie outside the range."""
-    low, high = (np.array(limits) for limits in form.ranges)
-    values = [some_pixels(image) for image in images]
-    return float(np.mean([((some < low) | (some > high)).mean() for some in values]))
-
-
-def sampled_range(images: Sequence[Tensor], each: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The ``PERCENTILES`` of images, of every channel or of all together.
-
-    Raises:
-        InputError: no value is finite.
-    """
-    values = np.concatenate([some_pixels(image) for image in images])  # [n, C]
-    columns = values.T if each else values.reshape(1, -1)
-    low, high = [], []
-    for column in columns:
-        finite = column[np.isfinite(column)]
-        if not len(finite):
-            raise InputError("value-range: auto needs values that are finite, and a channel of the sample has none")
-        least, most = (float(f"{value:.6g}") for value in np.percentile(finite, PERCENTILES))
-        low.append(least)
-        high.append(most if most > least else least + 1)  # of a channel that never varies
-    return tuple(low), tuple(high)
 
 
 def normalisation(
@@ -268,7 +170,7 @@ def normalisation(
             )
         found.append(tuple(float(number) for number in given))
     if said:
-        say(f"pixels: {' and '.join(said)}, of a sample of values in 0 to 1")
+        say(f"pixels: {', '.join(said)}, measured on a sample after that")
     if min(found[1]) <= 0:
         raise InputError(f"std: {list(found[1])} must be above 0")
     return found[0], found[1]

@@ -9,6 +9,7 @@ from hardviews.errors import InputError
 from hardviews.options.plan import ToneOptions, TransformOptions
 from hardviews.views.plan import ViewPlan
 
+NOT_RGB = ("grey_medical", "ct", "multispectral")  # recipes
 OF_RGB = {"saturation": "saturation", "hue": "hue", "grey_p": "grey", "solarize_p": "solarize"}
 
 
@@ -41,11 +42,13 @@ def with_tones(plan: ViewPlan, arguments: Mapping[str, Any], taken: Mapping[str,
     return replace(plan, slots=tuple(slots))
 
 
-def left_out(plan: ViewPlan, rgb: bool) -> str:
-    """A line on what the method's views change that only RGB has; empty if nothing is left out."""
+def left_out(plan: ViewPlan, rgb: bool, recipe: str | None = None) -> str:
+    """A line on what the method's views change that only RGB has; empty if nothing is left out, or nobody expects it:
+    by a recipe for other channels."""
     found = {name for slot in plan.slots for name in slot.photometric.of_rgb}
-    if rgb or not found:
+    if rgb or not found or recipe in NOT_RGB:
         return ""
     names = [word for name, word in OF_RGB.items() if name in found]
     words = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
-    return f"views: {words} of RGB and left out; --plan.gain, offset, gamma and drop-p change channels one by one"
+    others = "--plan.gain, --plan.offset, --plan.gamma and --plan.drop-p"
+    return f"views: {words} left out, which only RGB has; {others} change other channels"

@@ -28,9 +28,10 @@ def shown_channels(form: Pixels, asked: int | Sequence[int] | None = None) -> Ch
         return (0, 1, 2) if form.channels >= 3 else (0, 0, 0)
     asked = [asked] if isinstance(asked, int) else asked
     if len(asked) not in (1, 3) or not all(1 <= channel <= form.channels for channel in asked):
-        raise InputError(
-            f"show-channels: {','.join(map(str, asked))}: give one or three of the channels 1 to {form.channels}"
-        )
+        given = ",".join(map(str, asked))
+        if form.channels == 1:
+            raise InputError(f"show-channels: {given}: the images have one channel; leave the option out")
+        raise InputError(f"show-channels: {given}: give one or three of the channels 1 to {form.channels}")
     first, second, third = [channel - 1 for channel in asked] * (3 // len(asked))
     return first, second, third
 

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from hardviews.console import printer
 from hardviews.data.loading.loader import Loader, moved
 from hardviews.data.sources import fingerprint
 from hardviews.data.sources.streams import Stream
@@ -121,7 +122,7 @@ class Loop:
 
     def _say(self, line: str) -> None:
         if self.fabric.is_global_zero:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            printer(self.console)(line)
 
     def _train(self, first: int, steps: int, progress: ProgressReport, stop: StopRequest) -> None:
         batches = moved(self.loader.batches(first), self.fabric.device)
@@ -147,6 +148,7 @@ class Loop:
                 self.step.watch.lap("data")
                 pending.append((step, self.step(images, step)))
             done = step + 1
+            progress.move(done)
             ends_epoch = done % steps_per_epoch == 0
             saves = ends_epoch or bool(self.checkpoint_steps and done % self.checkpoint_steps == 0)
             # Several processes agree when they fetch figures.
@@ -199,13 +201,14 @@ class Loop:
         self.saver.save(done, epoch if kept else None)
         if self.saver.failure:
             # A later save may find space again; this failure must not end days of training.
-            self._say(f"step {done}: no checkpoint could be saved ({self.saver.failure}); training continues")
+            after = f"after {several(done, 'step')}"
+            self._say(f"{after}: no checkpoint could be saved ({self.saver.failure}); training continues")
 
     def _stopped(self, done: int, number: int, stop: StopRequest) -> StoppedError:
         if self.fabric.world_size > 1:
             stop.ignore_sigterm()
         name = signal.Signals(number).name
-        saved = f", saved after step {done - 1}" if done else " before the first step"
+        saved = f", saved after {several(done, 'step')}" if done else " before the first step"
         if self.saver.failure:
             saved = f", could not save ({self.saver.failure})"
         return StoppedError(f"stopped by {name}{saved}; the same command with --out {self.folder.path} resumes", number)

@@ -1,17 +1,20 @@
 """A run's progress: a bar in a terminal or a notebook, otherwise a line per epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hardviews.console import shows_bars
+from hardviews.console import printer, shows_bars
+
+BAR = 8  # characters that the bar has at least
 
 
 class ProgressReport:
-    """Shows steps, images/s, time left, loss, and the IoU of kept and random views.
+    """Shows epochs, steps, time left, loss, the IoU of kept and random views, and images/s: what a terminal has no room
+    for is left out, the last of these first.
 
     Args:
         console: to write to.
@@ -24,16 +27,17 @@ class ProgressReport:
         self._steps, self._per_epoch = steps, steps_per_epoch
         bars = shows_bars(console)
         self._lines = enabled and not bars
+        self.say = printer(console)
+        # The parts never break, so that the bar alone gives way.
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[place]}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("left{task.fields[figures]}"),
             console=console,
             disable=not enabled or not bars,
         )
-        self._task = self._bar.add_task("", total=steps, completed=done, epoch=self._epoch(done), figures="")
+        self._task = self._bar.add_task("", total=steps, completed=done, place=self._place(done), figures="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -47,14 +51,29 @@ class ProgressReport:
     def _epoch(self, done: int) -> str:
         return f"{min(self._steps, done + self._per_epoch) // self._per_epoch}/{self._steps // self._per_epoch}"
 
-    def update(self, done: int, row: Mapping[str, float]) -> None:
-        """Shows that ``done`` steps are done; ``row`` has the latest metrics."""
-        figures = f"{row['images_per_second']:.0f} img/s  loss {row['loss']:.3f}"
-        if row["iou_kept"] != row["iou_random"]:
-            figures += f"  IoU kept {row['iou_kept']:.2f} random {row['iou_random']:.2f}"
-        self._bar.update(self._task, completed=done, epoch=self._epoch(done), figures=figures)
-        if self._lines and done % self._per_epoch == 0:
-            self.say(f"epoch {done // self._per_epoch}/{self._steps // self._per_epoch}  {figures}")
+    def _place(self, done: int) -> str:
+        return f"epoch {self._epoch(done)} step {done:{len(str(self._steps))}}/{self._steps}"
 
-    def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def move(self, done: int) -> None:
+        """Shows that ``done`` steps are done."""
+        self._bar.update(self._task, completed=done, place=self._place(done))
+
+    def update(self, done: int, row: Mapping[str, float]) -> None:
+        """Shows the latest metrics, after ``done`` steps."""
+        figures = [f"loss {row['loss']:.3f}"]
+        if row["iou_kept"] != row["iou_random"]:
+            figures.append(f"IoU kept {row['iou_kept']:.2f} random {row['iou_random']:.2f}")
+        figures.append(f"{row['images_per_second']:.0f} images/s")
+        self._bar.update(self._task, figures=self._fitting(done, figures))
+        if self._lines and done % self._per_epoch == 0:
+            self.say("  ".join([f"epoch {self._epoch(done - 1)}", *figures]))
+
+    def _fitting(self, done: int, figures: Sequence[str]) -> str:
+        """The first of the figures, as many as the terminal has room for beside bar and time."""
+        room = self._bar.console.width - len(f"{self._place(done)}  0:00:00 left ") - BAR
+        text = ""
+        for figure in figures:
+            if len(text) + 2 + len(figure) > room:
+                break
+            text += f"  {figure}"
+        return text
