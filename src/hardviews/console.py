@@ -3,7 +3,7 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -56,6 +56,39 @@ def wrapped(text: str, width: int | None, indent: int = 2) -> str:
         )  # fmt: skip
         found += parts or [line]
     return "\n".join(found)
+
+
+def show_table(console: "Console", head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Prints a table; on a terminal that is too narrow for it, a block for every row, one line for each cell.
+
+    Args:
+        console: to print on.
+        head: names of the columns, of which the first is what a row is of.
+        rows: as many cells each; empty ones are left out of blocks.
+        title: printed above.
+    """
+    # Imported only here: help needs none of it.
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = list(zip(head, *rows, strict=True))
+    width = sum(max(map(cell_len, column)) + 3 for column in columns) + 1  # with a space and a line at each side
+    if title:
+        printer(console)(title)
+    if console.is_terminal and width > console.width:
+        indent, write = max(map(cell_len, head)) + 2, printer(console)
+        for first, *others in rows:
+            write(first)
+            for name, cell in zip(head[1:], others, strict=True):
+                if cell:
+                    write(f"  {name:{indent}}{cell}")
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    # A pipe has no width that the table has to fit.
+    (console if console.is_terminal else Console(file=console.file, width=max(width, 80))).print(table)
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hardviews.console import NARROWEST, wrapped
+from hardviews.console import NARROWEST, show_table, wrapped
 from hardviews.training.progress import BAR, ProgressReport
 
 ROW = {"images_per_second": 12345.6, "loss": 4.5678, "iou_kept": 0.44, "iou_random": 0.5}
@@ -52,7 +52,7 @@ def test_a_run_is_read_at_a_terminal(columns: int, tmp_path: Path) -> None:
     assert all(len(part) <= columns or path in part for part in seen), max(seen, key=len)
     text = " ".join(part.strip() for part in seen)  # words as they were
     assert text.count("rank: how many directions the features use") == 1
-    assert text.count("IoU: how much the views of an image overlap, 0 to 1") == 1
+    assert text.count("IoU: how much the kept views of an image overlap, 0 to 1, and random ones") == 1
     assert text.count("test images") == 2  # at the first measurement, and at the end
     assert "12 test images (the test split of shapes:64), by the 20 nearest of 64 training images" in text
     bars = [part for part in seen if part.startswith("epoch ")]
@@ -85,7 +85,7 @@ def test_the_bar_keeps_its_time_and_moves_with_every_step(columns: int, last: st
     assert len(text) <= columns
     found = re.match(r"epoch 3/40 step  25/400 (.+) 0:00:\d\d left  (.+?) *$", text)
     assert found, text
-    assert len(found[1]) >= BAR
+    assert len(found[1].ljust(BAR)) >= BAR
     assert found[2].endswith(last)
 
 
@@ -108,3 +108,35 @@ def test_python_m_is_the_command() -> None:
     assert re.fullmatch(r"hardviews \d+\.\d+\S*\n", done.stdout)
     wrong = subprocess.run([sys.executable, "-m", "hardviews", "trian"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stderr) == (2, "hardviews: error: unknown verb 'trian'; did you mean pretrain?\n")
+
+
+HEAD = ["arm", "epochs", "seconds per epoch", "knn top1", "difference (95 %)", "linear top1"]
+ROWS = [
+    ["random", "2", "2.05", "25.00 ± 0.00", "", "24.17 ± 3.54"],
+    ["hardest", "1 (equal time)", "4.79", "20.00 ± 4.71", "-5.00 (-47.35 to +37.35)", "21.67 ± 7.07"],
+]
+
+
+def shown(columns: int, terminal: bool = True) -> list[str]:
+    page = io.StringIO()
+    show_table(Console(file=page, width=columns, force_terminal=terminal, color_system=None), HEAD, ROWS, "a title")
+    return STYLES.sub("", page.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_table_is_whole_or_a_block_for_every_row(columns: int) -> None:
+    """Nothing is cut, at any width."""
+    lines = shown(columns)
+    assert lines[0] == "a title"
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(cell in text for row in ROWS for cell in row)
+    assert ("┃ arm" in text) is (columns == 140)
+    if columns == 80:
+        assert lines[1:5] == [
+            "random", "  epochs             2", "  seconds per epoch  2.05", "  knn top1           25.00 ± 0.00",
+        ]  # fmt: skip
+        assert lines[-2] == "  difference (95 %)  -5.00 (-47.35 to +37.35)"
+        assert text.count("difference") == 1  # the baseline has none
+    assert "".join(shown(20, terminal=False)).count("┃") == len(HEAD) + 1  # a pipe has no width

@@ -273,7 +273,7 @@ def test_arrays_of_any_channels_are_read_as_they_are(channels: int, dtype: str) 
         for bounds in (Bounds(form=form), Bounds(form=None)):
             assert all(np.array_equal(source.read(k, bounds).numpy(), images[k]) for k in range(6))
         assert source.read(0, Bounds(10, form=form)).shape == (10, 15, channels)
-        with pytest.raises(UnreadableImage, match=f"of {dtype}; this data has {channels + 1}"):
+        with pytest.raises(UnreadableImage, match=f"of {dtype}, where {channels + 1} of"):
             source.read(0, Bounds(form=Pixels(channels + 1, dtype, rgb=False)))  # type: ignore[arg-type]
     changed = images.copy()
     changed[3, 2, 1] += 1

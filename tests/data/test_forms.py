@@ -148,9 +148,9 @@ def test_frames_of_a_stack(tmp_path: Path) -> None:
 def test_another_form_is_refused() -> None:
     sixteen = saved(Image.fromarray(numbers("uint16", 9, 7)))
     rgb = saved(Image.fromarray(numbers("uint8", 9, 7, 3)))
-    with pytest.raises(UnreadableImage, match=r"^bytes: 3 channels of uint8; this data has 1 of uint16$"):
+    with pytest.raises(UnreadableImage, match=r"^bytes: 3 channels of uint8, where 1 of uint16 must be$"):
         decode(rgb, Bounds(form=Pixels(1, "uint16", rgb=False)))
-    with pytest.raises(UnreadableImage, match="1 channel of uint16; this data has 4 of uint8"):
+    with pytest.raises(UnreadableImage, match="1 channel of uint16, where 4 of uint8 must be"):
         decode(sixteen, Bounds(form=Pixels(4, rgb=False)))
 
 

@@ -97,7 +97,7 @@ def test_embedding_gives_the_features_of_transformed_images(runs: Path) -> None:
         wanted = model.backbone.eval()(torch.stack([model.transform(image) for image in images]))
     torch.testing.assert_close(model.embed(images, batch_size=2), wanted)
     for wrong in (np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 4), np.uint8)):
-        with pytest.raises(InputError, match=r"images: image 0: [34] channels of uint8; this data has 4 of uint16"):
+        with pytest.raises(InputError, match=r"images: image 0: [34] channels of uint8, where 4 of uint16 must be"):
             model.embed([wrong])
     with pytest.raises(InputError, match=r"got one image, of shape \[32, 32, 4\]; give a list"):
         model.embed(np.zeros((32, 32, 4), np.uint16))

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hardviews.analysis.verdict import standard_error
 from hardviews.cli import main
 from hardviews.evaluation import bench, features
-from hardviews.models import evaluate
+from hardviews.models import baselines, evaluate
 from hardviews.setup import data
+from hardviews.training.output.run_folder import RunFolder
 from tests.data.test_sources import fake_cifar
 from tests.runs.test_pretrain import SIMSIAM, VIT, pretrain
 
@@ -188,3 +190,42 @@ def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert tables[0]["label"].to_pylist() == [row % 10 for row in range(20)]
     again = f"local-dir:{exported} --data shapes:200 --workers 0 --crop 1"
     assert measured(again, capsys)["knn_top1"] == pytest.approx(found["knn_top1"])
+
+
+def test_an_accuracy_is_shown_beside_chance_raw_pixels_and_the_untrained_backbone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same as the run measured before its first step, of the same test images."""
+    run, line = tmp_path / "run", "--data shapes:60 --workers 0"
+    assert pretrain(f"{line} {SIMSIAM} --epochs 1 --knn-epochs 1 --knn-k 20 --precision 32-true --out {run}") == 0
+    before = {name: values[0][1] for name, values in RunFolder(run).evaluations().items()}
+    capsys.readouterr()
+    asked = f"{run} {line} --precision 32-true --protocol knn,linear --linear.epochs 1"
+    assert main(["evaluate", *asked.split()]) == 0
+    said = capsys.readouterr().out.splitlines()
+    shown = {entry[2:21].strip(): entry[21:].strip() for entry in said[1:]}
+    assert shown["knn of raw pixels"] == f"{before['knn_top1_pixels']:.2%}"
+    assert shown["knn untrained"] == f"{before['knn_top1']:.2%}"
+    assert shown["chance"] == f"{before['knn_top1_chance']:.2%}"
+    written = json.loads((run / "results.jsonl").read_text().splitlines()[-1])
+    for name in ("knn_top1", "linear_top1"):
+        error = standard_error(written[name], written["test_images"])
+        assert shown[name] == f"{written[name]:.2%} (standard error {100 * error:.1f})"
+    assert "error" not in shown["linear_rate"]
+    found = measured(asked, capsys)  # a script gets them where it asks
+    assert found["beside"].keys() == {"errors", "chance"}
+    assert measured(f"{asked} --baselines on", capsys)["beside"]["untrained"] == before["knn_top1"]
+
+
+def test_many_images_are_not_encoded_twice_unasked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "SMALL", 40)
+    assert main(["evaluate", *f"{RESNET} --data shapes:40".split()]) == 0
+    said = capsys.readouterr().out
+    assert "raw pixels and the untrained backbone are not measured, of 48 images; --baselines on does so\n" in said
+    assert "knn of raw pixels" not in said
+    assert main(["evaluate", *f"{RESNET} --data shapes:40 --baselines on".split()]) == 0
+    said = capsys.readouterr().out
+    assert "knn of raw pixels" in said
+    assert "untrained" not in said  # as which it is measured already

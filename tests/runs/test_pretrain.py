@@ -317,7 +317,7 @@ def test_what_steps_that_choose_nothing_log(tmp_path: Path, capsys: pytest.Captu
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [bool(row["cost_kept"]) for row in rows] == [step % 3 == 0 for step in range(8)]
     assert all(row["iou_kept"] for row in rows)
-    assert "IoU kept" in capsys.readouterr().out
+    assert "  IoU 0." in capsys.readouterr().out
 
 
 def test_out_of_memory_names_what_to_make_smaller(

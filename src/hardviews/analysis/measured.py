@@ -40,6 +40,13 @@ def test_set(result: Mapping[str, Any], name: str) -> str:
     return f"{test} ({several(count, 'image')}{'; ' if without else ''}{without})"
 
 
+def beside_in_words(result: Mapping[str, Any]) -> dict[str, float]:
+    """What the accuracies of a line of ``results.jsonl`` are to be compared with, by name."""
+    found = result.get("beside", {})
+    names = {"raw pixels": "knn of raw pixels", "untrained": "knn untrained", "chance": "chance"}
+    return {words: found[name] for name, words in names.items() if name in found}
+
+
 def left_out_of(result: Mapping[str, Any]) -> str:
     """``left_out`` for a line of ``results.jsonl``; empty for lines of versions that did not count the sets
     separately."""

@@ -100,7 +100,7 @@ def evaluate(
     asked = options.pop("protocol", protocols)
     given = {"protocol": joined("protocols", asked), "data": name, "test_data": test_name}
     argv = argv_of({key: value for key, value in given.items() if value is not None} | options)
-    _, parsed, settings, _ = evaluation.parse(["model", *argv])
+    _, parsed, settings, _ = evaluation.parse(["model", *argv, "--json"])  # a caller gets what JSON holds
     if isinstance(model, str | Path | PretrainedRun) and source is None and test_source is None:
         results = measure(_name(model), parsed, settings)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hardviews.commands import evaluate, pretrain
 from hardviews.commands.parsing import Parser, descriptions, summary
 from hardviews.comparison.request import Arm, Request, evaluation_argv
-from hardviews.console import printer, say
+from hardviews.console import printer, say, show_table
 from hardviews.errors import InputError, RunError, unknown
 from hardviews.evaluation import protocols
 from hardviews.options.comparison import CompareOptions
@@ -56,18 +56,10 @@ def run(argv: list[str]) -> None:
 
 
 def show(made: "Comparison", console: "Console") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from hardviews.comparison.compare import FIGURES, TEXT
 
     show_line = printer(console)
-    head, cells = made.cells()
-    table = Table(*head)
-    for line in cells:
-        table.add_row(*line)
-    # A pipe has no width that the table has to fit.
-    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+    show_table(console, *made.cells())
     for sentence in made.sentences:
         show_line(sentence)
     folder = made.folder

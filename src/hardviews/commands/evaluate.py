@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hardviews.analysis.measured import left_out_of
+from hardviews.analysis.measured import beside_in_words, left_out_of
 from hardviews.commands.parsing import MODEL_HELP, Parser, summary, value_before_parsing
-from hardviews.console import Say, printer
+from hardviews.console import Say, printer, show_table
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.options.evaluation import EvaluateOptions, split_names
@@ -35,7 +35,7 @@ def run(argv: list[str]) -> None:
     if as_json:
         print(json.dumps(results[0] if options.on is None else results, indent=2))
     elif options.on is not None:
-        show_table(results, console)
+        show_results(results, console)
 
 
 def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, Any]], bool]:
@@ -68,6 +68,8 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
     settings = {name: given.pop(name, None) or {} for name in names}
     if (given["data"] is None) == (given["on"] is None):
         raise InputError("data: give --data, labelled images to measure on, or --on, names of torchvision's data sets")
+    if given["baselines"] == "auto" and (as_json or given["on"] is not None):
+        given["baselines"] = "off"
     return target, EvaluateOptions(**given), settings, as_json
 
 
@@ -75,13 +77,17 @@ def show(figures: Mapping[str, float], result: Mapping[str, Any], say: Say) -> N
     of = f"{result['target']} on {result['data']}"
     if "test_images" in result:
         of += f": {both_sizes(result['train_images'], result['test_images'])} ({result['test_data']})"
-    width = max(map(len, figures))
+    errors, others = result.get("beside", {}).get("errors", {}), beside_in_words(result)
+    width = max(map(len, [*figures, *others]))
     say(of)
     for name in ("detection", "segmentation"):  # whose data has its own test split
         if f"{name}_test_images" in result:
             train, test, test_data = (result[f"{name}_{key}"] for key in ("train_images", "test_images", "test_data"))
             say(f"  {name}: {both_sizes(train, test)} ({test_data})")
     for name, value in figures.items():
+        error = f" (standard error {100 * errors[name]:.1f})" if name in errors else ""
+        say(f"  {name:{width}}  {protocols.as_text(name, value)}{error}")
+    for name, value in others.items():
         say(f"  {name:{width}}  {protocols.as_text(name, value)}")
     if without := left_out_of(result):
         say(f"  {without}")
@@ -92,23 +98,20 @@ def both_sizes(train: int, test: int) -> str:
     return f"{train:,} training and {several(test, 'test image')}"
 
 
-def show_table(results: Sequence[Mapping[str, Any]], console: "Console") -> None:
+def show_results(results: Sequence[Mapping[str, Any]], console: "Console") -> None:
     """One row for every data set, one column for every figure but those that were chosen on the way."""
-    from rich.console import Console
-    from rich.table import Table
-
     rows = [{key.replace(f"_{row['metric']}", ""): value for key, value in row.items()} for row in results]
     figures = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float))
     columns = [key for key in figures if not key.endswith(protocols.CHOSEN) and key != "crop"]
-    title = f"{results[0]['target']}, each measured on its test split"
-    table = Table("data", "train images", "test images", "metric", *columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(
+    cells = [
+        [
             row["data"], f"{row['train_images']:,}", f"{row['test_images']:,}", row["metric"].replace("_", " "),
             *(protocols.as_text(key, row[key]) if key in row else "" for key in columns),
-        )  # fmt: skip
-    # A pipe has no width that the table has to fit.
-    (console if console.is_terminal else Console(file=console.file, width=200)).print(table)
+        ]
+        for row in rows
+    ]  # fmt: skip
+    title = f"{results[0]['target']}, each measured on its test split"
+    show_table(console, ["data", "train images", "test images", "metric", *columns], cells, title)
     for result in results:
         if without := left_out_of(result):
             printer(console)(f"  {result['data']}: {without}")

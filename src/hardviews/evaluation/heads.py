@@ -1,5 +1,6 @@
 """Linear classifiers with several learning rates, trained together in one pass over the data."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -11,6 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from hardviews.errors import InputError
 from hardviews.evaluation.splits import stratified
 from hardviews.views.streams import stream
+
+log = logging.getLogger(__name__)
 
 TENTH = 0.1  # fraction of the training images held out for choosing
 
@@ -92,6 +95,25 @@ def shuffled(features: Tensor, labels: Tensor, rows: Tensor, batch_size: int, se
             yield features[some], labels[some]
 
     return batches
+
+
+def warn_of_edge(protocol: str, option: str, grid: Sequence[float], scores: Sequence[float], best: float) -> None:
+    """Says where the best of a grid lies at its edge, and is better than what lies beside it.
+
+    Args:
+        protocol, option: whose grid it is.
+        grid: values that were tried.
+        scores: of every value.
+        best: that was chosen.
+    """
+    order = sorted(range(len(grid)), key=grid.__getitem__)
+    for edge, beside, word in ((order[0], order[1], "smallest"), (order[-1], order[-2], "largest")):
+        if grid[edge] == best and scores[edge] > scores[beside]:
+            further = "smaller" if word == "smallest" else "larger"
+            log.warning(
+                "%s: the best, %g, is the %s of --%s.%s: %s ones may do better",
+                protocol, best, word, protocol, option, further,
+            )  # fmt: skip
 
 
 def tuning_rows(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

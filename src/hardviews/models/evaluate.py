@@ -19,6 +19,7 @@ from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.cache import FeatureCache
 from hardviews.evaluation.rng import seeded
 from hardviews.launch.global_state import global_state_restored
+from hardviews.models.baselines import beside
 from hardviews.models.load import LoadedModel, check, load_model, preprocessing
 from hardviews.models.vectors import on_device
 from hardviews.options.evaluation import EvaluateOptions, split_names
@@ -81,26 +82,29 @@ def evaluate_model(
         backbone = subject.backbone.to(memory_format=torch.channels_last)
         for data, opened in benches(replace(options, seed=drawing), say, given, ready.form):
             figures: dict[str, float] = {}
-            with progress_bars() as progress:
-                bench = Bench(
-                    backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
-                    drawing, whole_if_small=options.crop is None,
-                    blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
-                    progress=progress,
-                )  # fmt: skip
-                try:
+            others: dict[str, Any] = {}
+            try:
+                with progress_bars() as progress:
+                    bench = Bench(
+                        backbone, data, opened, ready, fabric.autocast, options.batch_size, options.workers,
+                        drawing, whole_if_small=options.crop is None,
+                        blocks=options.blocks if set(SPREADING) & set(asked) else 0, cache=cache(subject, options),
+                        progress=progress,
+                    )  # fmt: skip
                     for name, protocol in asked.items():
                         figures |= dict(protocol(bench, **settings[name]))
-                except InputError as error:
-                    if options.on is None:
-                        raise
-                    say(f"left out: {data}: {error}")
-                finally:  # where a protocol fails, what those before it found is not lost
-                    if figures:
-                        results.append(figures | conditions(subject, bench, options, settings, precision))
-                        if subject.config:
-                            append_result(RunFolder(Path(subject.name)), results[-1], say)
-                        on_result(figures, results[-1])
+                    others = beside(figures, bench, subject, options, settings.get("knn", {}), say)
+            except InputError as error:
+                if options.on is None:
+                    raise
+                say(f"left out: {data}: {error}")
+            # Where a protocol fails, what was found before is not lost. After the bars, which a line would tear.
+            finally:
+                if figures:
+                    results.append(figures | conditions(subject, bench, options, settings, precision) | others)
+                    if subject.config:
+                        append_result(RunFolder(Path(subject.name)), results[-1], say)
+                    on_result(figures, results[-1])
     if not results:
         raise InputError(f"on: none of {options.on} is under {options.data_root}")
     return results

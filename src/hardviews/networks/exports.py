@@ -1,11 +1,8 @@
 """A backbone in other libraries' formats: timm's config.json, torchvision's weight names, ONNX."""
 
-import contextlib
-import io
 import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 from hardviews.networks.backbone_sources import torchvision_arguments
 from hardviews.networks.backbones import Built, patch_size
+from hardviews.networks.quiet import quiet
 
 _RESNETS = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -184,7 +182,7 @@ def write_onnx(backbone: nn.Module, image_size: int, file: Path, channels: int =
     example = torch.zeros(2, channels, image_size, image_size)
     size = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
     try:
-        with _quiet():
+        with quiet(logging.ERROR):
             torch.onnx.export(
                 backbone.eval(), (example,), str(file), input_names=["images"], output_names=["features"],
                 opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", max=BATCH)},),
@@ -194,17 +192,3 @@ def write_onnx(backbone: nn.Module, image_size: int, file: Path, channels: int =
         cause = error.__cause__ or error
         line = " ".join(str(cause).split())[:200]
         raise InputError(f"format: torch can't export this backbone to ONNX: {line or type(cause).__name__}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses the several kinds of progress output of torch's exporter."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        silence = io.StringIO()
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

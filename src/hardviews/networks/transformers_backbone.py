@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.errors import InputError
+from hardviews.networks.quiet import quiet
 from hardviews.views.plan import IMAGENET_MEAN, IMAGENET_STD
 
 # Pillow's numbers of filters, which image processors store.
@@ -40,7 +40,7 @@ class TransformersBackbone(nn.Module):
         config = read_configuration(place, keywords or {})
         from transformers import AutoModel
 
-        with one_line(f"hf:{place}", pretrained), _quiet():
+        with one_line(f"hf:{place}", pretrained), quiet(logging.WARNING):
             self.model: Any = (
                 AutoModel.from_pretrained(place, config=config, use_safetensors=True)
                 if pretrained
@@ -95,7 +95,7 @@ def read_configuration(place: str, keywords: Mapping[str, Any]) -> Any:
         raise InputError(f"backbone 'hf:{place}' needs transformers: pip install 'hardviews[transformers]'")
     from transformers import AutoConfig
 
-    with one_line(f"hf:{place}", False), _quiet():
+    with one_line(f"hf:{place}", False), quiet(logging.WARNING):
         config, unknown_ones = AutoConfig.from_pretrained(place, return_unused_kwargs=True, **keywords)
     if unknown_ones:
         raise InputError(f"backbone 'hf:{place}': its configuration has no {', '.join(unknown_ones)}")
@@ -107,7 +107,7 @@ def processor_images(place: str) -> dict[str, Any]:
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
-        with _quiet():
+        with quiet(logging.WARNING):
             found, _ = ImageProcessingMixin.get_image_processor_dict(place)
     except (OSError, ValueError, json.JSONDecodeError):
         return {}
@@ -141,15 +141,3 @@ def one_line(name: str, pretrained: bool) -> Iterator[None]:
         what = "its pretrained weights could not be loaded" if pretrained else "it could not be built"
         line = " ".join(str(error).split())[:200]
         raise InputError(f"backbone {name!r}: {what}: {line or type(error).__name__}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses progress bars and warnings of transformers; errors are still raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

@@ -28,6 +28,8 @@ class EvaluateOptions:
         frames: of a file of several frames or slices: first, or all, each an image of its own.
         checkpoint: for a timm model: its weights from this file instead of the hub (.safetensors, .pth).
         pretrained: for a timm model: false measures it with random weights.
+        baselines: also measure the kNN accuracy of raw pixels, and of the backbone before training, which encodes all
+            images once more: on, off, or auto, which does so of up to 50,000 images of --data, and not with --json.
         image_size: in pixels; by default the run's, or the size the timm model was trained for.
         mean: per channel, of pixels in 0..1; by default the run's or the timm model's.
         std: per channel, as mean.
@@ -56,6 +58,7 @@ class EvaluateOptions:
     frames: Literal["first", "all"] = "first"
     checkpoint: str | None = None
     pretrained: bool = True
+    baselines: Literal["auto", "on", "off"] = "auto"
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -49,7 +49,7 @@ def glossary(options: PretrainOptions, source: ImageSource | Stream, step: Step)
             "rank: how many directions the features use",
         ]
     if step.plan.selects:
-        words.append("IoU: how much the views of an image overlap, 0 to 1")
+        words.append("IoU: how much the kept views of an image overlap, 0 to 1, and random ones")
     return "; ".join(words)
 
 

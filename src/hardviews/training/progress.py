@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hardviews.console import printer, shows_bars
 
-BAR = 8  # characters that the bar has at least
+BAR = 6  # characters that the bar has at least
 
 
 class ProgressReport:
@@ -62,7 +62,7 @@ class ProgressReport:
         """Shows the latest metrics, after ``done`` steps."""
         figures = [f"loss {row['loss']:.3f}"]
         if row["iou_kept"] != row["iou_random"]:
-            figures.append(f"IoU kept {row['iou_kept']:.2f} random {row['iou_random']:.2f}")
+            figures.append(f"IoU {row['iou_kept']:.2f} random {row['iou_random']:.2f}")
         figures.append(f"{row['images_per_second']:.0f} images/s")
         self._bar.update(self._task, figures=self._fitting(done, figures))
         if self._lines and done % self._per_epoch == 0:

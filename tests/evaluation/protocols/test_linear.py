@@ -16,7 +16,7 @@ from hardviews.data.sources.table import Table
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
 from hardviews.evaluation.bench import Bench
-from hardviews.evaluation.heads import fitted, shuffled, tuning_rows
+from hardviews.evaluation.heads import fitted, shuffled, tuning_rows, warn_of_edge
 from hardviews.evaluation.protocols.linear import linear
 from hardviews.evaluation.protocols.logistic import logistic
 from hardviews.networks.backbones import create_backbone
@@ -194,3 +194,20 @@ def test_a_class_of_one_image_is_fitted_on() -> None:
     fit, choose = tuning_rows(torch.tensor([0] * 10 + [1]), 0)
     assert 10 in fit.tolist()
     assert len(choose) == 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "scores", "best", "said"),
+    [
+        ([0.1, 0.01, 1.0], [0.5, 0.4, 0.6], 1.0, "linear: the best, 1, is the largest of --linear.rates: larger ones"),
+        ([0.1, 0.01, 1.0], [0.5, 0.7, 0.6], 0.01, "linear: the best, 0.01, is the smallest of --linear.rates: smaller"),
+        ([0.1, 0.01, 1.0], [0.8, 0.7, 0.6], 0.1, ""),
+        ([0.1, 0.01, 1.0], [0.6, 0.4, 0.6], 1.0, ""),  # no better than what lies beside it
+    ],
+)
+def test_a_choice_at_the_edge_of_its_grid_is_said(
+    grid: list[float], scores: list[float], best: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_edge("linear", "rates", grid, scores, best)
+    assert caplog.text.count("may do better") == bool(said)
+    assert said in caplog.text

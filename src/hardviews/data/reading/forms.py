@@ -97,7 +97,7 @@ def of_array(
     array = narrowed(array)
     kind = f"{array.shape[2]} {'channel' if array.shape[2] == 1 else 'channels'} of {array.dtype}"
     if form is not None and (array.shape[2] != form.channels or array.dtype != form.dtype):
-        raise ValueError(f"{kind}; this data has {form.channels} of {form.dtype}")
+        raise ValueError(f"{kind}, where {form.channels} of {form.dtype} must be")
     own, limits = array, None
     array, spoilt = _finite(array, form)
     if form is not None and form.percentiles is not None and spoilt:

@@ -10,7 +10,7 @@ from hardviews.data.sources.subset import Subset
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.features import encode, evaluating
-from hardviews.evaluation.heads import Batches, Heads, fitted, shuffled, tuning_rows
+from hardviews.evaluation.heads import Batches, Heads, fitted, shuffled, tuning_rows, warn_of_edge
 from hardviews.views.draw import draw
 from hardviews.views.plan import Slot, ViewPlan
 from hardviews.views.render import render
@@ -62,7 +62,9 @@ def linear(
     if len(rates) > 1:
         fit, choose = tuning_rows(train.labels, bench.seed)
         predicted = trained(fit, rates, "linear, choosing the rate").predict(train.richest[choose])
-        best = rates[int((predicted == train.labels[choose]).double().mean(1).argmax())]
+        right = (predicted == train.labels[choose]).double().mean(1)
+        best = rates[int(right.argmax())]
+        warn_of_edge("linear", "rates", rates, right.tolist(), best)
     (predictions,) = trained(torch.arange(len(train.labels)), [best], "linear").predict(test.richest)
     metric, value = bench.score(predictions, test.labels)
     yield f"linear_{metric}", value

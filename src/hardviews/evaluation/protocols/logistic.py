@@ -15,7 +15,7 @@ from torch import Tensor
 from hardviews.errors import InputError
 from hardviews.evaluation.bench import Bench
 from hardviews.evaluation.extras import require_package
-from hardviews.evaluation.heads import tuning_rows
+from hardviews.evaluation.heads import tuning_rows, warn_of_edge
 
 STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
 
@@ -43,6 +43,8 @@ def logistic(bench: Bench, strengths: list[float] = STRENGTHS, iterations: int =
         scored.append(classifier.score(x[choose].numpy(), y[choose].numpy()))
         advance(1)
     best = strengths[max(range(len(scored)), key=scored.__getitem__)]
+    if len(strengths) > 1:
+        warn_of_edge("logistic", "strengths", strengths, scored, best)
     predictions = torch.from_numpy(regression(x, y, best, iterations).predict(test.richest.numpy()))
     advance(1)
     metric, value = bench.score(predictions, test.labels)
