@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from hardviews.analysis.comparison import selects
 from hardviews.analysis.run import read, read_all, short_names
 from hardviews.errors import InputError
 
@@ -85,3 +88,10 @@ def test_names_are_as_short_as_they_may_be(tmp_path: Path) -> None:
     folders = [folder_of(tmp_path / name / "run") for name in "ab"]
     runs = read_all([*folders, tmp_path / "a" / ".." / "a" / "run"])
     assert [run.name for run in runs] == ["a/run", "b/run"]
+
+
+def test_the_policy_is_named_only_where_views_were_selected() -> None:
+    for draw, shown in ((4, True), (2, False)):
+        run: Any = SimpleNamespace(slots=[{"draw": draw, "keep": 2}])
+        assert selects(run) is shown
+    assert selects(cast("Any", SimpleNamespace(slots=[])))  # of a run without telemetry nothing is known

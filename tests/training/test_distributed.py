@@ -88,7 +88,7 @@ def test_the_command_line_starts_two_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hardviews.cli", *line.split()]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("the run lies in") == 1
+    assert done.stdout.count("the run is in") == 1
     steps = (run / "metrics.csv").read_text().splitlines()
     assert len(steps) == 1 + 64 // 16  # of the global batch, each logged once
     files = sorted((run / "telemetry").glob("*.npz"))
