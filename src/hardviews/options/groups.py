@@ -14,8 +14,8 @@ GROUPS = {
     "evaluation": "protocol knn_epochs knn_test knn_bank knn_k knn_temperature blocks cache",
     "comparison": "policies arm seeds baseline equal_epochs equal_time timed_steps",
     "hardware": "devices nodes accelerator precision strategy workers compile channels_last deterministic",
-    "output and logging": "out format json tensorboard wandb telemetry gallery show_channels keep_epochs "
-    "checkpoint_steps log_steps",
+    "output and logging": "out format push_to_hub private json tensorboard wandb telemetry gallery show_channels "
+    "keep_epochs checkpoint_steps log_steps",
 }
 
 _RARE = (
