@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test browser check dist endure faults test-oldest constraints clean
+.PHONY: demo test browser check site dist endure faults test-oldest constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
@@ -28,6 +28,12 @@ browser:
 	export DEBIAN_FRONTEND=noninteractive; \
 	{ timeout 60 apt-get update && timeout 240 apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
 	|| echo "it can't be installed; those tests are skipped"
+
+# The documentation as a site, in site/. Broken links and missing pages are errors.
+site: $(VENV)/.installed-test
+	rm -rf site
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -d site/.doctrees docs site/html
+	@echo "the site lies in site/html/index.html"
 
 # Wheel and sdist, and the wheel in an environment of its own.
 dist: $(VENV)/.installed-test

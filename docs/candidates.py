@@ -1,6 +1,8 @@
-"""The picture of the README: candidates of a few images as a run's model sees them, the kept pair framed.
+"""The picture of the README: candidates of a few photographs as a run's model scores them, the kept pair framed.
 
-hardviews pretrain --out RUN && python docs/candidates.py RUN docs/candidates.png
+    hardviews pretrain --data PHOTOGRAPHS --out RUN && python docs/candidates.py RUN docs/photographs.jpg NAME...
+
+NAME is the end of a photograph's path. It may appear in the picture for what it is: docs/gallery.md has the credits.
 """
 
 import sys
@@ -17,17 +19,16 @@ from hardviews.setup.defaults import resolve_defaults
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.views.streams import stream
 
-IMAGES, SIDE, GAP, FRAME = 5, 96, 8, 4
-KEPT, SCORED = (214, 69, 65), (150, 150, 150)
+SIDE, GAP, FRAME = 150, 6, 5
+KEPT, SCORED = (214, 69, 65), (255, 255, 255)
 
 
 def picture(view: Tensor) -> Image.Image:
-    """A ``[3, h, w]`` tensor of 0..1 at the side of this figure."""
-    pixels = (view.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    """A ``[3, h, w]`` tensor of 0..1."""
+    return Image.fromarray((view.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
-def main(run: str, out: str) -> None:
+def main(run: str, out: str, *names: str) -> None:
     folder = RunFolder(Path(run))
     options, _ = parse(["--config", str(folder.config_file)])
     source = open_source(str(options.data))
@@ -37,26 +38,35 @@ def main(run: str, out: str) -> None:
     method.load_state_dict(state["method"])
     plan = method.plan
 
-    images = ImageBatch.pack([source.read(index) for index in range(256)])
-    views = draw(plan, images.size, stream(1, "figure"))
-    candidates = render(images, views, plan)
-    choice = HardViews(lambda seen: method.costs(method(seen)), plan, guard=method).choose(candidates, views)
+    shown = [next(i for i in range(len(source)) if source.path(i).endswith(name)) for name in names]
+    order = shown + [index for index in range(min(len(source), 128)) if index not in shown]  # a batch as in training
+    images = ImageBatch.pack([source.read(index) for index in order])
+    views = draw(plan, images.size, stream(7, "figure"))
+    choice = HardViews(lambda seen: method.costs(method(seen)), plan, guard=method).choose(
+        render(images, views, plan), views
+    )
+    large = render(images, views, plan, SIDE / plan.slots[0].size)
     mean, std = (torch.tensor(values)[:, None, None] for values in (plan.mean, plan.std))
 
-    step = SIDE + 2 * FRAME + GAP
-    sheet = Image.new("RGB", (step * (1 + plan.draw) + GAP, step * IMAGES), "white")
-    pen = ImageDraw.Draw(sheet)
-    for row in range(IMAGES):
-        sheet.paste(picture(images.image(row) / 255), (FRAME, row * step + FRAME))
-        for v, x0, y0, x1, y1 in ((v, *views.box[v, row].tolist()) for v in range(plan.draw)):
+    cell = SIDE + 2 * FRAME + GAP
+    left = round(1.5 * SIDE) + GAP
+    sheet = Image.new("RGB", (left + cell * plan.draw, cell * len(shown) - GAP), "white")
+    for row in range(len(shown)):
+        top = row * cell
+        photo = picture(images.image(row) / 255)
+        photo.thumbnail((left - 2 * GAP, SIDE + 2 * FRAME), Image.Resampling.LANCZOS)
+        x, y = (left - GAP - photo.width) // 2, top + (SIDE + 2 * FRAME - photo.height) // 2
+        sheet.paste(photo, (x, y))
+        pen = ImageDraw.Draw(sheet)
+        for v in sorted(range(plan.draw), key=lambda v: v in choice.ids[:, row]):  # kept ones on top
             kept = v in choice.ids[:, row]
-            x, y = FRAME, row * step + FRAME
-            box = (x + x0 * SIDE, y + y0 * SIDE, x + x1 * SIDE - 1, y + y1 * SIDE - 1)
-            pen.rectangle(box, outline=KEPT if kept else SCORED, width=2 if kept else 1)
-            left, top, far = step * (1 + v) + GAP, row * step, SIDE + 2 * FRAME - 1
-            pen.rectangle((left, top, left + far, top + far), fill=KEPT if kept else "white")
-            sheet.paste(picture(candidates[v][row] * std + mean), (left + FRAME, top + FRAME))
-    sheet.save(out)
+            x0, y0, x1, y1 = views.box[v, row].tolist()
+            box = (x + x0 * photo.width, y + y0 * photo.height, x + x1 * photo.width - 1, y + y1 * photo.height - 1)
+            pen.rectangle(box, outline=KEPT if kept else SCORED, width=3 if kept else 1)
+            at, far = left + cell * v, SIDE + 2 * FRAME - 1
+            pen.rectangle((at, top, at + far, top + far), fill=KEPT if kept else "white")
+            sheet.paste(picture(large[v][row] * std + mean), (at + FRAME, top + FRAME))
+    sheet.save(out, quality=85)
 
 
 if __name__ == "__main__":

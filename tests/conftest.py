@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.browsing import browser as browser
+
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "startup"), os.environ.get("PYTHONPATH", "")])
 
 FAULTS = """# Faults, and what becomes of them

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.api.small import Pictures
-from tests.test_readme import pictures
+from tests.docs.test_blocks import pictures
 
 ROOT = Path(__file__).parents[2]
 # What takes the reader hours is cut short here.

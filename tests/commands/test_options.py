@@ -14,10 +14,13 @@ from hardviews.cli import VERBS, main
 from hardviews.commands.parsing import descriptions
 from hardviews.commands.pretrain import parse
 from hardviews.errors import InputError
+from hardviews.options.comparison import CompareOptions
 from hardviews.options.embedding import EmbedOptions
 from hardviews.options.evaluation import EvaluateOptions
 from hardviews.options.export import ExportOptions
+from hardviews.options.groups import GROUPS, RARE
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
+from hardviews.options.report import ReportOptions
 
 
 def test_nothing_is_the_demonstration() -> None:
@@ -152,17 +155,54 @@ def test_help_names_every_policy_and_imports_no_torch() -> None:
     assert "--backbone.stem" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
+def printed_help(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with suppress(SystemExit):
+        main(list(argv))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["--help", "--help-all"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "pretrain --method dino", "evaluate --protocol knn,linear,finetune"])
 def test_help_fits_80_columns_and_shows_an_option_once(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    with suppress(SystemExit):
-        main([*verb.split(), "--help"])
-    text = capsys.readouterr().out
+    if (verb or "recipes") == "recipes" and asked == "--help-all":
+        return  # no options
+    text = printed_help(capsys, *verb.split(), asked)
     assert text.startswith("usage: hardviews")
     assert [line for line in text.splitlines() if len(line) > 80] == []
     assert not re.search(r"--\S+\+", text)
+    assert not re.search(r"type: |Literal|\| None|NoneType", text)  # types are written for people
+    listed = re.findall(r"^  (--[a-z][\w.-]*)", text, re.MULTILINE)
+    assert sorted(set(listed)) == sorted(listed)
+
+
+KINDS = [PretrainOptions, EvaluateOptions, EmbedOptions, ExportOptions, CompareOptions, ReportOptions]
+
+
+def test_every_option_is_in_one_group_of_the_help() -> None:
+    grouped = [name for names in GROUPS.values() for name in names.split()]
+    own = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
+    assert own - set(grouped) == set()
+    assert set(grouped) - own == {"json"} - own
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) >= RARE
+
+
+def test_rare_options_are_shown_by_help_all_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = printed_help(capsys, "pretrain", "--help"), printed_help(capsys, "pretrain", "--help-all")
+    assert "--clip-mode" not in short
+    assert "--clip-mode" in long
+    found = re.search(r"^(\d+) more options: --help-all$", short, re.MULTILINE)
+    assert found
+    options = [set(re.findall(r"^  (--[a-z][\w.-]*)", text, re.MULTILINE)) for text in (short, long)]
+    assert int(found[1]) == len(options[1] - options[0]) > 20
+    assert "more options" not in long
+
+
+def test_help_tells_the_rate_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "by default simclr's, 0.3" in " ".join(printed_help(capsys, "pretrain", "--method=simclr", "--help").split())
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "embed", "export"])

@@ -3,7 +3,6 @@
 import io
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from PIL import Image
 
 from hardviews.cli import main
 from tests.analysis.reading import Page
+from tests.browsing import Shown
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE = 360  # pixels
 
 # Of elements: text colour (of SVG, the fill) and the first background behind them that is not transparent.
@@ -41,22 +40,6 @@ WORDS = """svgs => svgs.map(svg => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as started:
-        # Containers, where tests mostly run, give no namespaces to its sandbox; the page is our own.
-        try:
-            launched = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:  # such as the stub that asks for a snap
-            pytest.skip(f"{path} does not start: {' '.join(str(error).split())[:200]}")
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
 def reports(strange_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A report of one run, and one of that run beside a copy of half of it."""
     folder = tmp_path_factory.mktemp("browser")
@@ -68,27 +51,6 @@ def reports(strange_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     assert main(["report", str(strange_run), "--out", str(found["one"])]) == 0
     assert main(["report", str(strange_run), str(other), "--out", str(found["several"])]) == 0
     return found
-
-
-class Shown:
-    """A page that is shown, and what the browser had to say of it."""
-
-    def __init__(self, browser: Any, file: Path, width: int = 1280, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        self.page: Any = self.context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.goto(file.as_uri())
-        self.file = file
-
-    def __enter__(self) -> "Shown":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
 
 
 def contrast(one: str, other: str) -> float:

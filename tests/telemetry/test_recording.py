@@ -370,7 +370,19 @@ def test_small_pictures_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.M
             assert np.array_equal(np.asarray(picture), seen[image])
     events = EventAccumulator(str(run))
     events.Reload()
-    assert [event.step for event in events.Images("gallery")] == [4, 8]
+    assert [event.step for event in events.Images("views/gallery")] == [4, 8]
+    scalars = events.Tags()["scalars"]
+    assert {
+        "train/loss",
+        "train/lr",
+        "views/iou_kept",
+        "views/cost_kept",
+        "time/score",
+        "time/images_per_second",
+    } <= set(scalars)
+    assert {name.partition("/")[0] for name in scalars} <= {"train", "views", "time", "eval"}
+    # Evaluation and training are on the same axis: the last of both is of all steps done.
+    assert [events.Scalars(name)[-1].step for name in ("train/loss", "eval/embedding_rank")] == [8, 8]
 
 
 def test_boxes_are_drawn_where_they_are_and_large_pictures_shrunk() -> None:

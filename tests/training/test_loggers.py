@@ -16,21 +16,21 @@ from hardviews.training.output.loggers import TensorBoard, WeightsAndBiases
 def test_tensorboard_holds_every_step_once_after_going_on(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path, 0)
     for step in range(4):
-        first.log({"step": step, "epoch": 0, "loss": 1.0 + step}, step)
+        first.log({"loss": 1.0 + step}, step + 1)
     first.close()
-    again = TensorBoard(tmp_path, 2)  # a run that resumes from step 2
+    again = TensorBoard(tmp_path, 2)  # a run that resumes after two steps
     for step in range(2, 5):
-        again.log({"step": step, "epoch": 0, "loss": 10.0 + step}, step)
+        again.log({"loss": 10.0 + step}, step + 1)
     again.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert events.Tags()["scalars"] == ["loss"]
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [
-        (0, 1),
-        (1, 2),
-        (2, 12),
-        (3, 13),
-        (4, 14),
+        (1, 1),
+        (2, 2),
+        (3, 12),
+        (4, 13),
+        (5, 14),
     ]
 
 

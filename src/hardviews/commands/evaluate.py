@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hardviews.analysis.measured import beside_in_words, left_out_of
-from hardviews.commands.parsing import MODEL_HELP, Parser, summary, value_before_parsing
+from hardviews.commands.parsing import MODEL_HELP, Parser, asks_for_help, summary, value_before_parsing
 from hardviews.console import Say, printer, show_table
 from hardviews.errors import InputError
 from hardviews.evaluation import protocols
@@ -45,7 +45,7 @@ def parse(argv: list[str]) -> tuple[str, EvaluateOptions, dict[str, dict[str, An
         InputError: an option is unknown or does not fit, or no data is named.
     """
     wanted = value_before_parsing(argv, "--protocol")
-    helps = any(argument in ("-h", "--help") for argument in argv)
+    helps = asks_for_help(argv)
     parser = Parser(
         prog="hardviews evaluate",
         usage="hardviews evaluate RUN_OR_MODEL --data DATA [--test-data DATA]\n"

@@ -57,6 +57,7 @@ def show(written: Mapping[str, Any], say: Say) -> None:
         f"{written['format']} in {written['out']}: {files}",
         f"  loaded again, its features differ by at most {written['difference']:.1g} of the largest",
         *([f"  {written['note']}"] if written["note"] else []),
+        *([f"  uploaded to {written['hub']}"] if "hub" in written else []),
     ]
     for line in lines:
         say(line)

@@ -1,5 +1,6 @@
 """Options from typed dataclasses and signatures, with errors of one line. Imports no torch."""
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -13,7 +14,9 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from hardviews.commands.help import Formatter, with_default, written
 from hardviews.errors import InputError
+from hardviews.options.groups import GROUPS, RARE, group_of
 
 # Help of the argument that names a backbone.
 MODEL_HELP = (
@@ -23,11 +26,21 @@ MODEL_HELP = (
 
 
 class Parser(ArgumentParser):
-    """A jsonargparse parser whose options are spelt with dashes and whose errors are one line."""
+    """A jsonargparse parser whose options are spelt with dashes, in groups, and whose errors are one line."""
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(exit_on_error=False, default_env=False, allow_abbrev=False, **keywords)
+        super().__init__(
+            exit_on_error=False, default_env=False, allow_abbrev=False, formatter_class=Formatter, **keywords
+        )
         self._wanted: dict[str, str] = {}  # what every option takes, in words
+        self._groups = {name: self.add_argument_group(name) for name in GROUPS}
+        self.rare: list[tuple[argparse.Action, str]] = []  # options that --help leaves out, with their help
+        self.add_argument("--help-all", action=HelpAll, help="show the options that few need too, and exit")
+
+    def format_help(self, *arguments: Any, **keywords: Any) -> str:
+        return super().format_help(*arguments, **keywords) + (
+            f"\n{len(self.rare)} more options: --help-all\n" if self.rare else ""
+        )
 
     def add_options(self, options: type[Any], prefix: str = "", skip: Iterable[str] = ()) -> None:
         """An option for every field of a dataclass; help comes from its docstring."""
@@ -51,12 +64,36 @@ class Parser(ArgumentParser):
                 default = None if parameter.default is parameter.empty else parameter.default
                 self._add(f"{prefix}.{name}", hints[name], default, helps.get(name))
 
+    def add_to(self, group: str, option: str, **keywords: Any) -> None:
+        """An option that no dataclass has."""
+        self._groups[group].add_argument(option, **keywords)
+
     def _add(self, name: str, hint: Any, default: Any, help: str | None) -> None:
         keywords: dict[str, Any] = {} if default is None else {"default": default}
-        action = self.add_argument(self.spelt(name), dest=name, type=hint, help=help or "", **keywords)
+        kind = group_of(name) or name.partition(".")[0]  # of a protocol
+        if kind not in self._groups:
+            self._groups[kind] = self.add_argument_group(kind)
+        text = with_default(help or "", default).replace("%", "%%")
+        action = self._groups[kind].add_argument(self.spelt(name), dest=name, type=hint, help=text, **keywords)
+        action.metavar = written(name, hint)
+        if name in RARE:
+            action.help = argparse.SUPPRESS
+            self.rare.append((action, text))
         # jsonargparse gives lists a second option that appends, which help would show too.
         action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         self._wanted[name] = _type_text(hint)
+
+    def tell_defaults(self, whose: str, values: dict[str, Any]) -> None:
+        """Puts a method's values into the help that calls them the method's."""
+
+        def told(action: argparse.Action, text: str | None) -> str:
+            value = values.get(action.dest)
+            return (text or "").replace("the method's", f"{whose}'s" + ("" if value is None else f", {value}"), 1)
+
+        for action in self._actions:
+            if action.dest in values and action.help != argparse.SUPPRESS:
+                action.help = told(action, action.help)
+        self.rare = [(action, told(action, text) if action.dest in values else text) for action, text in self.rare]
 
     def parse(self, argv: list[str], given: dict[str, Any] | None = None) -> Namespace:
         """Parses a command line on top of given settings.
@@ -96,6 +133,25 @@ class Parser(ArgumentParser):
         options = [spelling for action in self._actions for spelling in action.option_strings]
         close = get_close_matches(option.replace("_", "-"), options, n=1, cutoff=0.6)
         return f"; did you mean {close[0]}?" if close else "; see --help"
+
+
+class HelpAll(argparse.Action):
+    """``--help`` with the rare options."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **keywords)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, Parser)
+        for action, text in parser.rare:
+            action.help = text
+        parser.rare.clear()
+        parser.print_help()
+        parser.exit()
+
+
+def asks_for_help(argv: list[str]) -> bool:
+    return any(argument in ("-h", "--help", "--help-all") for argument in argv)
 
 
 def value_before_parsing(argv: list[str], option: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hardviews import methods
 from hardviews.analysis.measured import SIZES, describe_images
-from hardviews.commands.parsing import Parser, read_yaml, value_before_parsing
+from hardviews.commands.parsing import Parser, asks_for_help, read_yaml, value_before_parsing
 from hardviews.commands.parsing import summary as first_paragraph
 from hardviews.console import Say, duration, printer, say, wrapped
 from hardviews.errors import InputError, RunError
@@ -159,7 +159,7 @@ def _parse(argv: list[str], recipe: str | None, images: int | None) -> tuple[Pre
     """The options, on top of a recipe where the command line names none, fitted to so many images."""
     given = _given(argv, recipe, images)
     named = value_before_parsing(argv, "--method.name") or given.get("method", {}).get("name")
-    helps = any(argument in ("-h", "--help") for argument in argv)
+    helps = asks_for_help(argv)
     asked = any(value_before_parsing(argv, option) for option in ("--method.name", "--config", "--recipe"))
     parser = _parser(None if helps and not asked else named or "simsiam")
     namespace = parser.parse(argv, {} if helps and not asked else given).as_dict()
@@ -190,9 +190,10 @@ def _parser(method: str | None) -> Parser:
         help="train nothing, but check by a few steps whether the run would go well: data, views, loss, memory, time",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end, and nothing else")
-    parser.add_argument(
-        "--method.name", type=str, default="simsiam", help=f"{listed}, or package.module.Class (short: --method)"
-    )
+    parser.add_to(
+        "method", "--method.name", type=str, default="simsiam", metavar="NAME",
+        help=f"{listed}, or package.module.Class; short: --method (default: simsiam)",
+    )  # fmt: skip
     if method:
         found = methods.find(method)
         parser.add_signature(found, "method", skip={"backbone", "plan"})
@@ -201,6 +202,8 @@ def _parser(method: str | None) -> Parser:
         parser.add_options(ToneOptions, "plan.", skip=inspect.signature(found.default_plan).parameters)
     parser.add_options(BackboneOptions, "backbone.", skip={"module"})
     parser.add_options(PretrainOptions, skip={"method", "plan", "backbone"})
+    if method:
+        parser.tell_defaults(method, asdict(found.training_defaults))
     return parser
 
 

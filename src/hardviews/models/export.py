@@ -21,6 +21,7 @@ from hardviews.evaluation import protocols
 from hardviews.evaluation.features import evaluating
 from hardviews.launch.global_state import global_state_restored
 from hardviews.models.formats import FORMATS, Encoder, Exported, images_of
+from hardviews.models.hub import check_hub, push
 from hardviews.models.load import LoadedModel, load_model
 from hardviews.models.model_card import model_card
 from hardviews.models.vectors import on_device
@@ -50,14 +51,19 @@ def export(target: str | LoadedModel, options: ExportOptions) -> dict[str, Any]:
 
     Raises:
         InputError: there is nothing to export, it can't be had in this format, or nowhere to write to.
-        RunError: the folder could not be written.
+        RunError: the folder could not be written, or not be uploaded.
     """
     out = check(options)
+    if options.push_to_hub is not None:
+        check_hub(options.push_to_hub)
     subject = target
     if isinstance(subject, str):
         subject = load_model(subject, options.checkpoint, options.pretrained, options.image_size)
     with on_device(subject.backbone, "cpu"), evaluating(subject.backbone):
-        return write(at_size(subject, options), options, out)
+        written = write(at_size(subject, options), options, out)
+    if options.push_to_hub is not None:
+        written["hub"] = push(out, options.push_to_hub, options.private)
+    return written
 
 
 def write(subject: LoadedModel, options: ExportOptions, out: Path) -> dict[str, Any]:
@@ -76,6 +82,8 @@ def write(subject: LoadedModel, options: ExportOptions, out: Path) -> dict[str, 
             )
         said = exported.config | ({} if subject.form == RGB else {"pixels": subject.form.saved()})
         (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        if options.push_to_hub is not None:
+            exported = exported._replace(code=exported.code.replace("USER/NAME", options.push_to_hub))
         (folder / "README.md").write_text(card(subject, exported, features.shape[1]), encoding="utf-8")
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return {

@@ -19,6 +19,9 @@ class ExportOptions:
         image_size: in pixels; by default the run's, or the size the timm model was trained for.
         crop: side of the central crop as a part of the shorter side, for config.json; by default 1 for runs on images
             of 96 pixels or less, else the model's or 0.875.
+        push_to_hub: USER/NAME of a repository on the Hugging Face Hub, to which the folder is uploaded too; one that
+            does not exist is made. It needs `hf auth login` or HF_TOKEN.
+        private: make the repository private, if it does not exist.
     """
 
     out: str
@@ -27,3 +30,5 @@ class ExportOptions:
     pretrained: bool = True
     image_size: int | None = None
     crop: float | None = None
+    push_to_hub: str | None = None
+    private: bool = False

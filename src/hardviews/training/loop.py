@@ -274,7 +274,7 @@ class Loop:
     def _show_gallery_if_due(self, done: int) -> None:
         picture = self.telemetry.sheet() if self.logbook.loggers and self.monitor.due(done) else None
         if picture is not None:
-            self.logbook.to_loggers(lambda logger: logger.show("gallery", picture, done))
+            self.logbook.to_loggers(lambda logger: logger.show("views/gallery", picture, done))
 
     @contextlib.contextmanager
     def _clear_errors(self, step: int) -> Iterator[None]:

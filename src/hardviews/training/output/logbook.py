@@ -8,6 +8,18 @@ from hardviews.training.output.run_folder import RunFolder
 from hardviews.wording import several
 
 
+def grouped(values: Mapping[str, float]) -> dict[str, float]:
+    """A step's figures by the names that loggers show in groups: ``train/loss``, ``views/iou_kept``, ``time/score``."""
+
+    def name(own: str) -> str:
+        if own.startswith("seconds_"):
+            return f"time/{own.removeprefix('seconds_')}"
+        group = "views" if own.startswith(("iou_", "cost_")) else "time" if own == "images_per_second" else "train"
+        return f"{group}/{own}"
+
+    return {name(own): value for own, value in values.items() if own not in ("step", "epoch")}
+
+
 class Logbook:
     """Writes metrics, measurements and unreadable images. While the disk is full, it reports that once and keeps rows
     for the next attempt. It stops using a logger that fails.
@@ -37,7 +49,8 @@ class Logbook:
             self._drop()
             self.folder.append_metrics(self._metrics)
             self._metrics = []
-        self.to_loggers(lambda logger: logger.log(shown, shown["step"]))
+        # A row is of the step that begins at its number; loggers count steps done, as measurements do.
+        self.to_loggers(lambda logger: logger.log(grouped(shown), shown["step"] + 1))
 
     def measured(self, done: int, epochs: int, values: Mapping[str, float], text: str) -> None:
         """Logs a measurement after ``done`` steps; ``text`` has its values in words."""
@@ -48,7 +61,7 @@ class Logbook:
             while self._measured:
                 self.folder.append_evaluation(*self._measured[0])
                 del self._measured[0]
-        self.to_loggers(lambda logger: logger.log(values, done))
+        self.to_loggers(lambda logger: logger.log({f"eval/{name}": value for name, value in values.items()}, done))
 
     def images(self, unreadable: Mapping[str, str], cut_short: Mapping[str, str], process: int) -> None:
         """Lists images: path → message, for those that this process met."""

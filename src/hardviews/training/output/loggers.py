@@ -18,17 +18,21 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run folder; hides events of steps that are repeated."""
+    """Event files in the run folder; hides events of steps that are repeated.
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    Args:
+        folder: of the run.
+        done: steps done where the run starts or resumes.
+    """
+
+    def __init__(self, folder: Path, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(folder, purge_step=first_step)
+        self._writer: Any = SummaryWriter(folder, purge_step=done + 1)
 
     def log(self, values: Mapping[str, float], step: float) -> None:
         for name, value in values.items():
-            if name not in ("step", "epoch"):
-                self._writer.add_scalar(name, value, int(step))
+            self._writer.add_scalar(name, value, int(step))
 
     def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
         self._writer.add_image(name, picture, step, dataformats="HWC")
