@@ -1,4 +1,4 @@
-"""Small multi-crop plans and networks for the tests of DINO and iBOT."""
+"""Small multi-crop plans and networks for the tests of DINO, iBOT and DINOv2."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.methods.dino import DINO
+from hardviews.methods.dinov2 import DINOv2
 from hardviews.methods.ibot import IBOT
 from hardviews.views.plan import ViewPlan
 from tests.methods.tiny import TinyBackbone
@@ -43,6 +44,16 @@ def ibot(plan: ViewPlan | None = None, **settings: float) -> IBOT:
     method = IBOT(tiny_vit(), plan or small(IBOT.default_plan(16, locals=2)), **keywords)  # type: ignore[arg-type]
     with torch.no_grad():
         method.mask_token.normal_()  # it starts at zero, where hiding a patch might pass unnoticed
+    return method
+
+
+def dinov2(plan: ViewPlan | None = None, vit: nn.Module | None = None, **settings: float) -> DINOv2:
+    torch.manual_seed(0)
+    keywords = {"prototypes": PROTOTYPES, "hidden_dim": 16, "bottleneck_dim": 8} | settings
+    plan = plan or small(DINOv2.default_plan(16))
+    method = DINOv2(vit or tiny_vit(), plan, **keywords)  # type: ignore[arg-type]
+    with torch.no_grad():
+        method.mask_token.normal_()  # as of ``ibot``
     return method
 
 

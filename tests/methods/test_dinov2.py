@@ -19,6 +19,7 @@ from hardviews.networks.masked_vit import tokens
 from hardviews.networks.regularizers import gram, koleo
 from hardviews.selection.guard import untouched
 from hardviews.views.plan import ViewPlan
+from tests.methods import multi_crop
 from tests.methods.multi_crop import PROTOTYPES, pictures, small, tiny_vit
 from tests.methods.plain_steps import PER_EPOCH, sgd, steps_of
 
@@ -26,12 +27,7 @@ SIDE = 4  # patches of a global view
 
 
 def dinov2(plan: ViewPlan | None = None, vit: nn.Module | None = None, **settings: float) -> DINOv2:
-    torch.manual_seed(0)
-    keywords = {"prototypes": PROTOTYPES, "hidden_dim": 16, "bottleneck_dim": 8} | settings
-    method = DINOv2(vit or tiny_vit(), plan or small(DINOv2.default_plan(16)), **keywords)  # type: ignore[arg-type]
-    with torch.no_grad():
-        method.mask_token.normal_()  # it starts at zero, where hiding a patch might pass unnoticed
-    return method.double()
+    return multi_crop.dinov2(plan, vit, **settings).double()
 
 
 def moved(method: DINOv2) -> DINOv2:
