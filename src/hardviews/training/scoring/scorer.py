@@ -48,7 +48,7 @@ class Scorer:
         if reference == "teacher" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(
                 f"policy learnable compares with a momentum teacher, and {type(method).__name__} has none; "
-                "give learnable(0.99), which compares with a moving average of the weights, or byol, dino or ibot"
+                "give learnable(0.99), which compares with a moving average of the weights, or a method with a teacher"
             )
         if reference is not None and scoring.network != "student":
             raise InputError("policy learnable compares the student with the teacher; give --score-network student")
