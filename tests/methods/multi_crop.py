@@ -67,11 +67,12 @@ def pictures(plan: ViewPlan, *, kept: bool = False, batch: int = 5, seed: int = 
     ]
 
 
-def teach(method: DINO | IBOT) -> None:
+def teach(method: DINO | IBOT | DINOv2) -> None:
     """Moves teacher and centres away from where they start, as after some steps."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for tensor in [*method.teacher.parameters(), *method.assignment.buffers()]:
+        centres = [] if isinstance(method, DINOv2) else method.assignment.buffers()
+        for tensor in [*method.teacher.parameters(), *centres]:
             tensor += 0.1 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         if isinstance(method, IBOT):
             centre = method.patch_assignment.centre

@@ -55,6 +55,11 @@ class Scorer:
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
+        if scoring.chunk and method.needs_whole_batch and (scoring.network != "student" or reference == "teacher"):
+            raise InputError(
+                f"score-chunk: the teacher of {type(method).__name__} compares the images of a batch, and a chunk "
+                "would leave it fewer; give 0"
+            )
         if scoring.network != "student" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(f"score-network: {type(method).__name__} has no teacher; give student")
         if scoring.token_keep < 1:
