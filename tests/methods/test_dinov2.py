@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hardviews.networks.backbones import create_backbone
 from hardviews.networks.masked_vit import tokens
 from hardviews.networks.regularizers import gram, koleo
 from hardviews.selection.guard import untouched
+from hardviews.selection.search import hardest_ids
 from hardviews.views.plan import ViewPlan
 from tests.methods import multi_crop
 from tests.methods.multi_crop import PROTOTYPES, pictures, small, tiny_vit
@@ -163,6 +165,18 @@ def test_selection_scores_what_training_costs() -> None:
     costs = method.costs(encoding)
     without = method.loss(encoding) - 0.1 * koleo(encoding.features).sum()
     torch.testing.assert_close(costs.total(costs.all_ids()).mean(), without)
+
+
+def test_scoring_leaves_no_trace_and_brute_force_finds_its_choice() -> None:
+    method = moved(dinov2(small(DINOv2.default_plan(16), local=1), tiny_vit(drop_path_rate=0.5), gram_weight=0.5))
+    before, candidates, masks = deepcopy(method.state_dict()), pictures(method.plan), hidden(6)
+    with untouched(method), torch.no_grad():
+        costs, again = (method.costs(method(candidates, masks=masks)) for _ in range(2))
+    assert torch.equal(costs.cross, again.cross)  # drop-path is off
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    choices = list(product((0, 1), (2, 3), (4, 5)))
+    totals = torch.stack([costs.total(torch.tensor(choice)[:, None].expand(3, 5)) for choice in choices])
+    assert torch.equal(hardest_ids(costs, method.plan), torch.tensor(choices)[totals.argmax(0)].T)
 
 
 def test_targets_used_again_change_neither_loss_nor_gradients() -> None:

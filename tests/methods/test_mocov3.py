@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from itertools import product
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from hardviews.errors import InputError
 from hardviews.methods.base import Progress
 from hardviews.methods.mocov3 import MoCoV3, MoCoV3Encoding
 from hardviews.networks.backbones import create_backbone
+from hardviews.selection.guard import untouched
+from hardviews.selection.search import hardest_ids
 from tests.methods.multi_crop import tiny_vit
 from tests.methods.plain_steps import sgd, steps_of
 from tests.methods.tiny import TinyBackbone
@@ -142,6 +145,18 @@ def test_the_teacher_compares_keys_in_the_students_place() -> None:
         costs, _ = method.teacher_costs(views(4))
     keys = method._keys(views(4))
     torch.testing.assert_close(costs.cross, method.costs(MoCoV3Encoding(keys, keys)).cross)
+
+
+def test_scoring_leaves_no_trace_and_brute_force_finds_its_choice() -> None:
+    method = moved(mocov3())
+    before = deepcopy(method.state_dict())
+    with untouched(method), torch.no_grad():
+        costs = method.costs(method(views(4)))
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    pairs = list(product((0, 1), (2, 3)))
+    totals = torch.stack([costs.total(torch.tensor(pair)[:, None].expand(2, 7)) for pair in pairs])
+    best = torch.tensor(pairs)[totals.argmax(0)].T
+    assert torch.equal(hardest_ids(costs, method.plan), best)
 
 
 def test_costs_stay_float32_under_autocast() -> None:

@@ -1,6 +1,7 @@
 """SwAV against lightly's loss, against a training step written out plainly, and its queue."""
 
 from copy import deepcopy
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hardviews.errors import InputError
 from hardviews.methods.base import Progress
 from hardviews.methods.swav import SwAV, SwAVEncoding
 from hardviews.selection.guard import untouched
+from hardviews.selection.search import hardest_ids
 from hardviews.views.plan import ViewPlan
 from tests.methods.multi_crop import pictures, small
 from tests.methods.plain_steps import PER_EPOCH, sgd, steps_of
@@ -126,11 +128,14 @@ def test_the_queue_is_used_once_it_is_full_and_its_epoch_is_there() -> None:
     assert torch.equal(used[4], used[8])
 
 
-def test_scoring_leaves_queue_and_prototypes() -> None:
+def test_scoring_leaves_no_trace_and_brute_force_finds_its_choice() -> None:
     method = filled(swav(queue=12))
     before = deepcopy(method.state_dict())
     with untouched(method), torch.no_grad():
-        method.costs(method(pictures(method.plan)))
+        costs = method.costs(method(pictures(method.plan)))
+    choices = [(*a, *b) for a, b in product(combinations(range(4), 2), combinations(range(4, 8), 2))]
+    totals = torch.stack([costs.total(torch.tensor(choice)[:, None].expand(4, 5)) for choice in choices])
+    assert torch.equal(hardest_ids(costs, method.plan), torch.tensor(choices)[totals.argmax(0)].T)
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert "embeddings" in before
 
