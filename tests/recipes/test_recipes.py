@@ -116,7 +116,10 @@ def temperatures(assignment: Assignment) -> str:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("imagenet")])
 def test_imagenet_recipes_run_two_steps(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    line = f"pretrain --recipe {name} --data shapes:4 --batch-size 2 --epochs 1 --workers 0 --knn-epochs 0 --out {run}"
+    line = (
+        f"pretrain --recipe {name} --data shapes:4 --batch-size 2 --epochs 1 --warmup-epochs 0 --workers 0 "
+        f"--knn-epochs 0 --out {run}"
+    )
     assert main(line.split()) == 0
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
 
