@@ -36,7 +36,7 @@ def test_example_runs(script: str, needs: str, steps: int, losses: tuple[int, in
 
 def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Path) -> None:
     line = (
-        "pretrain --method own_method.mocov3.MoCoV3 --method.hidden-dim 32 --plan.scale 0.3,1 --data shapes:32 "
+        "pretrain --method own_method.nnclr.NNCLR --method.hidden-dim 32 --plan.scale 0.3,1 --data shapes:32 "
         "--batch-size 16 --epochs 1 --backbone.channels 8,8,16,16 --workers 0 --tensorboard false --out run"
     )
     command = [sys.executable, "-m", "hardviews.cli", *line.split()]
@@ -45,7 +45,7 @@ def test_a_method_of_another_package_is_trained_by_its_dotted_path(tmp_path: Pat
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "own_method.mocov3.MoCoV3 on shapes: 32 images, 4 views drawn, 2 kept (hardest)" in done.stdout
+    assert "own_method.nnclr.NNCLR on shapes: 32 images, 4 views drawn, 2 kept (hardest)" in done.stdout
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 

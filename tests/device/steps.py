@@ -20,13 +20,16 @@ from hardviews.training.step import Step, StepReport
 from hardviews.views.images import ImageBatch
 from tests.device.fake_cuda import CUDA, Fabric, FakeCuda, onto_cuda
 
-VITS = ("dino", "ibot")
+VITS = ("dino", "ibot", "dinov2")
 SMALL: dict[str, dict[str, Any]] = {
     "simsiam": {"dim": 32, "predictor_dim": 16},
     "simclr": {"dim": 16, "hidden_dim": 32},
     "byol": {"dim": 16, "hidden_dim": 32},
+    "mocov3": {"dim": 16, "hidden_dim": 32},
+    "swav": {"dim": 16, "hidden_dim": 32, "prototypes": 64, "queue": 24, "queue_from": 1},
     "dino": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
     "ibot": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
+    "dinov2": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16, "gram_weight": 1.0, "gram_every": 0.1},
 }
 SIZES = ((40, 52), (64, 48), (33, 33), (50, 80))
 NUMBER = 10  # of the step that is judged: DINO's first epoch, whose last layer is frozen, is over

@@ -1,4 +1,4 @@
-"""Small multi-crop plans and networks for the tests of DINO and iBOT."""
+"""Small multi-crop plans and networks for the tests of DINO, iBOT and DINOv2."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardviews.methods.dino import DINO
+from hardviews.methods.dinov2 import DINOv2
 from hardviews.methods.ibot import IBOT
 from hardviews.views.plan import ViewPlan
 from tests.methods.tiny import TinyBackbone
@@ -46,6 +47,16 @@ def ibot(plan: ViewPlan | None = None, **settings: float) -> IBOT:
     return method
 
 
+def dinov2(plan: ViewPlan | None = None, vit: nn.Module | None = None, **settings: float) -> DINOv2:
+    torch.manual_seed(0)
+    keywords = {"prototypes": PROTOTYPES, "hidden_dim": 16, "bottleneck_dim": 8} | settings
+    plan = plan or small(DINOv2.default_plan(16))
+    method = DINOv2(vit or tiny_vit(), plan, **keywords)  # type: ignore[arg-type]
+    with torch.no_grad():
+        method.mask_token.normal_()  # as of ``ibot``
+    return method
+
+
 def pictures(plan: ViewPlan, *, kept: bool = False, batch: int = 5, seed: int = 0) -> list[Tensor]:
     """Candidates, or as many views as are kept, float64, local ones smaller."""
     generator = torch.Generator().manual_seed(seed)
@@ -56,11 +67,12 @@ def pictures(plan: ViewPlan, *, kept: bool = False, batch: int = 5, seed: int = 
     ]
 
 
-def teach(method: DINO | IBOT) -> None:
+def teach(method: DINO | IBOT | DINOv2) -> None:
     """Moves teacher and centres away from where they start, as after some steps."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for tensor in [*method.teacher.parameters(), *method.assignment.buffers()]:
+        centres = [] if isinstance(method, DINOv2) else method.assignment.buffers()
+        for tensor in [*method.teacher.parameters(), *centres]:
             tensor += 0.1 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         if isinstance(method, IBOT):
             centre = method.patch_assignment.centre

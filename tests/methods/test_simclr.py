@@ -55,6 +55,15 @@ def test_all_pairs_at_once_equal_each_pair_by_itself() -> None:
                 torch.testing.assert_close(simclr.costs(pair).cross[1, 0], alone, atol=1e-9, rtol=0)
 
 
+def test_loss_of_more_views_is_the_mean_of_lightlys_over_pairs() -> None:
+    simclr = method()
+    encoding = simclr(views(4))
+    pairs = [NTXentLoss(temperature=0.1)(*encoding.projection[[a, b]]) for a in range(4) for b in range(a)]
+    torch.testing.assert_close(simclr.loss(encoding), torch.stack(pairs).mean())
+    (slot,) = SimCLR.default_plan(16, keep=4).slots
+    assert (slot.draw, slot.keep) == (8, 4)
+
+
 def test_gradients_are_finite_on_identical_images() -> None:
     simclr = method().float()
     loss = simclr.loss(SimCLREncoding(torch.ones(2, 4, 12, requires_grad=True)))
@@ -83,3 +92,5 @@ def test_bad_settings_are_named() -> None:
         method(0)
     with pytest.raises(InputError, match=r"plan\.strength"):
         SimCLR.default_plan(32, strength=3)
+    with pytest.raises(InputError, match=r"plan\.keep: a pair needs two views, not 1"):
+        SimCLR.default_plan(32, keep=1)

@@ -1,9 +1,11 @@
 """SimSiam's costs and gradients against lightly's loss."""
 
+import pytest
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor
 
+from hardviews.errors import InputError
 from hardviews.methods.simsiam import SimSiam, SimSiamEncoding
 from tests.methods.tiny import TinyBackbone
 
@@ -40,6 +42,19 @@ def test_every_pair_costs_what_lightly_says() -> None:
             for image in range(6):
                 one = SimSiamEncoding(*(part[:, image : image + 1] for part in encoding))
                 assert abs(costs.total(ids)[image] - lightly_loss(one, a, b)).item() < 1e-9
+
+
+def test_four_kept_views_predict_the_mean_of_the_others_as_in_fastsiam() -> None:
+    """Its loss (Pototzky et al., 2022) with targets of length 1 before they are averaged, and not after."""
+    simsiam = method()
+    p, z = encoding = simsiam([torch.rand(6, 3, 16, 16, dtype=torch.float64) for _ in range(4)])
+    p, z = p / p.norm(dim=-1, keepdim=True), z / z.norm(dim=-1, keepdim=True)
+    terms = [-(p[v] * (z.sum(0) - z[v]) / 3).sum(-1).mean() for v in range(4)]
+    torch.testing.assert_close(simsiam.loss(encoding), torch.stack(terms).mean())
+    (slot,) = SimSiam.default_plan(16, keep=4).slots
+    assert (slot.draw, slot.keep) == (8, 4)
+    with pytest.raises(InputError, match=r"plan\.keep: a pair needs two views, not 0"):
+        SimSiam.default_plan(16, keep=0)
 
 
 def test_no_gradient_through_the_projection() -> None:

@@ -26,6 +26,11 @@ TINY = (
 SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8"
 SIMCLR = "--method simclr --method.dim 16 --method.hidden-dim 16"
 BYOL = "--method byol --method.dim 16 --method.hidden-dim 16"
+MOCOV3 = "--method mocov3 --method.dim 16 --method.hidden-dim 16"
+SWAV = (
+    "--method swav --method.dim 16 --method.hidden-dim 16 --method.prototypes 10 --method.queue 20 "
+    "--method.queue-from 1 --plan.locals 2 --plan.local-size 24"
+)
 VIT = (
     "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
     "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "
@@ -35,8 +40,11 @@ LINES = {
     "simsiam": f"{TINY} {SIMSIAM} --data shapes:32 --epochs 1",
     "simclr": f"{TINY} {SIMCLR} --data shapes:32 --epochs 1",
     "byol": f"{TINY} {BYOL} --data shapes:32 --epochs 1",
+    "mocov3": f"{TINY} {MOCOV3} --data shapes:32 --epochs 1",
+    "swav": f"{TINY} {SWAV} --data shapes:32 --epochs 1",
     "dino": VIT,
     "ibot": VIT.replace("dino", "ibot"),
+    "dinov2": VIT.replace("dino", "dinov2") + " --method.gram-weight 1 --method.gram-from 1",
 }
 
 
@@ -117,7 +125,9 @@ def test_the_written_configuration_reproduces_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [SIMSIAM, SIMCLR, f"{SIMSIAM} --policy unexpected"], ids=["simsiam", "simclr", "unexpected"]
+    "method",
+    [SIMSIAM, SIMCLR, f"{SIMSIAM} --policy unexpected", MOCOV3, SWAV],
+    ids=["simsiam", "simclr", "unexpected", "mocov3", "swav"],
 )
 def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,7 +207,7 @@ def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
-    if policy == "learnable" and method in ("simsiam", "simclr"):
+    if policy == "learnable" and method in ("simsiam", "simclr", "swav"):
         pytest.skip("no teacher")
     run = tmp_path / "run"
     line = ["pretrain", *LINES[method].split(), "--policy", policy, "--knn-epochs", "0", "--out", str(run)]
@@ -556,7 +566,7 @@ def stop_after(save: Any, steps: int) -> Any:
     return saving
 
 
-@pytest.mark.parametrize("method", ["dino", "ibot"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "dinov2"])
 def test_what_shows_a_collapse_is_logged_and_a_run_goes_on_bit_for_bit(method: str, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     line = [

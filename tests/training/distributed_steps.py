@@ -23,7 +23,7 @@ from hardviews.training.scoring import early_exit
 from hardviews.training.step import Step
 from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
-from tests.methods.multi_crop import dino, ibot, tiny_vit
+from tests.methods.multi_crop import dino, dinov2, ibot, small, tiny_vit
 from tests.methods.tiny import TinyBackbone, without_bn
 
 GLOBAL_BATCH, SIZE, STEPS = 12, 16, 10
@@ -31,6 +31,8 @@ SETTINGS: dict[str, dict[str, int]] = {
     "simsiam": {"dim": 16, "predictor_dim": 8},
     "simclr": {"dim": 16, "hidden_dim": 16},
     "byol": {"dim": 16, "hidden_dim": 16},
+    "mocov3": {"dim": 16, "hidden_dim": 16},
+    "swav": {"dim": 16, "hidden_dim": 16, "prototypes": 10, "queue": 30, "queue_from": 1},
 }
 # With larger steps costs of different views come so close that rounding decides between them.
 RATE, CLIP = 0.01, 0.03
@@ -42,8 +44,11 @@ def create_method(name: str) -> Method[Any]:
         return dino(tiny_vit)
     if name == "ibot":
         return ibot()
+    if name == "dinov2":
+        return dinov2(gram_weight=1.0, gram_from=1)
     method_class = methods.find(name)
-    method = method_class(TinyBackbone(), method_class.default_plan(SIZE), **SETTINGS[name])
+    plan = method_class.default_plan(SIZE)
+    method = method_class(TinyBackbone(), small(plan) if name == "swav" else plan, **SETTINGS[name])
     without_bn(method)
     return method
 

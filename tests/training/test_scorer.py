@@ -24,7 +24,7 @@ from hardviews.training.step import Step
 from hardviews.views.draw import Views, draw
 from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
-from tests.methods.multi_crop import dino, ibot, pictures, teach, tiny_vit
+from tests.methods.multi_crop import dino, dinov2, ibot, pictures, teach, tiny_vit
 from tests.methods.tiny import TinyBackbone, without_bn
 
 
@@ -60,7 +60,7 @@ def scored(of: Scorer, seed: int = 0, masked: bool = True) -> tuple[Costs, Any]:
 def taught(name: str) -> Any:
     if name == "byol":
         return byol()
-    method = dino(tiny_vit) if name == "dino" else ibot()
+    method = dino(tiny_vit) if name == "dino" else ibot() if name == "ibot" else dinov2()
     teach(method)
     return method
 
@@ -86,6 +86,17 @@ def test_the_teacher_stands_for_both(name: str, chunk: int) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
+def test_chunks_are_for_costs_that_one_image_has_alone() -> None:
+    """The student's encodings are joined before they cost anything; a teacher's costs are of a chunk."""
+    method = taught("dinov2")
+    (whole, _), (parts, _) = scored(scorer(method)), scored(scorer(method, chunk=4))
+    torch.testing.assert_close(parts.cross, whole.cross, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="the teacher of DINOv2 compares the images of a batch"):
+        scorer(method, network="teacher", chunk=4)
+    with pytest.raises(InputError, match="score-chunk"):
+        Scorer(Fabric(accelerator="cpu", devices=1), method, Scoring(chunk=4), reference="teacher")
+
+
 def test_byols_teacher_compares_projections() -> None:
     method = byol()
     costs, _ = scored(scorer(method, network="teacher"))
@@ -95,7 +106,7 @@ def test_byols_teacher_compares_projections() -> None:
     torch.testing.assert_close(costs.cross, by_hand, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["dino", "ibot", "byol"])
+@pytest.mark.parametrize("name", ["dino", "ibot", "byol", "dinov2"])
 def test_the_teacher_of_targets_alone(name: str) -> None:
     """Target views as the teacher of all views judges them; the others unscored, unrendered, and taken as drawn."""
     method = taught(name)

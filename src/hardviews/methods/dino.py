@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, outside_autocast, per_view
-from hardviews.networks.assignment import Assignment, cross_entropies
+from hardviews.networks.assignment import Assignment, cross_entropies, entropies
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.teacher import Teacher, check_momentum, cosine_momentum
@@ -170,8 +170,8 @@ class DINO(Method[DINOEncoding]):
         self.teacher.follow([self.backbone, self.head], momentum)
 
     def statistics(self, encoding: DINOEncoding) -> dict[str, Tensor]:
-        entropies = self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
-        return entropies | {"feature_std": feature_std(encoding.teacher)}
+        found = entropies(encoding.teacher, self.teacher.head, self.assignment, self.progress.epoch)
+        return found | {"feature_std": feature_std(encoding.teacher)}
 
 
 class DINOTeacher(Teacher):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, outside_autocast, per_view
 from hardviews.methods.dino import DINO, check_numbers, drop_gradients, encode
-from hardviews.networks.assignment import Assignment, cross_entropies, patch_cross_entropies
+from hardviews.networks.assignment import Assignment, cross_entropies, entropies, patch_cross_entropies
 from hardviews.networks.backbones import feature_dim, patch_size
 from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, resample_mask, tokens
@@ -164,27 +164,17 @@ class IBOT(Method[IBOTEncoding]):
             self.backbone, global_views, None if masks is None else masks[:count].flatten(0, 1), self.mask_token
         )
         prefix = int(self.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        order, hidden = self._hidden_first(masks, count, global_views)
+        order, hidden = hidden_first(self.plan, self.backbone, masks, global_views)
         features = [self.backbone.forward_head(found, pre_logits=True)]  # type: ignore[operator]
         features += [self.backbone(torch.cat(local))] if local else []
         student = per_view(self.head(torch.cat(features)), len(views))
         patches = self.patch_head(gather_patches(found[:, prefix:], order))
         if targets is None:
-            targets = self._encode_targets(global_views, order, count)
+            targets = encode_targets(self.teacher, global_views, order, count)
         return IBOTEncoding(
             student, targets.fields[0], per_view(patches, count), targets.fields[1],
             per_view(hidden, count), targets.fields[2],
         )  # fmt: skip
-
-    @torch.no_grad()
-    def _encode_targets(self, global_views: Tensor, order: Tensor, count: int) -> TargetEncoding:
-        teacher = self.teacher
-        prefix = int(teacher.backbone.num_prefix_tokens)  # type: ignore[arg-type]
-        found = tokens(teacher.backbone, global_views)
-        views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
-        patches = teacher.patch_head(found[:, prefix:])
-        fields = views, gather_patches(patches, order), patches.mean(1)
-        return TargetEncoding(tuple(per_view(field, count) for field in fields))
 
     def teacher_costs(
         self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
@@ -193,31 +183,14 @@ class IBOT(Method[IBOTEncoding]):
         count, targets, found = self.plan.targets, None, []
         if reuse and not self.teacher.uses_batch_statistics():
             global_views = torch.cat(views[:count])
-            targets = self._encode_targets(global_views, self._hidden_first(masks, count, global_views)[0], count)
+            order, _ = hidden_first(self.plan, self.backbone, masks, global_views)
+            targets = encode_targets(self.teacher, global_views, order, count)
             found.append(targets.fields[0])
         if len(views) > len(found) * count:  # all views, or only the local ones
             found.append(encode(self.teacher.backbone, self.teacher.head, views[len(found) * count :]))
         student = torch.cat(found)
         with torch.autocast(student.device.type, enabled=False):
             return Costs(self._cross(student, self.teacher.head, student[:count])), targets
-
-    def _hidden_first(self, masks: Tensor | None, count: int, global_views: Tensor) -> tuple[Tensor, Tensor]:
-        """The positions of M patches of ``count · B`` images, hidden ones first, and which of them are hidden.
-
-        M is the maximum that a mask can hide. It is fixed, so that nothing waits for a GPU to count.
-        """
-        if masks is None:
-            none = torch.zeros(len(global_views), 0, dtype=torch.int64, device=global_views.device)
-            return none, none.bool()
-        side = global_views.shape[-1] // patch_size(self.backbone)
-        patches = side**2
-        hidden = resample_mask(masks[:count].flatten(0, 1), (side, side)).flatten(1)
-        most = patches  # at another resolution a mask may hide slightly more than its ratio
-        if side == masks.shape[-1]:
-            highest = max(slot.mask.ratio + slot.mask.spread for slot in self.plan.slots if slot.mask)
-            most = max(1, int(highest * patches + 1e-4))  # sums such as 0.29 + 0.03 round to slightly less
-        order = hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
-        return order, hidden.gather(1, order)
 
     @outside_autocast
     def costs(self, encoding: IBOTEncoding) -> Costs:
@@ -256,10 +229,47 @@ class IBOT(Method[IBOTEncoding]):
         self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
 
     def statistics(self, encoding: IBOTEncoding) -> dict[str, Tensor]:
-        entropies = self.assignment.entropies(encoding.teacher, self.teacher.head, self.progress.epoch)
-        return entropies | {"feature_std": feature_std(encoding.teacher)}
+        found = entropies(encoding.teacher, self.teacher.head, self.assignment, self.progress.epoch)
+        return found | {"feature_std": feature_std(encoding.teacher)}
 
 
 def gather_patches(patches: Tensor, order: Tensor) -> Tensor:
     """The patches at positions ``[N, M]`` of ``[N, patches, D]``: ``[N, M, D]``."""
     return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
+
+
+@torch.no_grad()
+def encode_targets(teacher: IBOTTeacher, global_views: Tensor, order: Tensor, count: int) -> TargetEncoding:
+    """The teacher's encodings of ``count`` target views ``[count · B, C, h, w]``: of views, of the patches at
+    positions ``order``, and the mean of all patches."""
+    prefix = int(teacher.backbone.num_prefix_tokens)  # type: ignore[arg-type]
+    found = tokens(teacher.backbone, global_views)
+    views = teacher.head(teacher.backbone.forward_head(found, pre_logits=True))  # type: ignore[operator]
+    patches = teacher.patch_head(found[:, prefix:])
+    fields = views, gather_patches(patches, order), patches.mean(1)
+    return TargetEncoding(tuple(per_view(field, count) for field in fields))
+
+
+def hidden_first(
+    plan: ViewPlan, backbone: nn.Module, masks: Tensor | None, global_views: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The positions of M patches of ``count · B`` images, hidden ones first, and which of them are hidden.
+
+    M is the maximum that a mask of the plan can hide. It is fixed, so that nothing waits for a GPU to count.
+
+    Args:
+        masks: bool ``[views, B, rows, columns]`` of all views, global ones first; None hides nothing.
+        global_views: ``[count · B, C, h, w]``.
+    """
+    if masks is None:
+        none = torch.zeros(len(global_views), 0, dtype=torch.int64, device=global_views.device)
+        return none, none.bool()
+    side = global_views.shape[-1] // patch_size(backbone)
+    patches = side**2
+    hidden = resample_mask(masks.flatten(0, 1)[: len(global_views)], (side, side)).flatten(1)
+    most = patches  # at another resolution a mask may hide slightly more than its ratio
+    if side == masks.shape[-1]:
+        highest = max(slot.mask.ratio + slot.mask.spread for slot in plan.slots if slot.mask)
+        most = max(1, int(highest * patches + 1e-4))  # sums such as 0.29 + 0.03 round to slightly less
+    order = hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    return order, hidden.gather(1, order)

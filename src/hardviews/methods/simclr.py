@@ -2,16 +2,16 @@
 2002.05709)."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
+from hardviews.networks.gather import gather, place
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
@@ -26,7 +26,7 @@ class SimCLR(Method[SimCLREncoding]):
 
     Args:
         backbone: images to features.
-        plan: two kept views of one slot.
+        plan: two or more kept views of one slot; all ordered pairs count alike.
         dim: width of the embedding (128 in the paper).
         hidden_dim: width of the projector (2048 in the paper for a ResNet-50).
         temperature: of the softmax (0.1 in the paper).
@@ -53,6 +53,7 @@ class SimCLR(Method[SimCLREncoding]):
         strength: float = 1.0,
         grey_p: float = 0.2,
         blur_p: float = 0.5,
+        keep: int = 2,
     ) -> ViewPlan:
         """Appendix A of the paper: four views drawn, two kept.
 
@@ -62,13 +63,15 @@ class SimCLR(Method[SimCLREncoding]):
             strength: of the colour jitter, multiplies (0.8, 0.8, 0.8, 0.2); 0.5 for CIFAR.
             grey_p: probability of a grey view.
             blur_p: probability of a Gaussian blur of 0.1 to 2 pixels; 0 for CIFAR.
+            keep: number of views kept, of twice as many drawn; 2 in the paper.
         """
+        if keep < 2:
+            raise InputError(f"plan.keep: a pair needs two views, not {keep}")
         if not 0 <= strength <= 2.5:
             raise InputError(f"plan.strength is 0 to 2.5 (the hue shift is at most half a turn), not {strength}")
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-        return ViewPlan(
-            (Slot("view", size=size, scale=scale, photometric=Photometric(*jitter, grey_p=grey_p, blur_p=blur_p)),)
-        )
+        look = Photometric(*jitter, grey_p=grey_p, blur_p=blur_p)
+        return ViewPlan((Slot("view", size, scale, draw=2 * keep, keep=keep, photometric=look),))
 
     def forward(
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None
@@ -93,7 +96,7 @@ class SimCLR(Method[SimCLREncoding]):
         views, batch, _ = own.shape
         similarity = torch.einsum("aid,bjd->aibj", own, everyone) / self.temperature  # [V, B, V, G]
         here = torch.arange(batch, device=own.device)
-        there = here + (dist.get_rank() * batch if dist.is_initialized() else 0)
+        there = here + place()[0] * batch
         view = torch.arange(views, device=own.device)
         positive = similarity[:, here, :, there]  # [B, V, V]: s(a_i, b_i)
         # A comparison, not an assignment by index: CUDA would wait to copy the assigned number.
@@ -103,31 +106,3 @@ class SimCLR(Method[SimCLREncoding]):
         same = spread[view, :, view]  # [V, B]: a against a, without itself
         cross = torch.logaddexp(spread, same[:, :, None]) - positive.permute(1, 0, 2)  # [a, i, b]
         return Costs(cross.permute(2, 0, 1))
-
-
-class _Gather(torch.autograd.Function):
-    """All-gather whose backward sums every process's gradients for this process's part.
-
-    Since DDP averages the losses of W processes, this gives the gradient of the global loss. Without the sum, as in
-    ``torch.distributed.all_gather`` with the local part put back, the gradient through the negatives is 1/W of that.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, part.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous()
-        dist.all_reduce(grad)
-        return grad[dist.get_rank()]
-
-
-def gather(part: Tensor) -> Tensor:
-    """Gathers ``[V, B, D]`` of every process along B in order of rank: ``[V, W·B, D]``, differentiable."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return part
-    gathered: Tensor = _Gather.apply(part)
-    return torch.cat(gathered.unbind(), dim=1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
 from hardviews.networks.heads import mlp
@@ -23,7 +24,7 @@ class SimSiam(Method[SimSiamEncoding]):
 
     Args:
         backbone: images to features.
-        plan: two kept views of one slot.
+        plan: two or more kept views of one slot; every view predicts every other.
         dim: width of the projector and its output (2048 in the paper).
         predictor_dim: the predictor's bottleneck (512 in the paper).
         projector_layers: 3 in the paper, 2 for CIFAR.
@@ -49,6 +50,7 @@ class SimSiam(Method[SimSiamEncoding]):
         hue: float = 0.1,
         grey_p: float = 0.2,
         blur_p: float = 0.5,
+        keep: int = 2,
     ) -> ViewPlan:
         """Section 4.1 of the paper: four views drawn, two kept.
 
@@ -58,9 +60,12 @@ class SimSiam(Method[SimSiamEncoding]):
             brightness, contrast, saturation, hue: strengths of the colour jitter, applied with probability 0.8.
             grey_p: probability of a grey view.
             blur_p: probability of a Gaussian blur of 0.1 to 2 pixels.
+            keep: number of views kept, of twice as many drawn; 2 in the paper, 4 as in FastSiam.
         """
+        if keep < 2:
+            raise InputError(f"plan.keep: a pair needs two views, not {keep}")
         photometric = Photometric(brightness, contrast, saturation, hue, grey_p=grey_p, blur_p=blur_p)
-        return ViewPlan((Slot("view", size=size, scale=scale, photometric=photometric),))
+        return ViewPlan((Slot("view", size, scale, draw=2 * keep, keep=keep, photometric=photometric),))
 
     def forward(
         self, views: list[Tensor], targets: TargetEncoding | None = None, masks: Tensor | None = None

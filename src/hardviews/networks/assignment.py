@@ -1,5 +1,7 @@
 """Assignment of views and patches to prototypes by a teacher, and the student's cross-entropies to it (DINO, iBOT)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from hardviews.networks.heads import PrototypeHead
 # that they stay in the cache, and 128 MB elsewhere. With gradient, the backward needs all logits anyway.
 LOGITS = {"cpu": 2**21}
 LOGITS_ELSEWHERE = 2**25
+
+# A teacher's logits ``[..., P]`` and the epoch to probabilities: an ``Assignment``, or Sinkhorn's ``Codes``.
+Assign = Callable[[Tensor, float], Tensor]
 
 
 class Assignment(nn.Module):
@@ -40,9 +45,7 @@ class Assignment(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def temperature(self, epoch: float) -> float:
-        if epoch >= self.warmup_epochs:
-            return self.end
-        return self.start + (self.end - self.start) * int(epoch) / max(1, self.warmup_epochs - 1)
+        return warmed_up(epoch, self.start, self.end, self.warmup_epochs)
 
     def forward(self, logits: Tensor, epoch: float) -> Tensor:
         """Maps the teacher's logits ``[..., P]`` to probabilities."""
@@ -61,26 +64,31 @@ class Assignment(nn.Module):
         average(mean)
         self.centre.lerp_(mean, 1 - self.momentum)
 
-    @torch.no_grad()
-    def entropies(self, encoded: Tensor, head: PrototypeHead, epoch: float) -> dict[str, Tensor]:
-        """Entropies in nats of one image's distribution and of the mean distribution over images, ``encoded [T, B,
-        D]``.
 
-        They show both collapses: the first is log P if all prototypes are equally likely, the second 0 if one gets all
-            images.
-        """
-        prototypes = head.for_logits(encoded[..., 0].numel())
-        entropy, mean = [], []
-        for view in encoded:
-            assigned = self(prototypes.logits(view), epoch)  # [B, P]
-            entropy.append(torch.special.entr(assigned).sum(-1).mean())
-            mean.append(assigned.mean(0))
-        overall = torch.stack(mean).mean(0)
-        average(overall)
-        return {
-            "teacher_entropy": torch.stack(entropy).mean(),
-            "teacher_entropy_of_mean": torch.special.entr(overall).sum(),
-        }
+def warmed_up(epoch: float, start: float, end: float, epochs: int) -> float:
+    """A temperature that goes linearly from ``start`` to ``end`` in so many epochs, and changes once per epoch."""
+    return end if epoch >= epochs else start + (end - start) * int(epoch) / max(1, epochs - 1)
+
+
+@torch.no_grad()
+def entropies(encoded: Tensor, head: PrototypeHead, assign: Assign, epoch: float) -> dict[str, Tensor]:
+    """Entropies in nats of one image's distribution and of the mean distribution over images, ``encoded [T, B, D]``.
+
+    They show both collapses: the first is log P if all prototypes are equally likely, the second 0 if one gets all
+    images.
+    """
+    prototypes = head.for_logits(encoded[..., 0].numel())
+    entropy, mean = [], []
+    for view in encoded:
+        assigned = assign(prototypes.logits(view), epoch)  # [B, P]
+        entropy.append(torch.special.entr(assigned).sum(-1).mean())
+        mean.append(assigned.mean(0))
+    overall = torch.stack(mean).mean(0)
+    average(overall)
+    return {
+        "teacher_entropy": torch.stack(entropy).mean(),
+        "teacher_entropy_of_mean": torch.special.entr(overall).sum(),
+    }
 
 
 def average(tensor: Tensor) -> None:
@@ -95,7 +103,7 @@ def cross_entropies(
     head: PrototypeHead,
     teacher: Tensor,
     teacher_head: PrototypeHead,
-    assignment: Assignment,
+    assign: Assign,
     epoch: float,
 ) -> Tensor:
     """Cross-entropy of every student view v to every teacher view t, ``[T, V, B]``, with little memory.
@@ -114,7 +122,7 @@ def cross_entropies(
     images = zip(torch.split(student.transpose(0, 1), step), torch.split(teacher.transpose(0, 1), step), strict=True)
     for s, t in images:
         logits = prototypes.logits(s)  # [b, V, P]
-        assigned = assignment(teacher_prototypes.logits(t), epoch)  # [b, T, P]
+        assigned = assign(teacher_prototypes.logits(t), epoch)  # [b, T, P]
         parts.append(all_pairs(logits, assigned))
     return torch.cat(parts).permute(1, 2, 0)
 
@@ -142,7 +150,7 @@ def patch_cross_entropies(
     head: PrototypeHead,
     teacher: Tensor,
     teacher_head: PrototypeHead,
-    assignment: Assignment,
+    assign: Assign,
     epoch: float,
 ) -> Tensor:
     """Cross-entropy of every student patch to the same patch of the teacher, ``[T, B, M]``.
@@ -157,6 +165,6 @@ def patch_cross_entropies(
     parts = []
     for s, t in zip(torch.split(student, step, dim=1), torch.split(teacher, step, dim=1), strict=True):
         logits = prototypes.logits(s)  # [T, b, M, P]
-        assigned = assignment(teacher_prototypes.logits(t), epoch)
+        assigned = assign(teacher_prototypes.logits(t), epoch)
         parts.append(log_sum_exp(logits) - (assigned * logits).sum(-1))
     return torch.cat(parts, dim=1)

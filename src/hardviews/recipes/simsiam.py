@@ -87,3 +87,48 @@ def simsiam_imagenet() -> PretrainOptions:
         weight_decay=1e-4,
         workers=8,
     )
+
+
+def fastsiam_cifar10() -> PretrainOptions:
+    """SimSiam with four kept views on CIFAR-10, as in FastSiam: ResNet-18, 200 epochs, 8 views drawn and 4 kept.
+
+    Every view predicts the mean of the three others (Pototzky et al., DAGM GCPR 2022), whose projections have length 1
+    before they are averaged, and not after, so that every pair has a cost of its own.
+
+    Source: lightly's CIFAR-10 benchmark (batch 128, SGD with lr 0.06 per 128 and weight decay 5e-4, no blur).
+
+    Command: ``hardviews pretrain --recipe fastsiam_cifar10 --data cifar10 --data-root ROOT --out RUN``
+
+    Expected: kNN 90.6 % without hard views (lightly's FastSiam: k 200, T 0.1, best of all epochs).
+    Measured: not yet (needs a GPU and the original images).
+
+    ======================  ==========
+    batch size              128
+    steps per epoch         390
+    lr at step 0            0.06
+    lr at end of warm-up    0.06
+    lr at last step         2.433e-11
+    weight decay            0.0005
+    momentum                0.9
+    views                   8 -> 4
+    scoring                 exact
+    image size              32
+    crop scale              0.2 - 1.0
+    blur                    0.0
+    projector               2048 x 2
+    constant lr             0.06
+    ======================  ==========
+    """
+    return PretrainOptions(
+        data="cifar10",
+        scoring="exact",
+        method={"name": "simsiam", "projector_layers": 2},
+        plan={"blur_p": 0.0, "keep": 4},
+        backbone=BackboneOptions("resnet18", stem="cifar"),
+        batch_size=128,
+        epochs=200,
+        lr=0.12,
+        weight_decay=5e-4,
+        knn_k=200,
+        knn_temperature=0.1,
+    )

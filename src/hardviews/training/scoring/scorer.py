@@ -48,13 +48,18 @@ class Scorer:
         if reference == "teacher" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(
                 f"policy learnable compares with a momentum teacher, and {type(method).__name__} has none; "
-                "give learnable(0.99), which compares with a moving average of the weights, or byol, dino or ibot"
+                "give learnable(0.99), which compares with a moving average of the weights, or a method with a teacher"
             )
         if reference is not None and scoring.network != "student":
             raise InputError("policy learnable compares the student with the teacher; give --score-network student")
         norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         if scoring.chunk and norms:
             raise InputError("score-chunk: this network has BN, which would use the statistics of a chunk; give 0")
+        if scoring.chunk and method.needs_whole_batch and (scoring.network != "student" or reference == "teacher"):
+            raise InputError(
+                f"score-chunk: the teacher of {type(method).__name__} compares the images of a batch, and a chunk "
+                "would leave it fewer; give 0"
+            )
         if scoring.network != "student" and type(method).teacher_costs is Method.teacher_costs:
             raise InputError(f"score-network: {type(method).__name__} has no teacher; give student")
         if scoring.token_keep < 1:
