@@ -124,6 +124,9 @@ SENSORS: dict[str, Callable[[], bytes]] = {
     "DICOM": lambda: dicom_file("SC_rgb_small_odd.dcm"),
     "DICOM in run lengths": lambda: dicom_file("SC_rgb_rle_2frame.dcm"),
     "DICOM in JPEG": lambda: dicom_file("SC_rgb_small_odd_jpeg.dcm"),
+    "DICOM in lossless JPEG": lambda: dicom_file("SC_rgb_jpeg_gdcm.dcm"),
+    "DICOM in JPEG of 12 bits": lambda: dicom_file("JPEG-lossy.dcm"),
+    "DICOM in JPEG-LS": lambda: dicom_file("JPEGLSNearLossless_16.dcm"),
     "HEIC": heic_file,
 }
 

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import struct
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from hardviews.data.reading import cut_short
 from hardviews.data.reading.bounds import DECODE_SIZE, MAX_BATCH_BYTES, UNBOUNDED, Bounds, bounds_for
-from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels
+from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels, in_short
 from hardviews.data.reading.formats.table import install, is_store, opener_of
 from hardviews.data.reading.formats.tiff import PillowReadsError, kept_by_pillow
 from hardviews.data.reading.forms import of_array, of_picture, to_rgb
@@ -34,8 +33,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"
 MOST_BYTES = 1 << 28  # an encoded image with more is not read
 
 EMPTY = "empty: all its pixels are equal"  # why a window of a scene is left out
-
-_STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError, struct.error)  # of decoders on damaged files
 
 Faults = dict[int, str]  # number of an unreadable image → why
 
@@ -287,5 +284,16 @@ def _reason(error: Exception, data: bytes | str | Path) -> str:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than {MAX_PIXELS} pixels"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"damaged ({text})" if isinstance(error, _STUMBLES) else text
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if type(error) is ValueError and _is_own(error):
+        return str(error)
+    return in_short(error) if isinstance(error, NotImplementedError) else f"damaged ({in_short(error)})"
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error was raised here, and says what is wrong by itself; decoders raise any kind on damaged files."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hardviews.")

@@ -1,10 +1,12 @@
 """What every format gives: frames of one size, of which any window can be read."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from hardviews.data.reading.forms import Array
@@ -62,3 +64,11 @@ def check_bytes(*factors: int) -> None:
     """Raises ValueError for an array of more than ``MOST_DECODED`` bytes, which are the product of these."""
     if prod(factors) > MOST_DECODED:
         raise ValueError(f"{prod(factors) >> 20} MiB decoded are more than {MOST_DECODED >> 20}; --tile reads parts")
+
+
+def in_short(said: Exception | str) -> str:
+    """What a library says of a file in one short line, without the names of its functions and objects."""
+    text = re.sub(r"^\w+ returned | ?<[\w.]+ object at 0x\w+>", "", " ".join(str(said).split()))
+    text = shorten(text, 120, placeholder=" ...") or type(said).__name__
+    stumbled = isinstance(said, (LookupError, ArithmeticError, TypeError, AttributeError))
+    return f"its header makes no sense: {text}" if stumbled else text
