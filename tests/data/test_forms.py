@@ -173,11 +173,8 @@ def test_what_is_not_finite_is_replaced_and_counted() -> None:
     assert not_finite(found) == 6
     assert [found[k, k].tolist() for k in range(3)] == [[-10, -20], [10, 20], [-10, -20]]
     found = decode(npy(array), STORED)
-    good = array[np.isfinite(array)]
-    assert found[1, 1].tolist() == [good.max()] * 2
-    assert found[0, 0].tolist() == found[2, 2].tolist() == [good.min()] * 2
-    assert not_finite(decode(npy(array), Bounds(10, form=form))) == 6
-    assert set(decode(npy(np.full((9, 9), np.nan)), STORED).flatten().tolist()) == {0.0}
+    assert np.array_equal(found.numpy(), array, equal_nan=True)  # as it is stored
+    assert not_finite(found) == not_finite(decode(npy(array), Bounds(10, form=form))) == 6
 
 
 def test_percentiles_are_of_numbers_alone() -> None:

@@ -34,7 +34,7 @@ class Look:
     """A sample of images.
 
     Args:
-        images: ``[h, w, C]`` each, of any channels and types if they are as stored.
+        images: ``[h, w, C]`` each, of any channels and types if they are as stored, then also with NaN and infinity.
         unreadable: how many can't be read.
     """
 

@@ -85,8 +85,8 @@ def of_array(
         shown: values that become black and white in 8-bit RGB; by default those of ``_eight_bits``.
 
     Returns:
-        ``[h, w, C]``. Values that are not finite become the form's ``low`` and ``high``, or the image's own least and
-        most; ``not_finite`` tells how many there were.
+        ``[h, w, C]``. Values that are not finite become the form's ``low`` and ``high``, and stay without a form;
+        ``not_finite`` tells how many there were.
 
     Raises:
         ValueError: the array has other channels, or another type, or is nothing of numbers.
@@ -224,13 +224,14 @@ def _eight_bits(array: Array, shown: tuple[float, float] | None) -> Array:
 
 
 def _finite(array: Array, form: Pixels | None) -> tuple[Array, int]:
-    """Without NaN and infinity, and how many there were."""
+    """Without NaN and infinity where there is a form, and how many there were."""
     if array.dtype.kind != "f" or (good := np.isfinite(array)).all():
         return array, 0
-    kept = array[good]
-    low, high = form.ranges if form else ((float(kept.min()),), (float(kept.max()),)) if kept.size else ((0.0,), (0.0,))
-    least, most = np.array(low, np.float32), np.array(high, np.float32)
-    return np.where(good, array, np.where(array > 0, most, least)), int((~good).sum())
+    count = int((~good).sum())
+    if form is None:
+        return array, count
+    least, most = np.array(form.ranges, np.float32)
+    return np.where(good, array, np.where(array > 0, most, least)), count
 
 
 def _stretched(picture: Tensor, form: Pixels, limits: Array | None = None) -> Tensor:
