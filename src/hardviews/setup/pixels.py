@@ -78,7 +78,7 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
         return RGB, []
     if asked == "auto" and limits is None and not look(source, None, FEW).kinds.keys() - EIGHT_BITS:
         return RGB, []  # also where none can be read, which is said where training reads it
-    seen = look(source, RGB if asked == "rgb" else None)
+    seen = look(source, RGB if asked == "rgb" else None, channels=asked if isinstance(asked, int) else 0)
     if not seen.images:
         raise InputError(f"channels: none of {several(seen.unreadable, 'image')} could be read; see --doctor")
     if isinstance(asked, int):

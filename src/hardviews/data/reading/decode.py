@@ -17,7 +17,7 @@ from hardviews.data.reading.bounds import DECODE_SIZE, MAX_BATCH_BYTES, UNBOUNDE
 from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels, in_short
 from hardviews.data.reading.formats.table import install, is_store, opener_of
 from hardviews.data.reading.formats.tiff import PillowReadsError, kept_by_pillow
-from hardviews.data.reading.forms import of_array, of_picture, to_rgb
+from hardviews.data.reading.forms import of_array, of_picture, on_white, to_rgb
 from hardviews.views.pixels import RGB, Pixels
 
 # What others need of the files beside this one.
@@ -113,12 +113,14 @@ def _decoded(data: bytes | str | Path, bounds: Bounds, name: str, part: Part | N
             if wanted != found.size:
                 found.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
             found.load()
-            return of_picture(found, bounds.form, wanted)
+            return of_picture(found, bounds.form, wanted, bounds.channels)
         frame, window = part or Part()
         window = window or Window(0, 0, found.height, found.width)
         check_pixels(window.height, window.width)
         _check_within(found.frames, found.height, found.width, Part(frame, window))
         pixels = found.read(frame, window)
+        if found.opacity and pixels.shape[2] != bounds.channels:
+            pixels = on_white(pixels, found.opacity == "multiplied")
         picture = of_array(pixels, bounds.form, bounds.fit(window.width, window.height), found.shown)
         return picture if part is None else _not_empty(picture, name, part)
 
@@ -161,10 +163,11 @@ def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
         check_pixels(image.height, image.width)
     image.load()
     if part.window is None:
-        return of_picture(image, bounds.form, bounds.fit(*image.size))
+        return of_picture(image, bounds.form, bounds.fit(*image.size), bounds.channels)
     _check_within(part.frame + 1, image.height, image.width, part)
     top, left, height, width = part.window
-    return of_picture(image.crop((left, top, left + width, top + height)), bounds.form, bounds.fit(width, height))
+    image = image.crop((left, top, left + width, top + height))
+    return of_picture(image, bounds.form, bounds.fit(width, height), bounds.channels)
 
 
 def _check_within(frames: int, height: int, width: int, part: Part) -> None:

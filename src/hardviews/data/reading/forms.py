@@ -47,13 +47,16 @@ def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def of_picture(image: Image.Image, form: Pixels | None, size: tuple[int, int] | None = None) -> Tensor:
+def of_picture(
+    image: Image.Image, form: Pixels | None, size: tuple[int, int] | None = None, channels: int = 0
+) -> Tensor:
     """A loaded image in a form, upright.
 
     Args:
         image: of any mode.
         form: as in ``Bounds``.
         size: width and height to which it is shrunk, before it is turned.
+        channels: as in ``Bounds``.
 
     Returns:
         ``[h, w, C]``.
@@ -63,7 +66,7 @@ def of_picture(image: Image.Image, form: Pixels | None, size: tuple[int, int] | 
     """
     if form is not None and form.converts:
         return _stretched(to_rgb(image, size), form)
-    found = of_array(array_of(image), form, size)
+    found = of_array(array_of(image, channels), form, size)
     turned = _TURNED.get(_orientation(image))
     if turned is None:
         return found
@@ -136,12 +139,14 @@ def shrunk(array: Array, size: tuple[int, int]) -> Array:
     return small
 
 
-def array_of(image: Image.Image) -> Array:
+def array_of(image: Image.Image, channels: int = 0) -> Array:
     """What a loaded image holds, ``[h, w, C]``.
 
-    Grey of 8 or 16 bits and floats stay. Transparency is laid on white, and colours in palettes, CMYK or other spaces
-    become RGB.
+    Grey of 8 or 16 bits and floats stay. Transparency is laid on white, unless with it the image has as many channels
+    as are asked for. Colours in palettes, CMYK or other spaces become RGB.
     """
+    if (image.mode, channels) in (("RGBA", 4), ("LA", 2)):
+        return np.asarray(image)
     if image.mode.startswith("I;16"):
         return np.asarray(image)[..., None]
     if image.mode == "F":

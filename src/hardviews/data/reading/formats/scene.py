@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from hardviews.data.reading.forms import Array
 
@@ -42,6 +42,7 @@ class Scene:
         height, width: of every frame.
         read: frame and window → what is stored there, ``[h, w, C]``.
         shown: the values that the file itself shows as black and white, if it names any.
+        opacity: that the last channel is how opaque a pixel is, and whether the others are multiplied by it.
     """
 
     frames: int
@@ -49,6 +50,7 @@ class Scene:
     width: int
     read: Callable[[int, Window], Array]
     shown: tuple[float, float] | None = None
+    opacity: Literal["", "plain", "multiplied"] = ""
 
 
 Opener = Callable[[Content], AbstractContextManager[Scene]]
