@@ -79,6 +79,13 @@ class TestDicom:
         signed = numbers("int16", 20, 30)
         data = self.written(signed, PhotometricInterpretation="MONOCHROME1")
         assert np.array_equal(decode(data, STORED).numpy()[..., 0], -1 - signed.astype(np.int32))
+        for dtype, most in (("uint32", 2**32 - 1), ("int32", -1)):  # read as floats, as all numbers of 32 bits
+            wide = numbers(dtype, 20, 30)
+            data = self.written(wide, PhotometricInterpretation="MONOCHROME1")
+            assert decode(data, STORED).dtype == torch.float32
+            assert np.array_equal(
+                decode(data, STORED).numpy()[..., 0], (most - wide.astype(np.int64)).astype("float32")
+            )
         eight = self.written(numbers("uint8", 20, 30), PhotometricInterpretation="MONOCHROME1")
         assert np.array_equal(decode(eight, STORED).numpy()[..., 0], 255 - numbers("uint8", 20, 30))
 
