@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
+from traceback import walk_tb
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -289,14 +290,10 @@ def _reason(error: Exception, data: bytes | str | Path) -> str:
         return f"claims more than {MAX_PIXELS} pixels"
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
-    if type(error) is ValueError and _is_own(error):
-        return str(error)
-    return in_short(error) if isinstance(error, NotImplementedError) else f"damaged ({in_short(error)})"
+    return str(error) if type(error) is ValueError and _is_own(error) else f"damaged ({in_short(error)})"
 
 
 def _is_own(error: Exception) -> bool:
     """Whether an error was raised here, and says what is wrong by itself; decoders raise any kind on damaged files."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hardviews.")
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("hardviews.")
