@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hardviews.data.reading.decode import Bounds, Part, UnreadableImage, Window, decode, extent_of
+from hardviews.data.reading.formats import dicom_jpeg
 from hardviews.views.pixels import Pixels
 from tests.data.pixels import STORED, Array, numbers, shift
 
@@ -78,6 +79,13 @@ class TestDicom:
         signed = numbers("int16", 20, 30)
         data = self.written(signed, PhotometricInterpretation="MONOCHROME1")
         assert np.array_equal(decode(data, STORED).numpy()[..., 0], -1 - signed.astype(np.int32))
+        for dtype, most in (("uint32", 2**32 - 1), ("int32", -1)):  # read as floats, as all numbers of 32 bits
+            wide = numbers(dtype, 20, 30)
+            data = self.written(wide, PhotometricInterpretation="MONOCHROME1")
+            assert decode(data, STORED).dtype == torch.float32
+            assert np.array_equal(
+                decode(data, STORED).numpy()[..., 0], (most - wide.astype(np.int64)).astype("float32")
+            )
         eight = self.written(numbers("uint8", 20, 30), PhotometricInterpretation="MONOCHROME1")
         assert np.array_equal(decode(eight, STORED).numpy()[..., 0], 255 - numbers("uint8", 20, 30))
 
@@ -139,16 +147,89 @@ class TestDicom:
         ("name", "message"),
         [
             ("image_dfl.dcm", "stored as Deflated Explicit VR Little Endian, which is not read"),
-            ("MR_small_jpeg_ls_lossless.dcm", "stored as JPEG-LS Lossless Image Compression, which is not read"),
-            ("reportsi.dcm", "a DICOM file without pixels"),
+            ("meta_missing_tsyntax.dcm", "does not say how its pixels are stored"),
+            ("reportsi.dcm", "a DICOM file without a picture, or cut short"),
             ("no_meta.dcm", "not a picture of a known format"),
-            ("MR_truncated.dcm", "into shape|bytes|length"),
+            ("MR_truncated.dcm", "cut short: pixels are missing at its end"),
         ],
     )
     def test_what_is_not_read_says_why(self, name: str, message: str) -> None:
         with pytest.raises(UnreadableImage, match=message) as caught:
             decode(self.sample(name), STORED)
         assert "\n" not in str(caught.value)
+
+    def encapsulated(self, syntax: str, frames: list[bytes], like: Array, **elements: Any) -> bytes:
+        """A file of frames that are encoded already, each of the shape of ``like``, ``[h, w]`` or ``[h, w, 3]``."""
+        from pydicom.encaps import encapsulate
+
+        file: Any = self.library.dcmread(io.BytesIO(self.written(like[..., 0] if like.ndim == 3 else like)))
+        file.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2.4.{syntax}"
+        file.PixelData, file.NumberOfFrames = encapsulate(frames), len(frames)
+        if like.ndim == 3:
+            file.SamplesPerPixel, file.PhotometricInterpretation, file.PlanarConfiguration = 3, "RGB", 0
+        for name, value in elements.items():
+            setattr(file, name, value)
+        file["PixelData"].is_undefined_length = True
+        whole = io.BytesIO()
+        self.library.dcmwrite(whole, file, enforce_file_format=True)
+        return whole.getvalue()
+
+    @pytest.mark.parametrize("syntax", ["57", "70", "80"])
+    @pytest.mark.parametrize("kind", ["uint8", "12 of 16 bits", "uint16", "int16", "RGB"])
+    def test_lossless_jpeg(self, syntax: str, kind: str) -> None:
+        """Against the numbers that were encoded; the second of two frames."""
+        codecs = pytest.importorskip("imagecodecs", reason="needs the extra dicom")
+        stored = numbers("uint8", 20, 31, 3) if kind == "RGB" else numbers(kind if "int" in kind else "uint16", 20, 31)
+        elements: dict[str, Any] = {}
+        if kind == "12 of 16 bits":
+            stored, elements = stored >> 4, {"BitsStored": 12, "HighBit": 11}
+        if kind == "int16":
+            elements = {"PixelRepresentation": 1}
+        raw = stored.view("uint16") if kind == "int16" else stored
+        lossless: dict[str, Any] = {"lossless": True, "predictor": 1 if syntax == "70" else 4}
+        lossless |= {"bitspersample": 12} if kind == "12 of 16 bits" else {}
+        lossless |= {"colorspace": "RGB", "outcolorspace": "RGB"} if kind == "RGB" else {}
+        frames = [
+            codecs.jpegls_encode(frame) if syntax == "80" else codecs.jpeg8_encode(frame, **lossless)
+            for frame in (raw[::-1].copy(), raw)
+        ]
+        data = self.encapsulated(syntax, frames, stored, **elements)
+        found = decode(data, STORED, part=Part(1)).numpy()
+        assert found.dtype == stored.dtype
+        assert np.array_equal(found, stored if stored.ndim == 3 else stored[..., None])
+
+    def test_jpeg_of_12_bits(self) -> None:
+        codecs = pytest.importorskip("imagecodecs", reason="needs the extra dicom")
+        smooth = (np.add.outer(np.arange(40), np.arange(60)) * 40).astype("uint16")
+        frame = codecs.jpeg8_encode(smooth, level=98, bitspersample=12)
+        data = self.encapsulated("51", [frame], smooth, BitsStored=12, HighBit=11)
+        found = decode(data, STORED)
+        assert found.dtype == torch.uint16
+        assert np.abs(shift(found)[..., 0] - smooth.astype(float)).max() <= 12
+
+    @pytest.mark.parametrize(("side", "channels", "bits"), [(3000, 1, 8), (31, 3, 8), (31, 1, 16)])
+    def test_a_frame_that_claims_other_pixels_than_its_file_is_not_decoded(
+        self, side: int, channels: int, bits: int
+    ) -> None:
+        codecs = pytest.importorskip("imagecodecs", reason="needs the extra dicom")
+        frame = np.zeros((side, side, channels)[: 2 if channels == 1 else 3], f"uint{bits}")
+        for syntax, data in (("70", codecs.jpeg8_encode(frame, lossless=True)), ("80", codecs.jpegls_encode(frame))):
+            with pytest.raises(UnreadableImage, match=rf"damaged \(a frame of {side}x{side} pixels"):
+                decode(self.encapsulated(syntax, [data], numbers("uint8", 31, 31)), STORED)
+
+    def test_jpeg_ls_without_an_end_is_refused(self) -> None:
+        """CharLS does not come back from some of them."""
+        whole = self.sample("JPEGLSNearLossless_16.dcm").read_bytes()
+        start, length = whole.index(b"\xff\xd8\xff\xf7"), 150
+        for kept in (66, 80, 100):
+            data = whole[: start + kept] + bytes(length - kept) + whole[start + length :]
+            with pytest.raises(UnreadableImage, match=r"damaged \(a frame is cut short\)"):
+                decode(data, STORED)
+
+    def test_lossless_jpeg_without_imagecodecs_says_what_brings_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dicom_jpeg, "find_spec", lambda _: None)
+        with pytest.raises(UnreadableImage, match=r"JPEG-LS .* needs imagecodecs: pip install 'hardviews\[dicom\]'"):
+            decode(self.sample("MR_small_jpeg_ls_lossless.dcm"), STORED)
 
     def test_no_other_decoder_is_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also where one is installed that pydicom would call first."""

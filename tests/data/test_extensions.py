@@ -2,15 +2,18 @@
 
 import io
 import logging
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hardviews.data.indexing import listing
 from hardviews.data.indexing.index import read, record_batch, write
+from hardviews.data.loading.loader import steps_per_epoch
 from hardviews.data.reading import extensions
 from hardviews.data.reading.extensions import EXTENSIONS, in_words, is_array, is_image, passed_over
 from hardviews.data.reading.formats import table
@@ -24,8 +27,8 @@ from hardviews.errors import InputError
 MANY = {".jpg": 4, ".avif": 3, ".jp2": 2, ".mpo": 1, ".TIF": 1, ".heic": 5, ".DNG": 2, ".npy": 1, ".txt": 9, "": 2}
 SAID = (
     "11 files are passed over: 5 .heic (pip install 'hardviews[heic]' reads them) and 2 .dng (not read as pictures: "
-    "convert or unpack them to JPEG or PNG) and 3 hidden (the name begins with a dot) and 1 .npy or .npz (arrays are "
-    "read as images where there are no others)"
+    "convert or unpack them to JPEG or PNG) and 3 hidden (the name begins with a dot) and 1 .npy or .npz beside "
+    "pictures (read where there are 10 of them to a picture, or no picture)"
 )
 
 
@@ -87,6 +90,42 @@ def test_where_there_are_none_but_such(tmp_path: Path) -> None:
     (tmp_path / "a.heic").touch()
     with pytest.raises(InputError, match=r"no image in this folder .*; 1 file is passed over: 1 \.heic \(pip install"):
         Folder(tmp_path)
+
+
+@pytest.mark.parametrize(("pictures", "arrays", "read"), [(1, 40, 40), (4, 40, 40), (5, 40, 5), (0, 2, 2), (3, 0, 3)])
+def test_of_pictures_and_arrays_either_are_read_and_the_others_said(
+    pictures: int, arrays: int, read: int, tmp_path: Path
+) -> None:
+    for number in range(pictures):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"preview {number}.jpg")
+    for number in range(arrays):
+        np.save(tmp_path / f"{number}.npy", np.zeros((8, 8), "float32"))
+    source = Folder(tmp_path)
+    assert len(source) == read
+    said = ""
+    if read == arrays and pictures:
+        said = f" passed over: {pictures} .jpg beside .npy or .npz (which are the images where there are 10 of them"
+    elif arrays and pictures:
+        said = f" passed over: {arrays} .npy or .npz beside pictures (read where there are 10 of them to a picture"
+    assert said in source.passed_over
+    assert bool(said) == bool(source.passed_over)
+    with pytest.raises(InputError, match="is larger than the data.* or less" + "; .* passed over: " * bool(said)):
+        steps_per_epoch(source, 100)
+
+
+@pytest.mark.parametrize("name", ["IM000001", "1.2.840.113619.2.5"])
+def test_files_of_dicom_need_no_extension(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By their first bytes; the index of a set and other files are no images, and a pipe is not opened."""
+    (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 20)
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "README").write_text("no image")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"1 file is passed over: 1 \.dcm \(pip install 'hardviews\[dicom\]'"):
+        Folder(tmp_path)
+    monkeypatch.setattr(extensions, "installed", lambda module: module in ("", "pydicom"))
+    extensions.readable.cache_clear()
+    assert [Path(Folder(tmp_path).path(0)).name] == [name]
+    assert len(Folder(tmp_path)) == 1
 
 
 def tar(path: Path, names: list[str]) -> Path:
@@ -164,7 +203,7 @@ def test_arrays_are_images_where_there_are_no_others(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "b" / "0.png")
     beside = Folder(tmp_path)
     assert beside.files == ["b/0.png"]
-    assert beside.passed_over.startswith("3 files are passed over: 3 .npy or .npz (arrays")
+    assert beside.passed_over.startswith("3 files are passed over: 3 .npy or .npz beside pictures (read")
 
 
 def test_an_array_beside_a_picture_of_a_tar_is_not_its_image(tmp_path: Path) -> None:

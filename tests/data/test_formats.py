@@ -88,17 +88,19 @@ class TestZarr:
         folder = tmp_path / "a.zarr"
         folder.mkdir()
         old = {"zarr_format": 2, "shape": [8, 8], "chunks": [8, 8], "dtype": "<u2", "fill_value": 0, "order": "C"}
+        grid = {"name": "regular", "configuration": {"chunk_shape": [8, 8]}}
+        new = {"zarr_format": 3, "node_type": "array", "data_type": "uint16", "shape": [8, 8], "chunk_grid": grid}
         match where:
             case "filters":
                 meta: Any = old | {"compressor": None, "filters": [{"id": "pickle"}]}
             case "compressor":
                 meta = old | {"compressor": {"id": "pickle"}, "filters": None}
             case "codecs":
-                meta = {"zarr_format": 3, "node_type": "array", "codecs": [{"name": "numcodecs.pickle"}]}
+                meta = new | {"codecs": [{"name": "bytes"}, {"name": "numcodecs.pickle"}]}
             case _:
-                inner = {"codecs": [{"name": "bytes"}, "pickle"], "index_codecs": []}
+                inner = {"codecs": [{"name": "bytes"}, "pickle"], "index_codecs": [], "chunk_shape": [4, 4]}
                 sharded = {"name": "sharding_indexed", "configuration": inner}
-                meta = {"zarr_format": 3, "node_type": "array", "codecs": [sharded]}
+                meta = new | {"codecs": [sharded]}
         (folder / ("zarr.json" if "node_type" in meta else ".zarray")).write_text(json.dumps(meta))
         with pytest.raises(UnreadableImage, match=r"codec '(numcodecs\.)?pickle' is not read"):
             decode(folder, STORED)

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import resize
 from hardviews.data.reading.decode import Bounds, Part, UnreadableImage, Window, decode, extent_of, size_of
 from hardviews.data.reading.formats import scene
 from hardviews.data.reading.formats.layout import guessed
-from hardviews.data.reading.forms import not_finite, of_array
+from hardviews.data.reading.forms import not_finite, of_array, on_white
 from hardviews.views.pixels import RGB, Pixels
 from tests.data.pixels import deep_png
 
@@ -173,11 +173,8 @@ def test_what_is_not_finite_is_replaced_and_counted() -> None:
     assert not_finite(found) == 6
     assert [found[k, k].tolist() for k in range(3)] == [[-10, -20], [10, 20], [-10, -20]]
     found = decode(npy(array), STORED)
-    good = array[np.isfinite(array)]
-    assert found[1, 1].tolist() == [good.max()] * 2
-    assert found[0, 0].tolist() == found[2, 2].tolist() == [good.min()] * 2
-    assert not_finite(decode(npy(array), Bounds(10, form=form))) == 6
-    assert set(decode(npy(np.full((9, 9), np.nan)), STORED).flatten().tolist()) == {0.0}
+    assert np.array_equal(found.numpy(), array, equal_nan=True)  # as it is stored
+    assert not_finite(found) == not_finite(decode(npy(array), Bounds(10, form=form))) == 6
 
 
 def test_percentiles_are_of_numbers_alone() -> None:
@@ -265,3 +262,47 @@ def test_a_scene_is_refused_as_a_whole_and_read_in_windows(tmp_path: Path) -> No
     assert window[..., 0].tolist() == [[0, 0], [7, 9], [8, 9]]
     with pytest.raises(UnreadableImage, match="empty: all its pixels are equal"):
         decode(tmp_path / "a.npy", STORED, part=Part(0, Window(5, 5, 256, 256)))
+
+
+class TestTransparencyThatIsAChannel:
+    """Where as many channels are asked for as there are with it; else it is laid on white."""
+
+    def check(self, data: bytes, stored: Array) -> None:
+        channels = stored.shape[2]
+        form = Pixels(channels, stored.dtype.name, (0,), (9,), rgb=False)  # type: ignore[arg-type]
+        window = Part(0, Window(1, 2, 3, 4))
+        for bounds in (Bounds(form=form), Bounds(form=None, asked=channels)):
+            assert np.array_equal(decode(data, bounds).numpy(), stored)
+            assert np.array_equal(decode(data, bounds, part=window).numpy(), stored[1:4, 2:6])
+        laid = on_white(stored)
+        for bounds in (STORED, Bounds(form=None, asked=channels - 1)):
+            assert np.array_equal(decode(data, bounds).numpy(), laid)
+
+    @pytest.mark.parametrize("channels", [2, 4])
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+    def test_of_8_bits(self, kind: str, channels: int) -> None:
+        stored = numbers("uint8", 20, 30, channels)
+        if kind == "WEBP" and channels == 2:
+            pytest.skip("WebP has no grey")
+        image = Image.fromarray(stored, "LA" if channels == 2 else "RGBA")
+        self.check(saved(image, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})), stored)
+
+    def test_of_a_deep_png(self) -> None:
+        stored = numbers("uint16", 20, 30, 4)
+        self.check(deep_png(stored), stored)
+
+    def test_of_a_tiff_by_tifffile(self) -> None:
+        library = pytest.importorskip("tifffile", reason="needs the extra tiff")
+        stored, whole = numbers("uint8", 20, 30, 4), BytesIO()
+        library.imwrite(whole, stored, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16))
+        self.check(whole.getvalue(), stored)
+
+    def test_of_heic(self) -> None:
+        library = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+        smooth = np.add.outer(np.arange(64), np.arange(64))[..., None] + np.array([0, 30, 60, 90])
+        whole = BytesIO()
+        library.from_pillow(Image.fromarray(smooth.astype(np.uint8))).save(whole, quality=-1)
+        found = decode(whole.getvalue(), Bounds(form=None, asked=4)).numpy().astype(int)
+        assert found.shape == (64, 64, 4)
+        assert np.abs(found - smooth).max() <= 4
+        assert decode(whole.getvalue(), STORED).shape == (64, 64, 3)

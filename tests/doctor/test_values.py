@@ -71,12 +71,60 @@ def test_what_was_no_number_is_counted() -> None:
     found = check(pictures, Pixels(2, "float32", (0,), (1,), False))
     assert found.verdict == "warning"
     assert "0.83% are no finite numbers" in found.says
+    assert found.remedy == (
+        "files without NaN and infinity, which become the lowest value of the range and its nearer end"
+    )
     assert found.figures["not_finite"] == pytest.approx(96 / (6 * 30 * 32 * 2))
 
 
 def test_of_several_kinds_the_runs_is_looked_at() -> None:
     both = images(0, 4096, count=2) + images(0, 256, "uint8", 3)
     assert check(both, Pixels(1, "uint16", (0,), (4095,), False)).says.startswith("1 channel of uint16")
+
+
+def test_of_a_mixed_set_every_kind_that_is_converted_is_looked_at() -> None:
+    twelve = images(0, 4096, count=2)
+    for one in twelve:
+        one[0, 0], one[0, 1] = 0, 4095
+    found = check(images(0, 256, "uint8", 3) + twelve, RGB)
+    assert found.verdict == "warning"
+    assert found.says == "1 channel of uint16: values 0 to 4095 of 0 to 65535; 8-bit RGB keeps 16 levels of them"
+    assert found.remedy == "--channels auto, which reads what is stored (12 bits often lie in 16)"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_dead_and_a_saturated_band_are_named(dtype: str) -> None:
+    most = 255 if dtype == "uint8" else 60000
+    form = Pixels(5, dtype, (0,), (most,), False)  # type: ignore[arg-type]
+    pictures = images(0, most, dtype, 5)
+    assert all("channel" not in found.says.removeprefix("5 channels") for found in check_values(Look(pictures), form))
+    for one in pictures:
+        one[..., 1] = 7
+        one[:10, :, 3] = most
+        one[:, :, 4] = 0
+    found = check(pictures, form)
+    assert found.verdict == "warning"
+    assert (found.figures["dead"], found.figures["saturated"]) == ((2, 5), (4,))
+    assert "; channels 2, 5 of 5 have one value nearly everywhere" in found.says
+    assert "; channel 4 of 5 has the highest value at 25% of the pixels or more, unlike others" in found.says
+    assert found.remedy == "files without such channels, if they are faults of the sensor"
+    for one in pictures:
+        one[...] = 7
+    assert values_of(pictures, form).dead == ()  # which the check of contents tells
+
+
+def test_what_is_no_number_is_no_value() -> None:
+    """Before, it counted as the least value of its image."""
+    pictures = images(5, 6, "float32", 2)
+    for one in pictures:
+        one[:15, :, 0] = torch.nan
+        one[0, 0, 1] = -torch.inf
+    found = values_of(pictures, Pixels(2, "float32", (0,), (10,), False))
+    assert 5 <= found.least < found.most <= 6
+    assert found.at_least < 0.01
+    assert (found.below, found.above, found.dead, found.saturated) == (0, 0, (), ())
+    nothing = values_of([torch.full((9, 9, 1), torch.nan)], Pixels(1, "float32", (0,), (10,), False))
+    assert (nothing.least, nothing.most) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,9 @@ SENSORS: dict[str, Callable[[], bytes]] = {
     "DICOM": lambda: dicom_file("SC_rgb_small_odd.dcm"),
     "DICOM in run lengths": lambda: dicom_file("SC_rgb_rle_2frame.dcm"),
     "DICOM in JPEG": lambda: dicom_file("SC_rgb_small_odd_jpeg.dcm"),
+    "DICOM in lossless JPEG": lambda: dicom_file("SC_rgb_jpeg_gdcm.dcm"),
+    "DICOM in JPEG of 12 bits": lambda: dicom_file("JPEG-lossy.dcm"),
+    "DICOM in JPEG-LS": lambda: dicom_file("JPEGLSNearLossless_16.dcm"),
     "HEIC": heic_file,
 }
 
@@ -146,12 +149,17 @@ def test_pictures_as_stored(kind: str) -> None:
                 assert 1 <= pixels.shape[2] <= 32, number
 
 
-def test_folders_of_zarr(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", ["gzip", "zlib", "bz2", "lzma", "zstd", "blosc", "lz4", "in shards"])
+def test_folders_of_zarr(packed: str, tmp_path: Path) -> None:
     library = pytest.importorskip("zarr", reason="needs the extra zarr")
-    file = tmp_path / "a.zarr"
-    array = library.create_array(store=str(file), shape=(24, 31), chunks=(10, 10), dtype="uint16")
+    file, options = tmp_path / "a.zarr", {"shape": (24, 31), "chunks": (10, 10), "dtype": "uint16"}
+    if packed == "in shards":
+        array = library.create_array(store=str(file), shards=(20, 20), **options)
+    else:
+        codec = pytest.importorskip("numcodecs").get_codec({"id": packed})
+        array = library.create_array(store=str(file), zarr_format=2, compressors=codec, **options)
     array[:] = numbers("uint16", 24, 31)
-    for name in ("zarr.json", "c/0/0"):
+    for name in ("zarr.json", "c/0/0") if packed == "in shards" else (".zarray", "0.0"):
         whole = (file / name).read_bytes()
         for number, data in enumerate(mutated(whole, COUNT if COUNT > 1000 else COUNT // 6, seed=6)):
             (file / name).write_bytes(data)

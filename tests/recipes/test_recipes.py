@@ -40,6 +40,11 @@ def one_each(slots: Iterable[Slot], write: Callable[[Slot], object]) -> str:
     return ", ".join(str(write(slot)) for slot in slots)
 
 
+@pytest.mark.parametrize(("name", "most"), [("small_rgb", 10_000), ("grey_medical", 10_000), ("multispectral", 1_000)])
+def test_small_sets_are_held_in_memory_up_to_what_their_images_take(name: str, most: int) -> None:
+    assert [recipes()[name](images).in_memory for images in (most, most + 1)] == ["on", "auto"]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
     # shapes stands for the data, whose size at most depends on it

@@ -16,9 +16,9 @@ import hardviews
 from hardviews.cli import main
 from hardviews.models.load import load_model
 from hardviews.telemetry import reading
-from hardviews.training.loop import Loop
 from hardviews.views.pixels import Pixels
 from tests.api.small import OPTIONS
+from tests.runs.cut_off import cut_off_after
 from tests.runs.test_pretrain import SIMSIAM, assert_equal, pretrain, rows, state
 
 bench: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "channels.py")))
@@ -39,7 +39,7 @@ def scans(tmp_path: Path) -> Path:
 
 
 def test_twelve_bits_of_grey_from_the_look_to_the_report(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = f"--data {scans} {SIMSIAM} {TONES} --epochs 2 --checkpoint-steps 3 --workers 1"
     assert pretrain(f"{line} --out {tmp_path / 'whole'}") == 0
@@ -56,17 +56,8 @@ def test_twelve_bits_of_grey_from_the_look_to_the_report(
         pytest.approx([ranged.mean()], abs=2e-3), pytest.approx([ranged.std()], abs=2e-3)
     )  # fmt: skip
 
-    save = Loop._save
-
-    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
-        save(self, done, ends_epoch)
-        if done == 3:
-            raise MemoryError("cut off")
-
-    monkeypatch.setattr(Loop, "_save", save_and_die)
-    with pytest.raises(MemoryError):
+    with cut_off_after(3):
         pretrain(f"{line} --out {tmp_path / 'cut'}")
-    monkeypatch.undo()
     capsys.readouterr()
     assert pretrain(f"{line} --out {tmp_path / 'cut'}") == 0
     assert "pixels: " not in capsys.readouterr().err  # nothing is looked at again

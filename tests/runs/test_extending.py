@@ -12,9 +12,9 @@ from hardviews.cli import main
 from hardviews.errors import InputError
 from hardviews.options.extension import settings_to_extend
 from hardviews.setup.extension import Extension, plot
-from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates
 from hardviews.training.output.run_folder import RunFolder
+from tests.runs.cut_off import cut_off_after
 from tests.runs.test_earlier_version import FIXTURE
 from tests.runs.test_pretrain import SIMSIAM, VIT, assert_equal, pretrain, rows, state
 
@@ -82,23 +82,12 @@ def test_a_stretched_schedule_is_that_of_the_longer_run(finished: Path, tmp_path
     assert rates(run) == pytest.approx([whole.at(step) for step in range(8, 16)], rel=1e-8)
 
 
-def test_it_resumes_bit_for_bit_without_the_run_it_extends(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_resumes_bit_for_bit_without_the_run_it_extends(finished: Path, tmp_path: Path) -> None:
     first = Path(shutil.copytree(finished, tmp_path / "first"))
     line = "--epochs 4 --checkpoint-steps 3 --scoring exact --weight-decay 0.01"
     assert extend(first, tmp_path / "whole", line) == 0
-    save = Loop._save
-
-    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
-        save(self, done, ends_epoch)
-        if done == 9:
-            raise MemoryError("cut off")
-
-    monkeypatch.setattr(Loop, "_save", save_and_die)
-    with pytest.raises(MemoryError, match="cut off"):
+    with cut_off_after(9):
         extend(first, tmp_path / "cut", line)
-    monkeypatch.undo()
     assert state(tmp_path / "cut")["step"] == 9
     shutil.rmtree(first)
     assert extend(first, tmp_path / "cut", line) == 0

@@ -8,8 +8,8 @@ from hardviews.cli import main
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.runs.pretrain import pretrain as pretrain_in_python
 from hardviews.telemetry import reading
-from hardviews.training.loop import Loop
 from tests.runs import own_transforms
+from tests.runs.cut_off import cut_off_after
 from tests.runs.test_pretrain import SIMSIAM, VIT, assert_equal, pretrain, rows, state
 
 PATH = "tests.runs.own_transforms"
@@ -19,20 +19,11 @@ LINE = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --checkpoint-steps
 @pytest.mark.parametrize(
     "transform", ["by_all_generators", "whole --plan.transform-input image --score-resolution 0.75"]
 )
-def test_it_chooses_and_resumes_bit_for_bit(transform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_chooses_and_resumes_bit_for_bit(transform: str, tmp_path: Path) -> None:
     line = f"{LINE} --plan.transform {PATH}:{transform}"
     assert pretrain(f"{line} --out {tmp_path / 'whole'}") == 0
-    save = Loop._save
-
-    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
-        save(self, done, ends_epoch)
-        if done == 3:
-            raise MemoryError("cut off")
-
-    monkeypatch.setattr(Loop, "_save", save_and_die)
-    with pytest.raises(MemoryError):
+    with cut_off_after(3):
         pretrain(f"{line} --out {tmp_path / 'cut'}")
-    monkeypatch.undo()
     assert pretrain(f"{line} --out {tmp_path / 'cut'}") == 0
     assert_equal(state(tmp_path / "cut"), state(tmp_path / "whole"))
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")

@@ -9,7 +9,7 @@ import yaml
 
 from hardviews.analysis.comparison import describe_scored, describe_size
 from hardviews.cli import main
-from hardviews.training.loop import Loop
+from tests.runs.cut_off import cut_off_after
 from tests.runs.test_pretrain import LINES, SIMSIAM, TINY, VIT, assert_equal, pretrain, rows, state
 
 DATA = f"--data shapes:64 {SIMSIAM} --epochs 2 --knn-epochs 0 --backbone.stem cifar"
@@ -27,7 +27,7 @@ def test_off_is_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut_after", [4, 5, 6])  # before, at and after the change
 def test_a_run_that_is_cut_off_beside_the_change_goes_on_bit_for_bit(
-    cut_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cut_after: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = f"{DATA} {SMALL} --checkpoint-steps 1 --backbone.drop_path_rate 0.3 --telemetry 0"
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -38,17 +38,8 @@ def test_a_run_that_is_cut_off_beside_the_change_goes_on_bit_for_bit(
     assert describe_size(config) == "32 px, in the first 60% of the steps 50% of that"
     assert describe_scored(config) == "at the size of training"
     assert said.count("step 5: views have their full size from here on") == 1
-    save = Loop._save
-
-    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
-        save(self, done, ends_epoch)
-        if done == cut_after:
-            raise ConnectionError
-
-    monkeypatch.setattr(Loop, "_save", save_and_die)
-    with pytest.raises(ConnectionError):
+    with cut_off_after(cut_after):
         pretrain(f"{line} --out {cut}")
-    monkeypatch.undo()
     capsys.readouterr()
     assert pretrain(f"{line} --out {cut}") == 0
     assert ("views have their full size" in capsys.readouterr().out) == (cut_after < 6)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hardviews.commands.pretrain import parse
 from hardviews.data.reading.decode import Bounds
@@ -18,6 +19,7 @@ from hardviews.data.sources.streams import tar_stream
 from hardviews.errors import InputError
 from hardviews.options.pretraining import PretrainOptions
 from hardviews.setup import look as looking
+from hardviews.setup.look import COUNTED
 from hardviews.setup.pixels import find_pixels, mean_and_std, normalisation, resolve_pixels
 from hardviews.setup.value_range import WINDOWS, Limits, is_ct
 from hardviews.views.pixels import RGB, Pixels
@@ -184,6 +186,22 @@ def test_mean_and_std_are_numpys_after_the_range(capsys: pytest.CaptureFixture[s
     assert normalisation(options, {"mean": (0.5, 0.5, 0.5), "std": (1, 1, 1)}, source) == (mean, std)
     known = {"mean": [0.1] * 4, "std": [0.2] * 4, "pixels": options.pixels}
     assert normalisation(options, known, source) == ((0.1,) * 4, (0.2,) * 4)
+
+
+def test_mean_and_std_take_the_memory_of_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few pixels: all images of 13 bands at once, in float64, took gigabytes."""
+    asked: list[int] = []
+    levels = Pixels.levels
+
+    def counted(self: Pixels, stored: Tensor, channel: int = -1) -> Tensor:
+        asked.append(stored.numel())
+        return levels(self, stored, channel)
+
+    monkeypatch.setattr(Pixels, "levels", counted)
+    data = [np.zeros((400, 500, 5), "uint16") for _ in range(6)]
+    mean_and_std(as_source(data), Pixels(5, "uint16", (0,), (9,), rgb=False))
+    assert len(asked) == 6
+    assert max(asked) <= 5 * COUNTED
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from hardviews.selection import policies
 from hardviews.selection.costs import Costs
 from hardviews.selection.guard import untouched
 from hardviews.selection.scoring import EXACT, Scoring
-from hardviews.training.loop import Loop
 from hardviews.training.optimizers import Rates, create_optimizer, parameter_groups
 from hardviews.training.scoring import early_exit
 from hardviews.training.scoring.early_exit import FORGETTING, RIDGE, EarlyExit, Part, Ridge, moments_of, pooled
@@ -30,6 +29,7 @@ from hardviews.views.images import ImageBatch
 from hardviews.views.streams import stream
 from tests.methods.multi_crop import dino, ibot, tiny_vit
 from tests.methods.tiny import TinyBackbone
+from tests.runs.cut_off import cut_off_after
 from tests.runs.test_pretrain import SIMSIAM, assert_equal, pretrain, rows, state
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -238,22 +238,13 @@ def test_steps_go_on_from_their_state_bit_for_bit() -> None:
     ("options", "learner"), [("--score-depth 0.5", "exit"), ("--policy learnable(0.9)", "average")]
 )
 def test_a_run_goes_on_bit_for_bit(
-    options: str, learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: str, learner: str, tmp_path: Path
 ) -> None:  # fmt: skip
     line = f"--data shapes:64 {SIMSIAM} --epochs 2 --checkpoint-steps 2 {options} --backbone.drop_path_rate 0.3"
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert pretrain(f"{line} --out {whole}") == 0
-    save = Loop._save
-
-    def save_and_die(self: Loop, done: int, ends_epoch: bool) -> None:
-        save(self, done, ends_epoch)
-        if done == 6:
-            raise KeyError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_save", save_and_die)
-        with pytest.raises(KeyError):
-            pretrain(f"{line} --out {cut}")
+    with cut_off_after(6):
+        pretrain(f"{line} --out {cut}")
     assert pretrain(f"{line} --out {cut}") == 0
     assert_equal(state(whole), state(cut))
     assert state(whole)[learner]["_extra_state"] == 8

@@ -7,12 +7,13 @@ training images, the same random ones each time, and reads content only where si
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from hardviews.console import progress_bars
 from hardviews.data.reading.decode import Bounds, UnreadableImage
 from hardviews.data.sources.base import ImageSource
 from hardviews.data.sources.folder import Folder
@@ -21,6 +22,7 @@ from hardviews.data.sources.shapes import Shapes
 from hardviews.data.sources.shards import Shards
 from hardviews.data.sources.subset import Subset
 from hardviews.data.sources.table import Table
+from hardviews.launch.environment import rank
 from hardviews.views.pixels import RGB, Pixels
 from hardviews.views.streams import stream
 
@@ -105,19 +107,22 @@ def _sizes(source: ImageSource, other: ImageSource, most: int) -> dict[int, int]
     return sizes
 
 
-def _digests(source: ImageSource, other: ImageSource, rows: Iterable[int], form: Pixels) -> dict[int, str]:
+def _digests(source: ImageSource, other: ImageSource, rows: Collection[int], form: Pixels) -> dict[int, str]:
     """Digests of the content of the first images, ``BYTES`` in all; an empty digest if one can't be read."""
     found: dict[int, str] = {}
     left = BYTES
-    for row in rows:
-        if left <= 0:
-            break
-        try:
-            content = _content(source, other, row, form)
-        except UnreadableImage:
-            content = b""
-        left -= len(content)
-        found[row] = hashlib.blake2b(content, digest_size=16).hexdigest() if content else ""
+    with progress_bars(rank() == 0 and len(rows) > 0) as start:
+        done = start(f"comparing {source.name}", len(rows))
+        for row in rows:
+            if left <= 0:
+                break
+            try:
+                content = _content(source, other, row, form)
+            except UnreadableImage:
+                content = b""
+            left -= len(content)
+            found[row] = hashlib.blake2b(content, digest_size=16).hexdigest() if content else ""
+            done(1)
     return found
 
 

@@ -90,7 +90,7 @@ def examine(options: PretrainOptions) -> Iterator[Check]:
         return
     content = check_contents(contents_of(sample))
     yield content
-    yield from check_values(look(source), form)
+    yield from check_values(look(source, channels=0 if form.converts else form.channels), form)
 
     fabric, seen, own = lone_fabric(options), FirstViews(), deepcopy(method)
     there = available(fabric.device, devices)

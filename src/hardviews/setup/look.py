@@ -34,7 +34,7 @@ class Look:
     """A sample of images.
 
     Args:
-        images: ``[h, w, C]`` each, of any channels and types if they are as stored.
+        images: ``[h, w, C]`` each, of any channels and types if they are as stored, then also with NaN and infinity.
         unreadable: how many can't be read.
     """
 
@@ -63,19 +63,20 @@ def in_words(kind: Kind) -> str:
     return f"{several(kind[0], 'channel')} of {kind[1]}"
 
 
-def look(source: ImageSource | Stream, form: Pixels | None = None, count: int = IMAGES) -> Look:
+def look(source: ImageSource | Stream, form: Pixels | None = None, count: int = IMAGES, channels: int = 0) -> Look:
     """Reads some images: numbered ones that are spread over the set, of a stream the first.
 
     Args:
         source: of the images.
         form: what they are read as; by default as they are stored.
         count: how many.
+        channels: without a form, those that are asked for, of which transparency may be one; 0 for any.
 
     Raises:
         RunError: a stream can't be read.
     """
     found, size, end = Look(), 0, time.monotonic() + SECONDS
-    bounds = Bounds(SIDE, PIXELS, form)
+    bounds = Bounds(SIDE, PIXELS, form, channels)
     with closing(_read(source, bounds, count)) as images:
         for image in images:
             if image is None:

@@ -70,7 +70,7 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
         return RGB, []
     if asked == "auto" and limits is None and not look(source, None, FEW).kinds.keys() - EIGHT_BITS:
         return RGB, []  # also where none can be read, which is said where training reads it
-    seen = look(source, RGB if asked == "rgb" else None)
+    seen = look(source, RGB if asked == "rgb" else None, channels=asked if isinstance(asked, int) else 0)
     if not seen.images:
         raise InputError(f"channels: none of {several(seen.unreadable, 'image')} could be read; see --doctor")
     if isinstance(asked, int):
@@ -93,7 +93,8 @@ def find_pixels(options: PretrainOptions, source: ImageSource | Stream) -> tuple
 
 def _check_not_normalised(seen: Look, source: DatasetSource) -> None:
     """Raises InputError for RGB floats below 0 that Python objects hold: what a transform with Normalize leaves."""
-    lowest = min((float(image.min()) for image in seen.of_kind((3, "float32"))), default=0.0)
+    values = [image.numpy() for image in seen.of_kind((3, "float32"))]
+    lowest = min((float(some[np.isfinite(some)].min(initial=0.0)) for some in values), default=0.0)
     if lowest < 0:
         raise InputError(
             f"{source.name}: floats of three channels from {lowest:.3g} on look normalised: leave Normalize out; if "

@@ -24,12 +24,22 @@ from torch import Tensor
 from hardviews.data.indexing.cache import alone, cache_folder
 from hardviews.data.indexing.index import CACHED_FROM, Index, read, record_batch, write
 from hardviews.data.reading.decode import printable
-from hardviews.data.reading.extensions import BESIDE, is_array, is_image, is_store_name, passed_over, readable
+from hardviews.data.reading.extensions import (
+    BESIDE,
+    OUTNUMBER,
+    is_array,
+    is_image,
+    is_store_name,
+    known_as,
+    passed_over,
+    readable,
+    stray,
+)
 from hardviews.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # of the index; an index of another format is built again
+FORMAT = 5  # of the index; an index of another format is built again
 PART = CACHED_FROM  # paths sorted in memory at once
 ROWS = 10_000  # of a record batch of the index
 NAMED = 3  # images beside class folders that a message names
@@ -110,9 +120,11 @@ def listing(root: str) -> Listing:
 
 
 def _walked(root: str) -> "_Walk":
-    """A walk that takes arrays for images only where there are no pictures: beside them they may be anything."""
+    """A walk that takes either pictures or arrays for images. Arrays beside pictures may be anything, unless there are
+    ``OUTNUMBER`` of them to a picture or more."""
     walk = _Walk(root)
-    return _Walk(root, arrays=True) if walk.empty and walk.passed[BESIDE] else walk
+    outnumbered = walk.small and walk.passed[BESIDE] >= max(1, OUTNUMBER * walk.found)
+    return _Walk(root, arrays=True) if outnumbered else walk
 
 
 class _Walk:
@@ -123,7 +135,7 @@ class _Walk:
 
     Args:
         root: the folder.
-        arrays: whether NumPy's files are images.
+        arrays: whether NumPy's files are the images, or the others.
     """
 
     def __init__(self, root: str, arrays: bool = False) -> None:
@@ -135,7 +147,7 @@ class _Walk:
         self.stamp, self.newest, self.started = hashlib.blake2b(digest_size=16), 0, time.time()
         self._parts = self._walk()
         self._begun = list(islice(self._parts, 2))
-        self.small, self.empty = len(self._begun) < 2, not self._begun
+        self.small, self.found = len(self._begun) < 2, sum(map(len, self._begun))  # all of them if they are few
 
     def listed(self) -> Listing:
         """The listing of few images."""
@@ -200,17 +212,20 @@ class _Walk:
                         hidden = entry.name.startswith(".")
                         if not hidden and not is_store_name(entry.name) and is_folder(entry):
                             folders.append(os.path.join(below, entry.name))  # noqa: PTH118
-                        elif not hidden and is_array(entry.name) and not self.arrays:
-                            self.passed[BESIDE] += 1
+                            continue
+                        name = known_as(entry.path)
                         # The name decides: a link that leads nowhere is reported as an unreadable image.
-                        elif not hidden and is_image(entry.name):
+                        if hidden or not is_image(name):
+                            if kind := passed_over(name):
+                                self.passed[kind] += 1
+                        elif is_array(name) != self.arrays:
+                            self.passed[stray(name) if self.arrays else BESIDE] += 1
+                        else:
                             image = os.path.join(below, entry.name)  # noqa: PTH118
                             part.append(image)
                             if not below:
                                 self.loose += 1
                                 self.named = sorted([*self.named, image])[:NAMED]
-                        elif kind := passed_over(entry.name):
-                            self.passed[kind] += 1
                         if len(part) == PART:
                             yield part
                             part = []

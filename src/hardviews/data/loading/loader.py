@@ -21,7 +21,7 @@ from hardviews.data.reading.decode import (
     bounds_for,
     printable,
 )
-from hardviews.data.sources.base import ImageSource
+from hardviews.data.sources.base import ImageSource, passed_over
 from hardviews.data.sources.streams import Stream
 from hardviews.errors import InputError, RunError
 from hardviews.views.images import ImageBatch
@@ -50,9 +50,10 @@ def steps_per_epoch(source: ImageSource | Stream, batch_size: int) -> int:
         InputError: the data has not one batch.
     """
     if batch_size > len(source):
+        passed = "" if isinstance(source, Stream) else passed_over(source)
         raise InputError(
             f"a batch of {several(batch_size, 'image')} is larger than the data: {source.name} has {len(source)}; "
-            f"give a --batch-size of {len(source)} or less"
+            f"give a --batch-size of {len(source)} or less{passed and f'; {passed}'}"
         )
     return len(source) // batch_size
 

@@ -18,11 +18,18 @@ class Bounds:
         side: pixels of the shorter side.
         pixels: height times width.
         form: by default 8-bit RGB, to which every image is converted; None for what is stored, whatever it is.
+        asked: without a form, the channels that are asked for; 0 for any.
     """
 
     side: int = 0
     pixels: int = 0
     form: Pixels | None = RGB
+    asked: int = 0
+
+    @property
+    def channels(self) -> int:
+        """The channels that an image must have, of which its transparency is one where they say so; 0 for any."""
+        return self.asked if self.form is None else 0 if self.form.converts else self.form.channels
 
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """The size to which an image of this size is shrunk; the same size if it is within the bounds."""

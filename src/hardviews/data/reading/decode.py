@@ -2,12 +2,12 @@
 
 import os
 import stat
-import struct
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
+from traceback import walk_tb
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from hardviews.data.reading import cut_short
 from hardviews.data.reading.bounds import DECODE_SIZE, MAX_BATCH_BYTES, UNBOUNDED, Bounds, bounds_for
-from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels
+from hardviews.data.reading.formats.scene import MAX_PIXELS, Part, Scene, Window, check_pixels, in_short
 from hardviews.data.reading.formats.table import install, is_store, opener_of
 from hardviews.data.reading.formats.tiff import PillowReadsError, kept_by_pillow
-from hardviews.data.reading.forms import of_array, of_picture, to_rgb
+from hardviews.data.reading.forms import of_array, of_picture, on_white, to_rgb
 from hardviews.views.pixels import RGB, Pixels
 
 # What others need of the files beside this one.
@@ -34,8 +34,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"
 MOST_BYTES = 1 << 28  # an encoded image with more is not read
 
 EMPTY = "empty: all its pixels are equal"  # why a window of a scene is left out
-
-_STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError, struct.error)  # of decoders on damaged files
 
 Faults = dict[int, str]  # number of an unreadable image → why
 
@@ -116,12 +114,14 @@ def _decoded(data: bytes | str | Path, bounds: Bounds, name: str, part: Part | N
             if wanted != found.size:
                 found.draft(None, wanted)  # a JPEG decoder can shrink by 2, 4 or 8; not below `wanted`
             found.load()
-            return of_picture(found, bounds.form, wanted)
+            return of_picture(found, bounds.form, wanted, bounds.channels)
         frame, window = part or Part()
         window = window or Window(0, 0, found.height, found.width)
         check_pixels(window.height, window.width)
         _check_within(found.frames, found.height, found.width, Part(frame, window))
         pixels = found.read(frame, window)
+        if found.opacity and pixels.shape[2] != bounds.channels:
+            pixels = on_white(pixels, found.opacity == "multiplied")
         picture = of_array(pixels, bounds.form, bounds.fit(window.width, window.height), found.shown)
         return picture if part is None else _not_empty(picture, name, part)
 
@@ -164,10 +164,11 @@ def _part_of_picture(image: Image.Image, bounds: Bounds, part: Part) -> Tensor:
         check_pixels(image.height, image.width)
     image.load()
     if part.window is None:
-        return of_picture(image, bounds.form, bounds.fit(*image.size))
+        return of_picture(image, bounds.form, bounds.fit(*image.size), bounds.channels)
     _check_within(part.frame + 1, image.height, image.width, part)
     top, left, height, width = part.window
-    return of_picture(image.crop((left, top, left + width, top + height)), bounds.form, bounds.fit(width, height))
+    image = image.crop((left, top, left + width, top + height))
+    return of_picture(image, bounds.form, bounds.fit(width, height), bounds.channels)
 
 
 def _check_within(frames: int, height: int, width: int, part: Part) -> None:
@@ -287,5 +288,12 @@ def _reason(error: Exception, data: bytes | str | Path) -> str:
         return os.strerror(error.errno)
     if isinstance(error, Image.DecompressionBombError):
         return f"claims more than {MAX_PIXELS} pixels"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"damaged ({text})" if isinstance(error, _STUMBLES) else text
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    return str(error) if type(error) is ValueError and _is_own(error) else f"damaged ({in_short(error)})"
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error was raised here, and says what is wrong by itself; decoders raise any kind on damaged files."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("hardviews.")

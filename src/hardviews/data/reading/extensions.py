@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from functools import cache
 
-from hardviews.data.reading.formats.table import FORMATS, ZARR, Format, install, installed
+from hardviews.data.reading.formats.dicom import is_dicom
+from hardviews.data.reading.formats.table import FORMATS, ZARR, Format, install, installed, started
 from hardviews.wording import several
 
 # All extensions that Pillow knows for the formats that `decode.py` opens. An MPO is a JPEG followed by others.
@@ -26,9 +27,11 @@ _LIKE_IMAGES = frozenset((
     *(".nii", ".mha", ".mhd", ".nrrd", ".fit", ".fits", ".mat", ".h5", ".hdf5"),
     *(".tar", ".tgz", ".zip", ".parquet", ".arrow", ".tfrecord"),
 ))  # fmt: skip
-HIDDEN, DOTTED, BESIDE = "hidden", "dotted", "beside"
+HIDDEN, DOTTED, BESIDE, STRAY = "hidden", "dotted", "beside", "stray"
+OUTNUMBER = 10  # arrays to a picture: beside fewer they are masks, features and the like, beside more the images
 _WHY = {
-    BESIDE: ".npy or .npz (arrays are read as images where there are no others)",
+    BESIDE: f".npy or .npz beside pictures (read where there are {OUTNUMBER} of them to a picture, or no picture)",
+    STRAY: f"beside .npy or .npz (which are the images where there are {OUTNUMBER} of them to a picture)",
     HIDDEN: "hidden (the name begins with a dot)",
     DOTTED: "with more than one dot in the name (in a tar, the extension begins at the first; --image-column names it)",
 }
@@ -46,9 +49,26 @@ def is_image(name: str) -> bool:
     return _extension(name) in readable()
 
 
+def known_as(path: str) -> str:
+    """The name of a file by which its format is known. Files of DICOM often have no extension, or the number that an
+    identifier ends in: it is their first bytes that tell, and ``.dcm`` is added. Their index (DICOMDIR) has no picture.
+    """
+    name = os.path.basename(path)  # noqa: PTH119
+    extension = _extension(name)
+    if (extension and not extension[1:].isdigit()) or name.startswith(".") or name.upper() == "DICOMDIR":
+        return name
+    # Only regular files: to open others may block.
+    return f"{name}.dcm" if os.path.isfile(path) and is_dicom(started(path)) else name  # noqa: PTH113
+
+
 def is_array(name: str) -> bool:
     """Whether it is one of ``ARRAYS``, by its extension."""
     return _extension(name) in ARRAYS
+
+
+def stray(name: str) -> str:
+    """What a picture counts as that is passed over beside arrays: ``STRAY`` and its extension."""
+    return f"{STRAY} {_extension(name)}"
 
 
 def is_store_name(name: str) -> bool:
@@ -69,12 +89,14 @@ def in_words(passed: Mapping[str, int]) -> str:
     kinds = sorted((-count, kind) for kind, count in passed.items())  # the most frequent first
     counts: dict[str, list[str]] = {}
     for count, kind in kinds:
-        if kind not in _WHY:
+        if kind.split()[0] not in _WHY:
             known = _OTHERS.get(kind)
             remedy = install(known.extra) + " reads them" if known and known.extra else _CONVERT
             counts.setdefault(remedy, []).append(f"{-count:,} {kind}")
     reasons = [f"{', '.join(found)} ({remedy})" for remedy, found in counts.items()]
-    reasons += [f"{-count:,} {_WHY[kind]}" for count, kind in kinds if kind in _WHY]
+    for count, kind in kinds:
+        why, _, extension = kind.partition(" ")
+        reasons += [f"{-count:,} {f'{extension} ' * bool(extension)}{_WHY[why]}"] if why in _WHY else []
     files = several(sum(passed.values()), "file is", "files are")
     return f"{files} passed over: {' and '.join(reasons)}" if reasons else ""
 

@@ -47,13 +47,16 @@ def to_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def of_picture(image: Image.Image, form: Pixels | None, size: tuple[int, int] | None = None) -> Tensor:
+def of_picture(
+    image: Image.Image, form: Pixels | None, size: tuple[int, int] | None = None, channels: int = 0
+) -> Tensor:
     """A loaded image in a form, upright.
 
     Args:
         image: of any mode.
         form: as in ``Bounds``.
         size: width and height to which it is shrunk, before it is turned.
+        channels: as in ``Bounds``.
 
     Returns:
         ``[h, w, C]``.
@@ -63,7 +66,7 @@ def of_picture(image: Image.Image, form: Pixels | None, size: tuple[int, int] | 
     """
     if form is not None and form.converts:
         return _stretched(to_rgb(image, size), form)
-    found = of_array(array_of(image), form, size)
+    found = of_array(array_of(image, channels), form, size)
     turned = _TURNED.get(_orientation(image))
     if turned is None:
         return found
@@ -85,8 +88,8 @@ def of_array(
         shown: values that become black and white in 8-bit RGB; by default those of ``_eight_bits``.
 
     Returns:
-        ``[h, w, C]``. Values that are not finite become the form's ``low`` and ``high``, or the image's own least and
-        most; ``not_finite`` tells how many there were.
+        ``[h, w, C]``. Values that are not finite become the form's ``low`` and ``high``, and stay without a form;
+        ``not_finite`` tells how many there were.
 
     Raises:
         ValueError: the array has other channels, or another type, or is nothing of numbers.
@@ -136,12 +139,14 @@ def shrunk(array: Array, size: tuple[int, int]) -> Array:
     return small
 
 
-def array_of(image: Image.Image) -> Array:
+def array_of(image: Image.Image, channels: int = 0) -> Array:
     """What a loaded image holds, ``[h, w, C]``.
 
-    Grey of 8 or 16 bits and floats stay. Transparency is laid on white, and colours in palettes, CMYK or other spaces
-    become RGB.
+    Grey of 8 or 16 bits and floats stay. Transparency is laid on white, unless with it the image has as many channels
+    as are asked for. Colours in palettes, CMYK or other spaces become RGB.
     """
+    if (image.mode, channels) in (("RGBA", 4), ("LA", 2)):
+        return np.asarray(image)
     if image.mode.startswith("I;16"):
         return np.asarray(image)[..., None]
     if image.mode == "F":
@@ -224,13 +229,14 @@ def _eight_bits(array: Array, shown: tuple[float, float] | None) -> Array:
 
 
 def _finite(array: Array, form: Pixels | None) -> tuple[Array, int]:
-    """Without NaN and infinity, and how many there were."""
+    """Without NaN and infinity where there is a form, and how many there were."""
     if array.dtype.kind != "f" or (good := np.isfinite(array)).all():
         return array, 0
-    kept = array[good]
-    low, high = form.ranges if form else ((float(kept.min()),), (float(kept.max()),)) if kept.size else ((0.0,), (0.0,))
-    least, most = np.array(low, np.float32), np.array(high, np.float32)
-    return np.where(good, array, np.where(array > 0, most, least)), int((~good).sum())
+    count = int((~good).sum())
+    if form is None:
+        return array, count
+    least, most = np.array(form.ranges, np.float32)
+    return np.where(good, array, np.where(array > 0, most, least)), count
 
 
 def _stretched(picture: Tensor, form: Pixels, limits: Array | None = None) -> Tensor:

@@ -34,7 +34,7 @@ def of_given(image: Any, bounds: Bounds) -> Tensor:
     form = bounds.form
     if isinstance(image, Image.Image):
         image.load()
-        return of_picture(image, form, bounds.fit(*image.size))
+        return of_picture(image, form, bounds.fit(*image.size), bounds.channels)
     array, channels_first = _numbers(image)
     if form is not None and form.converts:
         picture = _eight_bits(array, channels_first)

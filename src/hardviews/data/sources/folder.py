@@ -21,7 +21,7 @@ from hardviews.data.reading.decode import (
     printable,
     size_of,
 )
-from hardviews.data.reading.extensions import EXTENSIONS, WITH_FRAMES, in_words, readable
+from hardviews.data.reading.extensions import EXTENSIONS, WITH_FRAMES, in_words, known_as, readable
 from hardviews.errors import InputError
 from hardviews.wording import several
 
@@ -88,7 +88,8 @@ class Folder:
         """That files have frames that are not read, if one of three does; only some formats have any."""
         for index in sorted({0, len(self) // 2, len(self) - 1}):
             with suppress(UnreadableImage):
-                if self.path(index).lower().endswith(WITH_FRAMES) and (found := extent_of(self.path(index)).frames) > 1:
+                path = self.path(index)
+                if known_as(path).lower().endswith(WITH_FRAMES) and (found := extent_of(path).frames) > 1:
                     file = printable(self.files[index])
                     return f"{file} has {found:,} frames, of which the first is read (--frames all reads all)"
         return ""

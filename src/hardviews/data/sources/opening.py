@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hardviews.data.reading.decode import printable
-from hardviews.data.reading.extensions import is_image, is_store_name
+from hardviews.data.reading.extensions import is_image, is_store_name, known_as
 from hardviews.data.reading.tar import LABEL
 from hardviews.data.sources import dataset
 from hardviews.data.sources.base import ImageSource
@@ -58,7 +58,7 @@ def open_source(
     """
     if tile or every_frame:
         path = Path(data).expanduser()
-        single = is_image(path.name) and (path.is_file() or is_store_name(path.name)) and path.exists()
+        single = (path.is_file() or is_store_name(path.name)) and path.exists() and is_image(known_as(str(path)))
         source = (
             Folder.of_file(path)
             if single

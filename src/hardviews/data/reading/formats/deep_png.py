@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from hardviews.data.reading.formats.scene import Content, Scene, check_bytes, check_pixels
-from hardviews.data.reading.forms import Array, on_white
+from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes, check_pixels
+from hardviews.data.reading.forms import Array
 
 _START = b"\x89PNG\r\n\x1a\n"
 _RGB, _GREY_ALPHA, _RGBA = 2, 4, 6  # kinds of colours in the header
@@ -21,12 +21,15 @@ def is_deep(start: bytes) -> bool:
 
 @contextmanager
 def deep_png(content: Content) -> Iterator[Scene]:
-    """RGB of 16 bits; transparency is laid on white. Grey with transparency is refused."""
+    """RGB of 16 bits, and transparency. Grey with transparency is refused."""
     upper = _half(content, "B")
     height, width = upper.shape[:2]
     array = upper.astype(np.uint16) << 8 | _half(content, "L")
-    array = on_white(array) if array.shape[2] == 4 else array
-    yield Scene(1, height, width, lambda _, at: array[at.top : at.top + at.height, at.left : at.left + at.width])
+
+    def read(_: int, at: Window) -> Array:
+        return array[at.top : at.top + at.height, at.left : at.left + at.width]
+
+    yield Scene(1, height, width, read, opacity="plain" if array.shape[2] == 4 else "")
 
 
 def _half(content: Content, byte: str) -> Array:

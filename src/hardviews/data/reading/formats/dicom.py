@@ -1,4 +1,5 @@
-"""DICOM, by pydicom: of its decoders, its own for uncompressed and RLE data and those that call Pillow."""
+"""DICOM, by pydicom: of its decoders, its own for uncompressed and RLE data and those that call Pillow or
+``dicom_jpeg.py``."""
 
 import importlib
 import logging
@@ -10,16 +11,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes, check_pixels
+from hardviews.data.reading.formats import dicom_jpeg
+from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes, check_pixels, in_short
 from hardviews.data.reading.forms import Array
 
-_OWN, _PILLOW = "pydicom", "pillow"
+_OWN, _PILLOW, _JPEG = "pydicom", "pillow", dicom_jpeg.NAME
 # The end of a transfer syntax's UID → the plug-in that decodes it; no other is ever called. Deflated files are refused:
 # they are unpacked as a whole, to any size.
 _DECODERS = {
     "": "", ".1": "", ".2": "",  # uncompressed
     ".5": _OWN,  # run lengths
     ".4.50": _PILLOW, ".4.51": _PILLOW, ".4.90": _PILLOW, ".4.91": _PILLOW,  # JPEG of 8 bits, JPEG 2000
+    ".4.57": _JPEG, ".4.70": _JPEG, ".4.80": _JPEG, ".4.81": _JPEG,  # lossless JPEG, JPEG-LS
 }  # fmt: skip
 _UID = "1.2.840.10008.1.2"
 _TAGS = (
@@ -57,7 +60,8 @@ def dicom(content: Content) -> Iterator[Scene]:
             check_pixels(height, width)  # a frame is decoded as a whole
             check_bytes(height, width, samples, -(-bits // 8))
             pixels: Any = importlib.import_module("pydicom.pixels")
-            array: Array = pixels.pixel_array(file, index=frame, decoding_plugin=plugin)
+            with _damage(plugin):
+                array: Array = pixels.pixel_array(file, index=frame, decoding_plugin=plugin)
             array = array[at.top : at.top + at.height, at.left : at.left + at.width]
             if kind == "PALETTE COLOR":
                 array = pixels.apply_color_lut(array, header)[..., :3]
@@ -75,6 +79,17 @@ def dicom(content: Content) -> Iterator[Scene]:
         yield Scene(max(1, frames), height, width, read, None if samples > 1 else _shown(header))
 
 
+@contextmanager
+def _damage(plugin: str) -> Iterator[None]:
+    """Says of an error of a decoder what is damaged, without what pydicom puts before it."""
+    try:
+        yield
+    except Exception as error:  # they raise any kind
+        text = in_short(" ".join(str(error).split()).split(f" {plugin}: ", 1)[-1] or error)
+        cut = "cannot reshape" in text or "less than the expected" in text
+        raise ValueError("cut short: pixels are missing at its end" if cut else f"damaged ({text})") from None
+
+
 def _header(file: BinaryIO) -> tuple[Any, str]:
     """The elements that say what the pixels are, and the decoder's name. Values of others are skipped."""
     library: Any = importlib.import_module("pydicom")
@@ -84,10 +99,12 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
     meta = reading.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = library.uid.UID(str(meta.get("TransferSyntaxUID", "")))
     plugin = _DECODERS.get(syntax.removeprefix(_UID)) if syntax.startswith(_UID) else None
+    if not syntax:
+        raise ValueError("does not say how its pixels are stored (it has no transfer syntax)")
+    if syntax.name == syntax:  # one that pydicom does not know
+        raise ValueError(f"damaged (it is stored by an unknown transfer syntax, {str(syntax)[:40]!r})")
     if plugin is None:
-        raise ValueError(
-            f"stored as {syntax.name or 'nothing that it names'}, which is not read: store it uncompressed"
-        )
+        raise ValueError(f"stored as {syntax.name}, which is not read: store it uncompressed (gdcmconv --raw)")
     header = reading.read_dataset(
         file,
         syntax.is_implicit_VR,
@@ -96,7 +113,11 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
         specific_tags=[tags.Tag(name) for name in _TAGS],
     )
     if "Rows" not in header or "Columns" not in header or "BitsAllocated" not in header:
-        raise ValueError("a DICOM file without pixels")
+        raise ValueError("a DICOM file without a picture, or cut short")
+    if syntax == f"{_UID}.4.51" and int(header.get("BitsStored", header.BitsAllocated)) > 8:  # Pillow reads 8 bits
+        plugin = _JPEG
+    if plugin == _JPEG:
+        dicom_jpeg.plug_in(syntax)
     return header, plugin
 
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hardviews.data.reading.formats.scene import Content, Scene, check_bytes, check_pixels
-from hardviews.data.reading.forms import on_white
 
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -22,7 +21,7 @@ def is_heic(start: bytes) -> bool:
 
 @contextmanager
 def heic(content: Content) -> Iterator[Scene]:
-    """The primary image, upright: 8 bits as they are, more of them as 16 bits; transparency is laid on white."""
+    """The primary image, upright: 8 bits as they are, more of them as 16 bits."""
     library: Any = importlib.import_module("pillow_heif")
     if not isinstance(content, bytes):
         check_bytes(Path(content).stat().st_size)
@@ -34,7 +33,9 @@ def heic(content: Content) -> Iterator[Scene]:
     def read(_: int, at: Any) -> Any:
         array = np.asarray(image)
         array = array[..., None] if array.ndim == 2 else array
-        window = array[at.top : at.top + at.height, at.left : at.left + at.width]
-        return on_white(window, bool(image.premultiplied_alpha)) if window.shape[2] in (2, 4) else window
+        return array[at.top : at.top + at.height, at.left : at.left + at.width]
 
-    yield Scene(1, height, width, read)
+    opacity: Literal["", "plain", "multiplied"] = (
+        "" if not image.has_alpha else "multiplied" if image.premultiplied_alpha else "plain"
+    )
+    yield Scene(1, height, width, read, opacity=opacity)

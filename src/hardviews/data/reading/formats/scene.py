@@ -1,11 +1,13 @@
 """What every format gives: frames of one size, of which any window can be read."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from textwrap import shorten
+from typing import Literal, NamedTuple
 
 from hardviews.data.reading.forms import Array
 
@@ -40,6 +42,7 @@ class Scene:
         height, width: of every frame.
         read: frame and window → what is stored there, ``[h, w, C]``.
         shown: the values that the file itself shows as black and white, if it names any.
+        opacity: that the last channel is how opaque a pixel is, and whether the others are multiplied by it.
     """
 
     frames: int
@@ -47,6 +50,7 @@ class Scene:
     width: int
     read: Callable[[int, Window], Array]
     shown: tuple[float, float] | None = None
+    opacity: Literal["", "plain", "multiplied"] = ""
 
 
 Opener = Callable[[Content], AbstractContextManager[Scene]]
@@ -62,3 +66,11 @@ def check_bytes(*factors: int) -> None:
     """Raises ValueError for an array of more than ``MOST_DECODED`` bytes, which are the product of these."""
     if prod(factors) > MOST_DECODED:
         raise ValueError(f"{prod(factors) >> 20} MiB decoded are more than {MOST_DECODED >> 20}; --tile reads parts")
+
+
+def in_short(said: Exception | str) -> str:
+    """What a library says of a file in one short line, without the names of its functions and objects."""
+    text = re.sub(r"^\w+ returned | ?<[\w.]+ object at 0x\w+>", "", " ".join(str(said).split()))
+    text = shorten(text, 120, placeholder=" ...") or type(said).__name__
+    stumbled = isinstance(said, (LookupError, ArithmeticError, TypeError, AttributeError))
+    return f"its header makes no sense: {text}" if stumbled else text

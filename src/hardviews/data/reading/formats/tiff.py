@@ -8,14 +8,14 @@ from io import BytesIO
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from hardviews.data.reading.formats.layout import Layout
 from hardviews.data.reading.formats.scene import MOST_DECODED, Content, Scene, Window, check_bytes
-from hardviews.data.reading.forms import Array, on_white
+from hardviews.data.reading.forms import Array
 from hardviews.views.pixels import MOST_CHANNELS
 
 _COMPRESSIONS = {1, 5, 8, 32946, 32773, 34925, 50000}  # none, LZW, deflate twice, run lengths, LZMA, Zstandard
@@ -46,8 +46,8 @@ def kept_by_pillow(image: Image.Image) -> bool:
 def tiff(content: Content) -> Iterator[Scene]:
     """The first series of a file, at full size; what it has besides rows, columns and channels are frames.
 
-    The samples of a pixel are bands; the last is transparency, and laid on white, only where the file says so and there
-    is one or there are three others. A palette becomes RGB of 8 bits. White that is stored as 0 is inverted.
+    The samples of a pixel are bands; the last is transparency only where the file says so and there is one or there are
+    three others. A palette becomes RGB of 8 bits. White that is stored as 0 is inverted.
     """
     library: Any = importlib.import_module("tifffile")
     # It reports on every odd tag; what matters is raised.
@@ -81,7 +81,7 @@ def tiff(content: Content) -> Iterator[Scene]:
             ]
             return _meant(page, np.concatenate(planes, axis=2))
 
-        yield Scene(layout.frames, layout.size("Y"), layout.size("X"), read)
+        yield Scene(layout.frames, layout.size("Y"), layout.size("X"), read, opacity=_opacity(page, layout.size("C")))
 
 
 def _check_kind(page: Any) -> None:
@@ -188,7 +188,7 @@ def _segment(opened: Any, found: Any, page: Any, index: int, height: int, width:
 
 
 def _meant(page: Any, array: Array) -> Array:
-    """Stored numbers as what they mean: a palette's colours, white that is 0, transparency."""
+    """Stored numbers as what they mean: a palette's colours, white that is 0."""
     bands = array.shape[2]
     if page.photometric == _PALETTE and page.colormap is not None and bands == 1:
         return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)  # type: ignore[no-any-return]
@@ -197,8 +197,13 @@ def _meant(page: Any, array: Array) -> Array:
     if page.photometric == _WHITE_IS_0 and array.dtype.kind in "ub":
         most = (1 << page.bitspersample) - 1 if page.bitspersample > 1 else 255
         array = ~array if array.dtype == bool else most - array
-    extra = tuple(page.extrasamples)
-    # Writers call a fourth band of 16 bits alpha without being asked; nothing is laid on white but pictures of 8 bits.
-    if bands in (2, 4) and len(extra) == 1 and extra[0] in (_MULTIPLIED, _ALPHA) and array.dtype == np.uint8:
-        return on_white(array.astype(array.dtype.newbyteorder("=")), extra[0] == _MULTIPLIED)
     return array
+
+
+def _opacity(page: Any, bands: int) -> Literal["", "plain", "multiplied"]:
+    """What the file says of its last band. Writers call a fourth band of 16 bits alpha without being asked, so only
+    that of 8 bits is transparency."""
+    extra = tuple(page.extrasamples)
+    if bands not in (2, 4) or len(extra) != 1 or extra[0] not in (_MULTIPLIED, _ALPHA) or page.dtype != np.uint8:
+        return ""
+    return "multiplied" if extra[0] == _MULTIPLIED else "plain"

@@ -1,4 +1,4 @@
-"""Zarr arrays and OME-Zarr in a folder, by zarr. What its metadata asks for is looked at before zarr is."""
+"""Zarr arrays and OME-Zarr in a folder, by zarr. ``zarr_chunks.py`` sets bounds to what zarr reads and unpacks."""
 
 import importlib
 import json
@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hardviews.data.reading.formats.layout import Layout, guessed
-from hardviews.data.reading.formats.scene import Content, Scene, Window, check_bytes
+from hardviews.data.reading.formats.scene import Content, Scene, Window
 from hardviews.data.reading.forms import Array
 
-# Codecs that are called. Others may unpickle, or be brought by any package.
-_CODECS = frozenset((
-    *("blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4", "shuffle", "delta", "bytes", "endian", "transpose"),
-    *("crc32c", "crc32", "adler32", "sharding_indexed", "fixedscaleoffset"),
-))  # fmt: skip
 _MOST_METADATA = 1 << 20  # bytes
 
 
@@ -30,15 +25,18 @@ def zarr(content: Content) -> Iterator[Scene]:
         raise ValueError("a Zarr array is a folder")
     folder, axes = _array(Path(content))
     meta = _json(folder / "zarr.json") or _json(folder / ".zarray")
-    _check_codecs(meta)
-    library: Any = importlib.import_module("zarr")
-    array = library.open_array(str(folder), mode="r", zarr_format=int(meta["zarr_format"]))
+    chunks: Any = importlib.import_module("hardviews.data.reading.formats.zarr_chunks")
+    array = chunks.opened(folder, meta)
     layout = Layout(axes, tuple(array.shape)) if axes and len(axes) == array.ndim else guessed(array.shape)
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"an array of {array.dtype} is not read")
 
     def read(frame: int, at: Window) -> Array:
-        check_bytes(prod(array.chunks), array.dtype.itemsize)
+        spans = {"Y": (at.top, at.height), "X": (at.left, at.width), "C": (0, layout.size("C"))}
+        touched = [
+            (start + length - 1) // side - start // side + 1
+            for axis, side in zip(layout.axes, array.chunks, strict=True)
+            for start, length in [spans.get(axis, (0, 1))]
+        ]
+        chunks.check_together(array, prod(touched))
         return layout.cut(array, frame, at)
 
     yield Scene(layout.frames, layout.size("Y"), layout.size("X"), read)
@@ -59,25 +57,6 @@ def _array(folder: Path) -> tuple[Path, str]:
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in images[0].get("axes", "tczyx")]
     letters = "".join(name.upper() if name in "yxc" else chr(ord("a") + k) for k, name in enumerate(names))
     return folder / path, letters
-
-
-def _check_codecs(meta: Any) -> None:
-    """Raises ValueError for a codec that is not one of ``_CODECS``, at any depth."""
-    if "zarr_format" not in meta:
-        raise ValueError("holds no Zarr array")
-    pending = [meta.get("codecs"), meta.get("compressor"), meta.get("filters")]
-    while pending:
-        found = pending.pop()
-        if isinstance(found, list):
-            pending += found
-        elif isinstance(found, str):  # a codec by its name alone
-            pending.append({"name": found})
-        elif isinstance(found, dict):
-            name = str(found.get("name", found.get("id", "")))
-            if name.removeprefix("numcodecs.") not in _CODECS:
-                raise ValueError(f"codec {name!r} is not read")
-            inner = found.get("configuration") or {}
-            pending += [inner.get("codecs"), inner.get("index_codecs")]
 
 
 def _json(file: Path) -> dict[str, Any]:
