@@ -25,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "simsiam": {"dim": 32, "predictor_dim": 16},
     "simclr": {"dim": 16, "hidden_dim": 32},
     "byol": {"dim": 16, "hidden_dim": 32},
+    "vicreg": {"dim": 16, "hidden_dim": 32},
+    "lejepa": {"dim": 16, "hidden_dim": 32},  # with as many directions as in a run, which are copied at every step
     "dino": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
     "ibot": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
 }

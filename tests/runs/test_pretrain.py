@@ -26,6 +26,8 @@ TINY = (
 SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8"
 SIMCLR = "--method simclr --method.dim 16 --method.hidden-dim 16"
 BYOL = "--method byol --method.dim 16 --method.hidden-dim 16"
+VICREG = "--method vicreg --method.dim 16 --method.hidden-dim 16"
+LEJEPA = "--method lejepa --method.dim 16 --method.hidden-dim 16 --plan.locals 2"
 VIT = (
     "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
     "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "
@@ -35,6 +37,8 @@ LINES = {
     "simsiam": f"{TINY} {SIMSIAM} --data shapes:32 --epochs 1",
     "simclr": f"{TINY} {SIMCLR} --data shapes:32 --epochs 1",
     "byol": f"{TINY} {BYOL} --data shapes:32 --epochs 1",
+    "vicreg": f"{TINY} {VICREG} --data shapes:32 --epochs 1",
+    "lejepa": f"{TINY} {LEJEPA} --data shapes:32 --epochs 1",
     "dino": VIT,
     "ibot": VIT.replace("dino", "ibot"),
 }
@@ -117,7 +121,9 @@ def test_the_written_configuration_reproduces_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [SIMSIAM, SIMCLR, f"{SIMSIAM} --policy unexpected"], ids=["simsiam", "simclr", "unexpected"]
+    "method",
+    [SIMSIAM, SIMCLR, VICREG, LEJEPA, f"{SIMSIAM} --policy unexpected"],
+    ids=["simsiam", "simclr", "vicreg", "lejepa", "unexpected"],
 )
 def test_a_run_cut_off_in_mid_epoch_goes_on_bit_for_bit(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,7 +203,7 @@ def test_views_are_selected_in_a_part_of_the_run_alone(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("method", sorted(LINES))
 def test_every_method_with_every_policy(method: str, policy: str, tmp_path: Path) -> None:
-    if policy == "learnable" and method in ("simsiam", "simclr"):
+    if policy == "learnable" and method in ("simsiam", "simclr", "vicreg", "lejepa"):
         pytest.skip("no teacher")
     run = tmp_path / "run"
     line = ["pretrain", *LINES[method].split(), "--policy", policy, "--knn-epochs", "0", "--out", str(run)]

@@ -31,6 +31,8 @@ SETTINGS: dict[str, dict[str, int]] = {
     "simsiam": {"dim": 16, "predictor_dim": 8},
     "simclr": {"dim": 16, "hidden_dim": 16},
     "byol": {"dim": 16, "hidden_dim": 16},
+    "vicreg": {"dim": 16, "hidden_dim": 16},
+    "lejepa": {"dim": 16, "hidden_dim": 16, "directions": 64},
 }
 # With larger steps costs of different views come so close that rounding decides between them.
 RATE, CLIP = 0.01, 0.03
