@@ -15,7 +15,7 @@ from tests.selection.brute_force import every_combination
 
 def method(**weights: float) -> VICReg:
     torch.manual_seed(0)
-    return VICReg(TinyBackbone(), VICReg.default_plan(16), dim=12, hidden_dim=24, **weights)  # type: ignore[arg-type]
+    return VICReg(TinyBackbone(), VICReg.default_plan(16), dim=12, hidden_dim=24, **weights)
 
 
 def views(count: int, batch: int = 7) -> list[Tensor]:

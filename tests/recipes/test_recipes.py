@@ -13,8 +13,10 @@ from hardviews.data.sources.shapes import Shapes
 from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
 from hardviews.methods.ibot import IBOT
+from hardviews.methods.lejepa import LeJEPA
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
+from hardviews.methods.vicreg import VICReg
 from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.selection.scoring import EXACT
@@ -58,8 +60,8 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         "crop scale": one_each(slots, lambda slot: f"{slot.scale[0]} - {slot.scale[1]}"),
         "blur": one_each(slots, lambda slot: slot.photometric.blur_p),
     }
-    if isinstance(method, SimSiam | SimCLR):
-        layers = method.projector.children()
+    if isinstance(method, SimSiam | SimCLR | VICReg | LeJEPA):
+        layers = method.projector.modules()
         widths = [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
         resolved["projector"] = ", ".join(map(str, widths))
     if isinstance(method, SimSiam):
@@ -67,6 +69,14 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         resolved["projector"] = f"{widths[0]} x {len(widths)}"
     elif isinstance(method, SimCLR):
         resolved["temperature"] = method.temperature
+    elif isinstance(method, VICReg):
+        resolved["weights"] = f"{method.invariance}, {method.variance}, {method.covariance}"
+    elif isinstance(method, LeJEPA):
+        resolved |= {
+            "weight of SIGReg": method.weight,
+            "directions": method.directions,
+            "drop path": options.backbone.keywords.get("drop_path_rate", 0.0),
+        }
     else:
         assert isinstance(method, DINO | IBOT | BYOL)
         del resolved["momentum"]

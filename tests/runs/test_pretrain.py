@@ -27,7 +27,7 @@ SIMSIAM = "--method simsiam --method.dim 16 --method.predictor-dim 8"
 SIMCLR = "--method simclr --method.dim 16 --method.hidden-dim 16"
 BYOL = "--method byol --method.dim 16 --method.hidden-dim 16"
 VICREG = "--method vicreg --method.dim 16 --method.hidden-dim 16"
-LEJEPA = "--method lejepa --method.dim 16 --method.hidden-dim 16 --plan.locals 2"
+LEJEPA = "--method lejepa --method.dim 16 --method.hidden-dim 16 --plan.locals 2 --plan.local-size 24"
 VIT = (
     "--method dino --method.prototypes 32 --method.hidden_dim 16 --plan.locals 2 --image-size 32 --batch-size 16 "
     "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.embed_dim 24 --backbone.num_heads 2 "

@@ -4,7 +4,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -20,6 +19,7 @@ from hardviews.methods.base import (
 )
 from hardviews.methods.dino import encode
 from hardviews.networks.backbones import feature_dim
+from hardviews.networks.gather import place
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
@@ -175,10 +175,11 @@ def sigreg(embeddings: Tensor, directions: Tensor) -> Tensor:
     angle = (embeddings @ unit)[..., None] * t  # [V, B, M, knots]
     found = torch.stack([angle.cos().mean(1), angle.sin().mean(1)])  # [2, V, M, knots]
     images = embeddings.shape[1]
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    processes = place()[1]
+    if processes > 1:
         # Sums the gradient over processes too: DDP, which averages it, then gives that of the whole batch.
-        found = all_reduce(found) / dist.get_world_size()  # type: ignore[no-untyped-call]
-        images *= dist.get_world_size()
+        found = all_reduce(found) / processes  # type: ignore[no-untyped-call]
+        images *= processes
     normal = (-t.square() / 2).exp()
     distance = (found[0] - normal).square() + found[1].square()
     return images * 2 * torch.trapezoid(distance * normal, dx=REACH / (KNOTS - 1)).mean()

@@ -2,16 +2,16 @@
 2002.05709)."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardviews.errors import InputError
 from hardviews.methods.base import Method, TargetEncoding, Training, feature_std, full_precision, outside_autocast
 from hardviews.networks.backbones import feature_dim
+from hardviews.networks.gather import gather, place
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
@@ -93,7 +93,7 @@ class SimCLR(Method[SimCLREncoding]):
         views, batch, _ = own.shape
         similarity = torch.einsum("aid,bjd->aibj", own, everyone) / self.temperature  # [V, B, V, G]
         here = torch.arange(batch, device=own.device)
-        there = here + (dist.get_rank() * batch if dist.is_initialized() else 0)
+        there = here + place()[0] * batch
         view = torch.arange(views, device=own.device)
         positive = similarity[:, here, :, there]  # [B, V, V]: s(a_i, b_i)
         # A comparison, not an assignment by index: CUDA would wait to copy the assigned number.
@@ -103,31 +103,3 @@ class SimCLR(Method[SimCLREncoding]):
         same = spread[view, :, view]  # [V, B]: a against a, without itself
         cross = torch.logaddexp(spread, same[:, :, None]) - positive.permute(1, 0, 2)  # [a, i, b]
         return Costs(cross.permute(2, 0, 1))
-
-
-class _Gather(torch.autograd.Function):
-    """All-gather whose backward sums every process's gradients for this process's part.
-
-    Since DDP averages the losses of W processes, this gives the gradient of the global loss. Without the sum, as in
-    ``torch.distributed.all_gather`` with the local part put back, the gradient through the negatives is 1/W of that.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, part.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous()
-        dist.all_reduce(grad)
-        return grad[dist.get_rank()]
-
-
-def gather(part: Tensor) -> Tensor:
-    """Gathers ``[V, B, D]`` of every process along B in order of rank: ``[V, W·B, D]``, differentiable."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return part
-    gathered: Tensor = _Gather.apply(part)
-    return torch.cat(gathered.unbind(), dim=1)

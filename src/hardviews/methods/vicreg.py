@@ -16,8 +16,8 @@ from hardviews.methods.base import (
     outside_autocast,
     squared_distances,
 )
-from hardviews.methods.simclr import gather
 from hardviews.networks.backbones import feature_dim
+from hardviews.networks.gather import gather
 from hardviews.networks.heads import mlp
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import Photometric, Slot, ViewPlan
