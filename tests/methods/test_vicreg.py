@@ -23,8 +23,10 @@ def views(count: int, batch: int = 7) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("weights", [(25.0, 25.0, 1.0), (1.0, 3.0, 0.5)])
-def test_loss_and_gradients_equal_lightly(weights: tuple[float, float, float]) -> None:
-    vicreg, two = method(**dict(zip(("invariance", "variance", "covariance"), weights, strict=True))).double(), views(2)
+@pytest.mark.parametrize("batch", [7, 20])  # fewer images than dimensions, and more
+def test_loss_and_gradients_equal_lightly(batch: int, weights: tuple[float, float, float]) -> None:
+    vicreg = method(**dict(zip(("invariance", "variance", "covariance"), weights, strict=True))).double()
+    two = views(2, batch)
     ours = vicreg.loss(vicreg(two))
     our_gradients = torch.autograd.grad(ours, list(vicreg.parameters()))
     projection = vicreg(two).projection

@@ -131,10 +131,11 @@ class VICReg(Method[VICRegEncoding]):
                 "VICReg needs the variance over images, and this batch has one; give a larger --batch-size"
             )
         centred = everyone - everyone.mean(1, keepdim=True)
-        spread = (centred.square().sum(1) / (images - 1) + EPSILON).sqrt()  # [V, D]
-        hinge = (1 - spread).relu().mean()
-        matrix = centred.mT @ centred / (images - 1)  # [V, D, D]
-        off_diagonal = matrix.square().sum((1, 2)) - matrix.diagonal(dim1=1, dim2=2).square().sum(1)
+        variance = centred.square().sum(1) / (images - 1)  # [V, D]
+        hinge = (1 - (variance + EPSILON).sqrt()).relu().mean()
+        # Products of images [V, N, N] and of dimensions [V, D, D] have the same sum of squares: take the smaller.
+        products = (centred @ centred.mT if images < dim else centred.mT @ centred) / (images - 1)
+        off_diagonal = products.square().sum((1, 2)) - variance.square().sum(1)
         return super().loss(encoding) + self.variance * hinge + self.covariance * 2 * off_diagonal.mean() / dim
 
     def statistics(self, encoding: VICRegEncoding) -> dict[str, Tensor]:

@@ -8,13 +8,14 @@ def lejepa_vits16_imagenet() -> PretrainOptions:
     """LeJEPA on ImageNet-1k: ViT-S/16, 100 epochs, 4+12 views drawn and 2+6 kept.
 
     Source: the recommended settings in the README of LeJEPA's code (views, AdamW, peak lr 5e-4, weight decay 0.05, last
-    lr a thousandth of the peak), which states no batch; the batch of 256, a warm-up of 1 epoch, drop-path 0.1 and an
-    embedding of 64 are those of lightly's benchmark on this backbone. The paper's own runs take a ViT-L/14.
+    lr a thousandth of the peak). A warm-up of 1 epoch, drop-path 0.1 and an embedding of 64 are those of lightly's
+    benchmark on this backbone; the batch of 256 is this library's choice. The paper's largest runs take a ViT-L/14.
 
     Command: ``torchrun --nproc-per-node 8 -m hardviews.cli pretrain --recipe lejepa_vits16_imagenet
     --data IMAGENET/train --test-data IMAGENET/val --out RUN``
 
-    Expected: linear 64.0 %, kNN 47.1 % after 100 epochs without hard views (lightly's benchmark).
+    Expected: linear 64.0 %, kNN 47.1 % after 100 epochs without hard views (lightly's benchmark, whose batch may
+        differ).
     Measured: not yet (needs ImageNet and GPUs).
 
     ======================  ==========
