@@ -27,6 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "byol": {"dim": 16, "hidden_dim": 32},
     "mocov3": {"dim": 16, "hidden_dim": 32},
     "swav": {"dim": 16, "hidden_dim": 32, "prototypes": 64, "queue": 24, "queue_from": 1},
+    "vicreg": {"dim": 16, "hidden_dim": 32},
+    "lejepa": {"dim": 16, "hidden_dim": 32},  # with as many directions as in a run, which are copied at every step
     "dino": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
     "ibot": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16},
     "dinov2": {"prototypes": 64, "hidden_dim": 32, "bottleneck_dim": 16, "gram_weight": 1.0, "gram_every": 0.1},

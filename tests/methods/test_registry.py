@@ -17,7 +17,7 @@ def test_every_file_is_a_method() -> None:
         assert methods.find(name).__name__.lower() == name
 
 
-@pytest.mark.parametrize("name", ["byol", "simclr", "mocov3", "swav", "dinov2"])
+@pytest.mark.parametrize("name", ["byol", "simclr", "vicreg", "lejepa", "mocov3", "swav", "dinov2"])
 def test_a_method_is_its_own_file_and_its_recipes(name: str) -> None:
     """No other source file imports it or names it, so adding it touched none."""
     source = Path(methods.__file__).parents[1]

@@ -169,7 +169,7 @@ def test_a_run_keeps_to_what_was_found(
     [
         ("compare --data shapes:64 --batch-size auto", "batch-size: auto may come out differently"),
         ("pretrain --data shapes:64 --batch-size autp", "a whole number or auto"),
-        ("pretrain --data shapes:64 --method simclr --grad-accumulation 2 --batch-size auto", "negatives"),
+        ("pretrain --data shapes:64 --method simclr --grad-accumulation 2 --batch-size auto", "compares the images"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -14,10 +14,12 @@ from hardviews.methods.byol import BYOL
 from hardviews.methods.dino import DINO
 from hardviews.methods.dinov2 import DINOv2
 from hardviews.methods.ibot import IBOT
+from hardviews.methods.lejepa import LeJEPA
 from hardviews.methods.mocov3 import MoCoV3
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.methods.swav import SwAV
+from hardviews.methods.vicreg import VICReg
 from hardviews.networks.assignment import Assignment
 from hardviews.recipes import recipes
 from hardviews.selection.scoring import EXACT
@@ -67,8 +69,8 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
         "crop scale": one_each(slots, lambda slot: f"{slot.scale[0]} - {slot.scale[1]}"),
         "blur": one_each(slots, lambda slot: slot.photometric.blur_p),
     }
-    if isinstance(method, SimSiam | SimCLR | MoCoV3 | SwAV):
-        layers = method.projector.children()
+    if isinstance(method, SimSiam | SimCLR | MoCoV3 | SwAV | VICReg | LeJEPA):
+        layers = method.projector.modules()
         widths = [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
         resolved["projector"] = ", ".join(map(str, widths))
     if isinstance(method, SimSiam):
@@ -84,6 +86,14 @@ def test_resolved_values_are_those_of_the_docstring(name: str) -> None:
             "epsilon": method.epsilon,
             "prototypes": len(method.prototypes),
             "queue": len(method.embeddings),
+        }
+    elif isinstance(method, VICReg):
+        resolved["weights"] = f"{method.invariance}, {method.variance}, {method.covariance}"
+    elif isinstance(method, LeJEPA):
+        resolved |= {
+            "weight of SIGReg": method.weight,
+            "directions": method.directions,
+            "drop path": options.backbone.keywords.get("drop_path_rate", 0.0),
         }
     else:
         assert isinstance(method, DINO | IBOT | DINOv2 | BYOL)

@@ -33,6 +33,8 @@ SETTINGS: dict[str, dict[str, int]] = {
     "byol": {"dim": 16, "hidden_dim": 16},
     "mocov3": {"dim": 16, "hidden_dim": 16},
     "swav": {"dim": 16, "hidden_dim": 16, "prototypes": 10, "queue": 30, "queue_from": 1},
+    "vicreg": {"dim": 16, "hidden_dim": 16},
+    "lejepa": {"dim": 16, "hidden_dim": 16, "directions": 64},
 }
 # With larger steps costs of different views come so close that rounding decides between them.
 RATE, CLIP = 0.01, 0.03

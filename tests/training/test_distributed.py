@@ -13,7 +13,7 @@ import torch
 from tests.training import distributed_steps
 
 REPOSITORY = Path(__file__).parents[2]
-METHODS = ["simsiam", "simclr", "byol", "mocov3", "swav", "dino", "ibot", "dinov2"]
+METHODS = ["simsiam", "simclr", "byol", "vicreg", "lejepa", "mocov3", "swav", "dino", "ibot", "dinov2"]
 POLICIES = ["simsiam unexpected", "ibot unexpected", "simsiam rescue(3)", "byol learnable"]  # that exchange something
 WAYS = ["simclr once", "dino once", "dino early", "simclr learnable(0.9)", "ibot growing"]  # of scoring, and of views
 OTHERS = [*POLICIES, *WAYS]

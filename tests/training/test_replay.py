@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hardviews.errors import InputError
+from hardviews.methods.lejepa import LeJEPA
 from hardviews.methods.simclr import SimCLR
 from hardviews.methods.simsiam import SimSiam
 from hardviews.selection import policies
@@ -20,7 +21,7 @@ from hardviews.training.scoring.replay import _take, check_replay
 from hardviews.training.step import Step
 from hardviews.views.images import ImageBatch
 from hardviews.views.plan import Slot, ViewPlan
-from tests.methods.multi_crop import dino, ibot, tiny_vit
+from tests.methods.multi_crop import dino, ibot, small, tiny_vit
 from tests.methods.tiny import TinyBackbone
 
 ONCE = Scoring(once=True)
@@ -32,11 +33,17 @@ def simclr(backbone: Any = tiny_vit, plan: ViewPlan | None = None) -> SimCLR:
     return SimCLR(backbone(), plan or SimCLR.default_plan(16), dim=8, hidden_dim=16)  # its projector has BN
 
 
+def lejepa() -> LeJEPA:
+    torch.manual_seed(0)
+    return LeJEPA(tiny_vit(), small(LeJEPA.default_plan(16)), dim=8, hidden_dim=16, directions=64)
+
+
 METHODS: dict[str, Any] = {
     "simclr": simclr,
     "simclr, convolutions": lambda: simclr(TinyBackbone),
     "dino": lambda: dino(tiny_vit),
     "ibot": ibot,
+    "lejepa": lejepa,
 }
 
 

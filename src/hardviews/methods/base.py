@@ -18,6 +18,8 @@ from hardviews.views.plan import ViewPlan
 # A method's encoding: a NamedTuple of tensors [views, B, ...], so that parts of a batch can be joined along B.
 E = TypeVar("E", bound=NamedTuple)
 
+R = TypeVar("R", Costs, Tensor)
+
 ClipMode = Literal["parameter", "all"]
 
 
@@ -76,7 +78,7 @@ class Method(nn.Module, ABC, Generic[E]):
     constant_rate: ClassVar[tuple[str, ...]] = ()
     # The network that evaluation and export read: the teacher's backbone if there is a teacher.
     evaluated: ClassVar[str] = "backbone"
-    # Whether an image's loss depends on the other images of the batch, other than through BN.
+    # Whether the loss compares the images of a batch, other than through BN: micro-batches would compare fewer.
     needs_whole_batch: ClassVar[bool] = False
 
     backbone: nn.Module
@@ -107,7 +109,10 @@ class Method(nn.Module, ABC, Generic[E]):
         """The cost of every view of every image: pure, differentiable, in float32 or better."""
 
     def loss(self, encoding: E) -> Tensor:
-        """The training loss: the total of all encoded views, averaged over images; scalar."""
+        """The training loss: the total of all encoded views, averaged over images; scalar.
+
+        A method may add terms of the whole batch, which no choice of views depends on (VICReg, LeJEPA).
+        """
         costs = self.costs(encoding)
         return costs.total(costs.all_ids()).mean()
 
@@ -160,13 +165,13 @@ def feature_std(vectors: Tensor) -> Tensor:
     return variance.sqrt().mean() * math.sqrt(vectors.shape[-1])
 
 
-def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Costs]:
-    """Runs a ``costs`` method in float32, even inside the autocast region of a caller's own loop."""
+def outside_autocast(function: Callable[[Any, E], R]) -> Callable[[Any, E], R]:
+    """Runs a method of an encoding (``costs``) in float32, even inside the autocast region of a caller's own loop."""
 
-    @wraps(costs)
-    def wrapped(self: Any, encoding: E) -> Costs:
+    @wraps(function)
+    def wrapped(self: Any, encoding: E) -> R:
         with torch.autocast(encoding[0].device.type, enabled=False):
-            return costs(self, encoding)
+            return function(self, encoding)
 
     return wrapped
 
@@ -174,6 +179,13 @@ def outside_autocast(costs: Callable[[Any, E], Costs]) -> Callable[[Any, E], Cos
 def per_view(x: Tensor, views: int) -> Tensor:
     """Reshapes a batch of ``views`` views, ``[views·B, ...]``, to ``[views, B, ...]``."""
     return x.view(views, len(x) // views, *x.shape[1:])  # not -1, which is ambiguous if another dimension is 0
+
+
+def squared_distances(views: Tensor, targets: int) -> Tensor:
+    """How far apart views ``[V, B, D]`` and the first ``targets`` of them are, ``[T, V, B]``: the mean of squared
+    differences over D."""
+    # Differences, since those of close views would be lost in |a|² + |b|² - 2ab; a target at a time, to hold V·B·D.
+    return torch.stack([(views - target).square().mean(-1) for target in views[:targets]])
 
 
 def full_precision(x: Tensor) -> Tensor:

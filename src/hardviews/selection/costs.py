@@ -21,7 +21,8 @@ class Costs:
 
     Args:
         cross: ``[T, V, B]``, the loss of predicting target view t from view v. The diagonal ``cross[t, t]`` is ignored
-            and must be finite.
+            and must be finite. Terms between two targets are ``cross[:, :T]``: a method that weighs them otherwise
+            than the rest (LeJEPA) multiplies that part.
         own: ``[T, B]``, a target view's own cost (iBOT's masked patches), or None.
         reference: costs of the same views by another model, such as the momentum teacher; only the policy ``learnable``
             reads them.

@@ -97,8 +97,8 @@ class Step:
         name = type(method).__name__
         if parts > 1 and method.needs_whole_batch:
             raise InputError(
-                f"grad-accumulation: {name} takes its negatives from the batch, and {parts} parts would leave it "
-                "fewer; give --grad-accumulation 1 and a smaller --batch-size, or more --devices"
+                f"grad-accumulation: {name} compares the images of a batch, and {parts} parts would leave it fewer; "
+                "give --grad-accumulation 1 and a smaller --batch-size, or more --devices"
             )
         self.fabric, self.method, self.rates = fabric, method, rates
         self.steps, self.steps_per_epoch, self.clip, self.clip_mode = steps, steps_per_epoch, clip, clip_mode

@@ -1,0 +1,126 @@
+"""Do the newer methods learn, and do hard views help them? Small runs on packs that are at hand.
+
+    python benchmarks/new_methods.py PACKS OUT [--only lejepa,vicreg] [--sets cifar10,imagenette] [--seeds 1]
+        [--epochs 20] [--limit IMAGES]
+
+PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: one comparison (``hardviews
+compare``) for each method of ``METHODS`` and each set of ``SETS``, of the method with hard views and without
+(``random``), for equally many epochs. The backbone is the narrow ResNet of ``evidence.py``. The same command goes on
+where it stopped; more ``--seeds`` are added. At the end a table has kNN accuracy beside that of the same backbone
+before training, and the spread of features (1 is even, 0 a collapse); ``comparison.md`` of each folder has differences
+with intervals, if there are several seeds.
+
+``--limit 512 --epochs 1`` is a dry run on so many images.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from evidence import NARROW
+
+from hardviews.cli import main as hardviews
+
+ADAMW = "--optimizer adamw --min-lr 0 --warmup-epochs 1 --batch-size 128"
+CROPS = "--plan.scale 0.2,1.0 --plan.blur_p 0"
+
+# Options of small runs. Settings that a set needs come with the set.
+METHODS = {
+    "vicreg": f"--method vicreg --method.dim 512 --method.hidden_dim 512 {CROPS} {ADAMW} --lr 0.004 "
+    "--weight-decay 1e-4",
+    "lejepa": f"--method lejepa --method.hidden_dim 512 --method.directions 256 --plan.globals 4 --plan.locals 0 "
+    f"{CROPS} --plan.solarize_p 0 {ADAMW} --lr 0.004 --weight-decay 5e-4",
+}
+# Training and test table, the number of training images that are taken, options.
+SETS = {
+    "cifar10": (
+        "cifar10/cifar10-jpeg-train.parquet", "cifar10/cifar10-jpeg-test.parquet", 10_000,
+        "--backbone.stem cifar --image-size 32",
+    ),
+    "imagenette": (
+        "imagenette224/imagenette224-sub-train.parquet", "imagenette224/imagenette224-sub-val.parquet", 4_600,
+        "--backbone.stem imagenet --image-size 64",
+    ),
+}  # fmt: skip
+
+
+def taken(table: Path, out: Path, count: int) -> Path:
+    """A table of some images of a table, evenly from all of it, since one is sorted by class."""
+    rows = pq.read_table(table)
+    if rows.num_rows <= count:
+        return table
+    subset = out / f"{table.stem}-{count}.parquet"
+    if not subset.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows.take(np.arange(count) * rows.num_rows // count), subset.with_suffix(".part"))
+        subset.with_suffix(".part").replace(subset)
+    return subset
+
+
+def command(method: str, name: str, given: argparse.Namespace) -> list[str]:
+    """The command line of one comparison."""
+    train_table, test_table, count, options = SETS[name]
+    train = taken(given.packs / train_table, given.out, min(count, given.limit or count))
+    test = taken(given.packs / test_table, given.out, given.limit or sys.maxsize)
+    own = (
+        f"--data {train} --test-data {test} --in-memory on --epochs {given.epochs} --seeds {given.seeds} "
+        f"--equal-time false --protocol knn --workers 0 --tensorboard false --out {given.out / f'{method}-{name}'}"
+    )
+    return ["compare", *shlex.split(f"{METHODS[method]} {NARROW} {options} {own}")]
+
+
+def found(folder: Path) -> list[dict[str, Any]]:
+    """Of every run of a comparison, its final figures and the spread of features at the end."""
+    rows = []
+    for file in sorted(folder.glob("runs/*/summary.json")):
+        with (file.parent / "metrics.csv").open() as metrics:
+            *_, last = csv.DictReader(metrics)
+        rows.append({"run": file.parent.name, **json.loads(file.read_text()), "feature_std": last["feature_std"]})
+    return rows
+
+
+def table(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown of all runs, which a reader may add to RESULTS.md."""
+    rows = ["| comparison | run | kNN untrained | trained | raw pixels | standard error | feature_std | seconds |"]
+    rows.append("| --- " * 8 + "|")
+    for name, of_name in runs.items():
+        for run in of_name:
+            knn = [100 * run[f"knn_top1{kind}"] for kind in ("_untrained", "", "_pixels", "_error")]
+            figures = " | ".join(f"{value:.1f}" for value in knn)
+            rows.append(
+                f"| {name} | {run['run']} | {figures} | {float(run['feature_std']):.2f} | {run['seconds']:.0f} |"
+            )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", default=",".join(METHODS), help="some methods, by name")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--seeds", default="1", help="how many")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=0, help="number of images, for a dry run")
+    given = parser.parse_args()
+    for kind, names, known in (("--only", given.only, METHODS), ("--sets", given.sets, SETS)):
+        if unknown := set(names.split(",")) - set(known):
+            parser.error(f"{kind}: {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+    runs = {}
+    for name in given.sets.split(","):
+        for method in given.only.split(","):
+            if code := hardviews(command(method, name, given)):
+                sys.exit(code)
+            runs[f"{method}-{name}"] = found(given.out / f"{method}-{name}")
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
