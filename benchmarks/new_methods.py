@@ -5,7 +5,8 @@
 
 PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: one comparison (``hardviews
 compare``) for each method of ``METHODS`` and each set of ``SETS``, of the method with hard views and without
-(``random``), for equally many epochs. The backbone is the narrow ResNet of ``evidence.py``. The same command goes on
+(``random``), for equally many epochs. The backbone is the narrow ResNet of ``evidence.py``, of DINOv2 its Vision
+Transformer. The same command goes on
 where it stopped; more ``--seeds`` are added. At the end a table has kNN accuracy beside that of the same backbone
 before training, and the spread of features (1 is even, 0 a collapse); ``comparison.md`` of each folder has differences
 with intervals, if there are several seeds.
@@ -23,29 +24,56 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from evidence import NARROW
+from evidence import MILD, NARROW
 
 from hardviews.cli import main as hardviews
 
-ADAMW = "--optimizer adamw --min-lr 0 --warmup-epochs 1 --batch-size 128"
-CROPS = "--plan.scale 0.2,1.0 --plan.blur_p 0"
-
-# Options of small runs. Settings that a set needs come with the set.
-METHODS = {
-    "vicreg": f"--method vicreg --method.dim 512 --method.hidden_dim 512 {CROPS} {ADAMW} --lr 0.004 "
-    "--weight-decay 1e-4",
-    "lejepa": f"--method lejepa --method.hidden_dim 512 --method.directions 256 --plan.globals 4 --plan.locals 0 "
-    f"{CROPS} --plan.solarize_p 0 {ADAMW} --lr 0.004 --weight-decay 5e-4",
+ADAMW = "--optimizer adamw --min-lr 0 --lr 0.004 --batch-size 128"
+CROPS = "--plan.scale 0.2,1.0"
+VIT = (
+    "--backbone vit_tiny_patch16_224 --backbone.embed_dim 96 --backbone.depth 4 --backbone.num_heads 3 "
+    "--backbone.patch_size"
+)
+# Options that a backbone takes from the set.
+STEMS = {
+    "cifar10": (f"{NARROW} --backbone.stem cifar", f"{VIT} 8"),
+    "imagenette": (f"{NARROW} --backbone.stem imagenet", f"{VIT} 16"),
 }
+
+# Options of small runs, and whether the backbone is the Vision Transformer.
+METHODS = {
+    "vicreg": (
+        f"--method vicreg --method.dim 512 --method.hidden_dim 512 {CROPS} --plan.blur_p 0 {ADAMW} --warmup-epochs 1 "
+        "--weight-decay 1e-4", False,
+    ),
+    "lejepa": (
+        f"--method lejepa --method.hidden_dim 512 --method.directions 256 --plan.globals 4 --plan.locals 0 {CROPS} "
+        f"--plan.blur_p 0 --plan.solarize_p 0 {ADAMW} --warmup-epochs 1 --weight-decay 5e-4", False,
+    ),
+    "mocov3": (
+        f"--method mocov3 --method.dim 128 --method.hidden_dim 512 --method.temperature 0.2 {CROPS} "
+        f"--plan.blur_p 0,0 --plan.solarize_p 0 {ADAMW} --warmup-epochs 1 --weight-decay 1e-4", False,
+    ),
+    "swav": (
+        f"--method swav --method.dim 64 --method.hidden_dim 512 --method.prototypes 256 --method.freeze_prototypes 0 "
+        f"--plan.locals 0 {CROPS} --plan.strength 0.5 --plan.blur_p 0 {ADAMW} --warmup-epochs 0.5 --weight-decay 1e-6",
+        False,
+    ),
+    "dinov2": (
+        f"{MILD} --method dinov2 --method.hidden_dim 256 --method.bottleneck_dim 64 --method.freeze_last_layer 0 "
+        "--method.prototypes 256 --method.warmup_teacher_epochs 0 --method.teacher_temperature 0.04 "
+        f"--method.teacher_momentum 0.98 --plan.locals 0 --clip 1 {ADAMW} --warmup-epochs 1 --weight-decay 0.04", True,
+    ),
+}  # fmt: skip
 # Training and test table, the number of training images that are taken, options.
 SETS = {
     "cifar10": (
-        "cifar10/cifar10-jpeg-train.parquet", "cifar10/cifar10-jpeg-test.parquet", 10_000,
-        "--backbone.stem cifar --image-size 32",
+        "cifar10/cifar10-jpeg-train.parquet", "cifar10/cifar10-jpeg-test.parquet", 5_000,
+        "--image-size 32",
     ),
     "imagenette": (
         "imagenette224/imagenette224-sub-train.parquet", "imagenette224/imagenette224-sub-val.parquet", 4_600,
-        "--backbone.stem imagenet --image-size 64",
+        "--image-size 64",
     ),
 }  # fmt: skip
 
@@ -72,7 +100,8 @@ def command(method: str, name: str, given: argparse.Namespace) -> list[str]:
         f"--data {train} --test-data {test} --in-memory on --epochs {given.epochs} --seeds {given.seeds} "
         f"--equal-time false --protocol knn --workers 0 --tensorboard false --out {given.out / f'{method}-{name}'}"
     )
-    return ["compare", *shlex.split(f"{METHODS[method]} {NARROW} {options} {own}")]
+    of_method, vit = METHODS[method]
+    return ["compare", *shlex.split(f"{STEMS[name][vit]} {of_method} {options} {own}")]
 
 
 def found(folder: Path) -> list[dict[str, Any]]:

@@ -1,12 +1,17 @@
 """Batches of images that are not 8-bit RGB, decoded as asked for or held in memory."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+import torch
 
 from hardviews.data.loading import in_memory as holding
 from hardviews.data.loading.in_memory import is_held
 from hardviews.data.loading.loader import Loader
-from hardviews.data.sources import as_source
+from hardviews.data.reading.bounds import UNBOUNDED
+from hardviews.data.sources import as_source, open_source
 from hardviews.views.pixels import Pixels
 
 
@@ -27,3 +32,19 @@ def test_what_is_held_is_counted_in_bytes_of_the_form(monkeypatch: pytest.Monkey
     assert is_held(source, "auto")
     assert not is_held(source, "auto", Pixels(3, "uint16"))
     assert is_held(source, "auto", Pixels(1, "uint16", rgb=False))
+
+
+def test_a_bar_moves_while_images_are_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: dict[str, int] = {}
+
+    @contextmanager
+    def bars(show: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+        def start(name: str, length: int) -> Callable[[int], None]:
+            assert length == 20
+            return lambda done: moved.update({name: moved.get(name, 0) + done})
+
+        yield start
+
+    monkeypatch.setattr(holding, "progress_bars", bars)
+    assert holding.held(open_source("shapes:20"), UNBOUNDED, True, torch.device("cpu")) is not None
+    assert moved == {"reading shapes": 20}

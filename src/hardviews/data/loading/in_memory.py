@@ -5,9 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hardviews.console import progress_bars
 from hardviews.data.reading.cut_short import said_of
 from hardviews.data.reading.decode import Bounds, Faults, UnreadableImage
 from hardviews.data.sources.base import ImageSource
+from hardviews.launch.environment import rank
 from hardviews.views.images import ImageBatch
 from hardviews.views.pixels import RGB, Pixels
 
@@ -71,21 +73,24 @@ def held(source: ImageSource, bounds: Bounds, must: bool, device: torch.device) 
     pixels: Tensor | list[Tensor] | None = None
     faults: Faults = {}
     cut_short: Faults = {}
-    for index in range(n):
-        try:
-            image = source.read(index, bounds)
-        except UnreadableImage as error:
-            faults[index] = error.reason
-            continue
-        if said_of(image):
-            cut_short[index] = said_of(image)
-        if not must and image.shape[:2] != (source.native_size,) * 2:
-            return None
-        if pixels is None:
-            pixels = image.new_zeros(n, *image.shape)
-        if isinstance(pixels, Tensor) and image.shape != pixels.shape[1:]:
-            pixels = list(pixels.unbind())
-        pixels[index] = image
+    with progress_bars(rank() == 0) as start:
+        done = start(f"reading {source.name}", n)
+        for index in range(n):
+            done(1)
+            try:
+                image = source.read(index, bounds)
+            except UnreadableImage as error:
+                faults[index] = error.reason
+                continue
+            if said_of(image):
+                cut_short[index] = said_of(image)
+            if not must and image.shape[:2] != (source.native_size,) * 2:
+                return None
+            if pixels is None:
+                pixels = image.new_zeros(n, *image.shape)
+            if isinstance(pixels, Tensor) and image.shape != pixels.shape[1:]:
+                pixels = list(pixels.unbind())
+            pixels[index] = image
     if pixels is None:
         return None
     if sum(image.numel() * image.element_size() for image in pixels) <= RESIDENT_BYTES:
