@@ -1,6 +1,6 @@
 """Hard views for DINO made of lightly's modules, in a loop of its own; runs in seconds on a CPU.
 
-    pip install lightly
+    pip install lightly scikit-learn
     python examples/lightly_dino.py
 
 Of two candidates for each of two global views and eight for the local ones, the hardest combination is kept: one, one
@@ -8,10 +8,13 @@ and four. It is found exactly. lightly's loss returns the mean over the batch, s
 written here (1), with the loss's own centre and temperatures; the training loss stays lightly's.
 """
 
+import warnings
+
 import torch
 from lightly.loss import DINOLoss
 from lightly.models.modules import DINOProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
+from photographs import tiles
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.transforms import v2
@@ -53,13 +56,14 @@ def crops(size: int, scale: tuple[float, float]) -> v2.Transform:
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", ".*weight_norm", FutureWarning)  # of lightly's own code
     torch.manual_seed(0)
     method = DINO()
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.05, momentum=0.9)
     hard_views = HardViews(method.costs, PLAN)  # 2
     whole, local = crops(48, (0.4, 1.0)), crops(32, (0.05, 0.4))
     for step in range(4):
-        pictures = nn.functional.interpolate(torch.rand(12, 3, 6, 6), size=64, mode="bicubic").clamp(0, 1)
+        pictures = tiles(12, 64)
         candidates = [torch.stack([augment(picture) for picture in pictures]) for augment in [whole] * 4 + [local] * 8]
         views = hard_views(candidates)  # 3: one A, one B and four local views, the hardest for each picture
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """Hard views for a LightningModule made of lightly's SimSiam modules, in five lines; runs in seconds on a CPU.
 
-    pip install lightly lightning
+    pip install lightly lightning scikit-learn
     python examples/lightly_lightning.py
 
 The five lines are marked 1 to 5. lightly's losses return the mean over the batch, which can't tell which image a view
@@ -8,11 +8,14 @@ is hard for; so the loss is written per image (1, 2). On several GPUs nothing ch
 itself, not Lightning's wrapper.
 """
 
+import logging
+import warnings
 from typing import Any
 
 import torch
 from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from lightning import LightningModule, Trainer
+from photographs import tiles
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from torch.utils.data import DataLoader, Dataset
@@ -51,12 +54,12 @@ class SimSiam(LightningModule):
 
 
 class Pictures(Dataset[list[Tensor]]):
-    """Smooth random colours, augmented: stands for lightly's dataset with its transform."""
+    """Tiles of photographs, augmented: stands for lightly's dataset with its transform."""
 
     views = 4  # 5: candidates per image, instead of 2
 
     def __init__(self) -> None:
-        self.pictures = nn.functional.interpolate(torch.rand(64, 3, 6, 6), size=48, mode="bicubic").clamp(0, 1)
+        self.pictures = tiles(64)
         self.transform = v2.Compose([v2.RandomResizedCrop(32, scale=(0.2, 1.0)), v2.ColorJitter(0.4, 0.4, 0.4, 0.1)])
 
     def __len__(self) -> int:
@@ -67,6 +70,8 @@ class Pictures(Dataset[list[Tensor]]):
 
 
 def main() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
+    warnings.filterwarnings("ignore", ".*LeafSpec", module="lightning")  # of Lightning's own code
     torch.manual_seed(0)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, accelerator="cpu", devices=1, enable_model_summary=False, **quiet)

@@ -1,15 +1,18 @@
 """Hard views for a LightningModule that is not changed at all: a callback and two more views; seconds on a CPU.
 
-    pip install lightning
+    pip install lightning scikit-learn
     python examples/lightning_callback.py
 
 What hard views add is marked 1 to 3.
 """
 
+import logging
+import warnings
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from photographs import tiles
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -43,9 +46,11 @@ def loss(a: Tensor, b: Tensor) -> Tensor:  # 1: [B], one value per image; the ba
 
 
 def main() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
+    warnings.filterwarnings("ignore", ".*LeafSpec", module="lightning")  # of Lightning's own code
     torch.manual_seed(0)
     augment = v2.Compose([v2.RandomResizedCrop(32, scale=(0.2, 1.0)), v2.ColorJitter(0.4, 0.4, 0.4, 0.1)])
-    pictures = F.interpolate(torch.rand(64, 3, 6, 6), size=48, mode="bicubic").clamp(0, 1)
+    pictures = tiles(64)
     views = [([augment(picture) for _ in range(4)], 0) for picture in pictures]  # 2: four views, not two
     chooses = HardViewsCallback(lambda module: pairwise(module, loss))  # 3
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

@@ -1,17 +1,20 @@
 """Hard views for stable-pretraining's SimCLR, by a callback; runs in seconds on a CPU.
 
-    pip install stable-pretraining
+    pip install stable-pretraining scikit-learn
     python examples/stable_pretraining_simclr.py
 
 What hard views add is marked 1 to 3. NTXEntLoss returns the mean over the batch, so what a pair costs each image is
 written here (1); the training loss stays the library's.
 """
 
+import logging
+import warnings
 from typing import Any
 
 import stable_pretraining as spt
 import torch
 from lightning import Trainer
+from photographs import tiles
 from stable_pretraining.forward import simclr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,6 +38,8 @@ def forward(self: Any, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
 
 
 def main() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
+    warnings.filterwarnings("ignore", ".*LeafSpec", module="lightning")  # of Lightning's own code
     torch.manual_seed(0)
     module: Any = spt.Module(
         forward=forward,
@@ -44,7 +49,7 @@ def main() -> None:
         optim={"optimizer": {"type": "SGD", "lr": 0.05}, "scheduler": "ConstantLR"},
     )
     augment = v2.Compose([v2.RandomResizedCrop(32, scale=(0.2, 1.0)), v2.ColorJitter(0.4, 0.4, 0.4, 0.1)])
-    pictures = F.interpolate(torch.rand(64, 3, 6, 6), size=48, mode="bicubic").clamp(0, 1)
+    pictures = tiles(64)
     views = [{"views": [{"image": augment(x), "label": 0} for _ in range(4)]} for x in pictures]  # 2: four, not two
     chooses = StablePretrainingCallback(lambda m: pairwise(lambda x: m.projector(m.backbone(x)), loss))  # 3
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

@@ -28,6 +28,8 @@ def test_example_runs(script: str, needs: str, steps: int, losses: tuple[int, in
     command = [sys.executable, str(EXAMPLES / script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr  # nothing that the reader can't act on
+    assert "deprecated" not in done.stderr
     found = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
     assert len(found) == steps
     assert all(losses[0] <= loss <= losses[1] for loss in found)
