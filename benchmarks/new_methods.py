@@ -1,7 +1,7 @@
 """Do the newer methods learn, and do hard views help them? Small runs on packs that are at hand.
 
     python benchmarks/new_methods.py PACKS OUT [--only lejepa,vicreg] [--sets cifar10,imagenette] [--seeds 1]
-        [--epochs 20] [--limit IMAGES]
+        [--epochs 10] [--limit IMAGES]
 
 PACKS is the folder with the packs (``cifar10``, ``imagenette224``), OUT where the runs go: one comparison (``hardviews
 compare``) for each method of ``METHODS`` and each set of ``SETS``, of the method with hard views and without
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(METHODS), help="some methods, by name")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", default="1", help="how many")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--limit", type=int, default=0, help="number of images, for a dry run")
     given = parser.parse_args()
     for kind, names, known in (("--only", given.only, METHODS), ("--sets", given.sets, SETS)):
