@@ -25,6 +25,8 @@ def with_arms(runs: Sequence[Run]) -> list[Run]:
     Args:
         runs: named by their folders.
     """
+    if len(runs) == 1:
+        return [replace(runs[0], arm_name=runs[0].name)]
     keys = [tuple(sorted(_settings(run).items())) for run in runs]
     order = list(dict.fromkeys(keys))
     firsts = [runs[keys.index(key)] for key in order]

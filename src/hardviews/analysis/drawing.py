@@ -47,6 +47,8 @@ def lines(
     """
     drawn = merged(averaged([line for line in drawn if np.isfinite(line.y).any()]))
     several = len({line.run for line in drawn if not line.compared}) > 1
+    if any(line.low is not None for line in drawn):
+        caption += " Of several seeds: their mean, and a band from the lowest to the highest."
 
     def marked(line: Line) -> bool:
         return len(line.x) <= 12 or (several and not line.compared)
@@ -61,7 +63,7 @@ def lines(
                 markerfacecolor=COLOURS["ground"] if line.compared else COLOURS[line.colour],
             )  # fmt: skip
         axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=x_label == "epoch", min_n_ticks=1))
         if noise is not None:
             axes.axhline(0, color=COLOURS["muted"], linewidth=1)
         _count(axes, percent, zero, noise)
@@ -177,8 +179,9 @@ def intervals(
                 capsize=4, capthick=2, markersize=8, marker=list(MARKERS)[one.run % RUNS],
             )  # fmt: skip
             axes.annotate(
-                one.written, (one.value, place), (0, 8), textcoords="offset points", ha="center", fontsize=11.5
-            )
+                one.written, (one.value, place), (0, 8), textcoords="offset points", ha="center", fontsize=11.5,
+                bbox={"facecolor": COLOURS["ground"], "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
         span = max(high - low, 1e-9)
         room = LETTER * max(len(one.written) for one in drawn) / 2 / (SIZE[0] - 40)

@@ -9,7 +9,7 @@ import numpy as np
 from hardviews.analysis.arms import count, shortened
 from hardviews.analysis.drawing import intervals
 from hardviews.analysis.figure import Figure, Interval, number
-from hardviews.analysis.run import Run
+from hardviews.analysis.run import Run, measured_on
 from hardviews.analysis.verdict import standard_error
 from hardviews.wording import several
 
@@ -82,7 +82,7 @@ def standing(runs: Sequence[Run]) -> Figure | None:
     for arm in list(dict.fromkeys(run.arm for run in measured))[:MOST]:
         some = [run for run in measured if run.arm == arm]
         drawn.append(_trained(some, "trained" if count(runs) == 1 else some[0].arm_name))
-    seeded = len(drawn) < len(measured)
+    seeded = count(measured) < len(measured)
     first = measured[0]
     for name, label in (("knn_top1", "untrained"), ("knn_top1_pixels", "raw pixels"), ("knn_top1_chance", "chance")):
         value, images = first.first(name), _images(first, 0)
@@ -90,12 +90,9 @@ def standing(runs: Sequence[Run]) -> Figure | None:
             # Chance is the frequency of a class, which is known.
             error = NORMAL * standard_error(value, images) if images and name != "knn_top1_chance" else 0.0
             drawn.append(_interval(label, value, max(value - error, 0), min(value + error, 1), 7, compared=True))
-    bands = "Whiskers are 95 % intervals, from the number of test images alone"
-    bands += "; of several seeds the point is their mean and whiskers reach from the lowest to the highest." * seeded
-    on = first.measured_on()
-    caption = (
-        f"Nearest-neighbour accuracy, on {on}. {bands}{'' if seeded else ', and one seed.'} Labels are used only here."
-    )
+    bands = "Whiskers are 95 % intervals, from the number of test images alone, "
+    bands += "and of several seeds, whose mean is shown, the range" if seeded else "not from other seeds"
+    caption = f"Nearest-neighbour accuracy{measured_on(measured)}. {bands}. Labels are used only here."
     return intervals(
         "standing", "What training brought", caption, drawn, x_label="test pictures classified right",
         head="features", percent=True,
@@ -106,7 +103,9 @@ def _trained(some: Sequence[Run], label: str) -> Interval:
     values = np.array([run.last("knn_top1") for run in some], dtype=float)
     value = float(values.mean())
     if len(some) > 1:
-        return _interval(label, value, float(values.min()), float(values.max()), some[0].arm)
+        low, high = float(values.min()), float(values.max())
+        written = f"{number(value, True)} ({100 * low:.1f} to {100 * high:.1f})"
+        return Interval(label, value, low, high, written, some[0].arm)
     images = _images(some[0], -1)
     error = NORMAL * standard_error(value, images) if images else 0.0
     return _interval(label, value, max(value - error, 0), min(value + error, 1), some[0].arm)
@@ -114,8 +113,9 @@ def _trained(some: Sequence[Run], label: str) -> Interval:
 
 def _interval(label: str, value: float, low: float, high: float, run: int, compared: bool = False) -> Interval:
     off = max(high - value, value - low)
-    written = number(value, True) + (f" ± {100 * off:.1f}" if off else "")
-    return Interval(label, value, low, high, written, run, compared)
+    return Interval(
+        label, value, low, high, number(value, True) + (f" ± {100 * off:.1f}" if off else ""), run, compared
+    )
 
 
 def _images(run: Run, place: int) -> int:

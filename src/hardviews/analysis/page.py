@@ -81,7 +81,8 @@ def report(
     Args:
         runs: at least one; plots overlay several, and tables compare them with the first.
         readers: for every run, a reader of its data set's pictures by index, or the reason why there is none.
-        inspected: by a run's index, what its backbone makes of some pictures, or the reason why that is unknown.
+        inspected: by the index of a run whose pictures are shown, what its backbone makes of some, or the reason why
+            that is unknown.
     """
     selecting = choices.selecting_runs(runs)
     figures = comparison.key_figures(runs, selecting)
@@ -101,7 +102,7 @@ def report(
         sections=_sections(runs, selecting),
         seen=seen,
         same=[embedding.described(one.same) for one in seen],
-        albums=[_album(run, reader, len(runs)) for run, reader in zip(runs, readers, strict=True)],
+        albums=[_album(runs[place], readers[place], len(inspected)) for place in inspected],
         arms=count(runs),
     )
     return page, figures

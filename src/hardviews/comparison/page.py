@@ -2,10 +2,11 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hardviews.analysis.comparison import label_of
 from hardviews.analysis.drawing import intervals, lines
 from hardviews.analysis.figure import Figure, Interval, Line
 from hardviews.analysis.headline import subject
@@ -18,6 +19,8 @@ from hardviews.comparison.request import Request
 from hardviews.comparison.statistics import ArmResult, Form, PairedDifference
 from hardviews.wording import several
 
+ROUGH = 5  # degrees of freedom, below which a standard deviation may be off by more than half
+UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 FIRST = ("linear_top1", "knn_top1")  # figures that the answer is about, if they were measured
 Show = Callable[[str], Form]
 
@@ -80,6 +83,11 @@ def _times(plan: Plan, name: str) -> tuple[str, str]:
     return f"{ratio:.2f}", str(entry["equal_time_epochs"])
 
 
+def signed(text: str) -> str:
+    """Numbers with a minus sign in place of a hyphen."""
+    return text.replace("-", "−")
+
+
 def answers(rows: Sequence[ArmResult], names: Sequence[str], show: Show) -> list[str]:
     """A sentence for every arm, those at equal time first; about one figure."""
     if not rows or rows[0].kind != "baseline" or not names:
@@ -95,10 +103,10 @@ def _answer(row: ArmResult, base: ArmResult, name: str, difference: PairedDiffer
     if difference is None:
         return f"{place}, {row.arm} has no seed in common with {base.arm} yet."
     unit = " points" if form.scale == 100 else ""
-    amount = f"{name.replace('_', ' ')} {form.number(difference.mean, '+')}{unit}"
+    amount = f"{label_of(name)} {signed(form.number(difference.mean, '+'))}{unit}"
     if difference.seeds == 1:
         return f"{place}, nothing can be said: one seed tells nothing of noise ({row.arm}: {amount})."
-    low, high = (form.number(bound, "+") for bound in difference.interval)
+    low, high = (signed(form.number(bound, "+")) for bound in difference.interval)
     spans = f"{amount} (95 % interval {low} to {high}, {several(difference.seeds, 'seed')})"
     if not difference.distinguishable:
         return f"{place}, {row.arm} can't be told from {base.arm}: {spans}."
@@ -115,11 +123,11 @@ def differences(rows: Sequence[ArmResult], name: str, form: Form) -> Figure | No
             continue
         mean, half = difference.mean * form.scale, difference.half_width * form.scale
         label = f"{row.arm}, {row.kind}"
-        drawn.append(Interval(label, mean, mean - half, mean + half, form.difference(difference), place))
+        drawn.append(Interval(label, mean, mean - half, mean + half, signed(form.difference(difference)), place))
     if not drawn:
         return None
     unit = "points" if form.scale == 100 else "difference"
-    words, base = name.replace("_", " "), rows[0].arm
+    words, base = label_of(name), rows[0].arm
     caption = (
         f"{words}: each arm minus {base}, seed by seed, with 95 % intervals by Student's t of the paired differences. "
         f"Where an interval contains 0, noise alone may explain the difference. "
@@ -137,19 +145,21 @@ def against_time(plan: Plan, jobs: Sequence[Job], baseline: str) -> Figure | Non
         measured = read_evaluations(job.folder).get("knn_top1", [])
         if measured:
             epochs, values = np.array(measured).T
-            minutes = epochs * plan["arms"][job.arm]["seconds_per_epoch"] / 60
+            seconds = epochs * plan["arms"][job.arm]["seconds_per_epoch"]
             lengths = [epochs for arm, epochs in kinds if arm == job.arm]
             label = job.arm if len(lengths) == 1 else f"{job.arm}, {several(job.epochs, 'epoch')}"
-            drawn.append(Line(label, minutes, values, kinds.index((job.arm, job.epochs))))
+            drawn.append(Line(label, seconds, values, kinds.index((job.arm, job.epochs))))
     if not drawn:
         return None
+    unit, length = next((unit for unit in UNITS if max(line.x.max() for line in drawn) > 2 * unit[1]), UNITS[-1])
+    drawn = [replace(line, x=line.x / length) for line in drawn]
     caption = (
         "kNN accuracy measured during training, as the mean of all seeds with a band from the lowest to the highest. "
         "Time is that of training steps, timed side by side, so that it does not depend on what else the machine did."
     )
     return lines(
-        "accuracy-time", "Accuracy against time", caption, drawn, unit="pictures classified right", percent=True,
-        x_label="minutes", zero=True,
+        "accuracy-time", "kNN accuracy over training time", caption, drawn, unit="pictures classified right",
+        percent=True, x_label=unit, zero=True,
     )  # fmt: skip
 
 
@@ -158,20 +168,19 @@ def power_text(rows: Sequence[ArmResult], name: str, form: Form) -> PowerText | 
     found = power_of(rows, name)
     if found is None:
         return None
-    unit = " points" if form.scale == 100 else ""
+    points = form.scale == 100
 
     def shown(value: float) -> str:
-        return f"{form.number(value)}{unit}"
+        return f"{100 * value:.1f} points" if points else form.number(value)
 
-    one = 1 / form.scale
+    one, unit = 1 / form.scale, "1 point" if points else form.number(1 / form.scale)
     needed = seeds_for(one, found.deviation)
-    more = f"take {needed:,}" if needed else "more than 1,000 are needed"
+    rough = ", so this is rough" if found.degrees < ROUGH else ""
     says = (
-        f"{name.replace('_', ' ')}: {several(found.seeds, 'seed')} can only show differences above "
-        f"{shown(found.shows)}; for {shown(one)} {more}. The paired differences vary by {shown(found.deviation)} "
-        f"(standard deviation with {several(found.degrees, 'degree')} of freedom"
-        f"{', so this is rough' if found.degrees < 5 else ''})."
+        f"{label_of(name)}: {several(found.seeds, 'seed')} can only show differences above {shown(found.shows)}; for "
+        f"{unit} {f'take {needed:,}' if needed else 'more than 1,000 are needed'}. The paired differences vary by "
+        f"{shown(found.deviation)} (standard deviation with {several(found.degrees, 'degree')} of freedom{rough})."
     )
     counts = sorted({*SHOWN, found.seeds})
     table = [(f"{count}", shown(smallest_shown(count, found.deviation))) for count in counts]
-    return PowerText(name.replace("_", " "), says, table)
+    return PowerText(label_of(name), says, table)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these need the extra
     from hardviews.analysis.comparison import KeyFigure
     from hardviews.analysis.run import Run
 
-INSPECTED = 4  # arms whose features are shown: the first run of each
+INSPECTED = 4  # arms whose features and pictures are shown: of the first run of each
 NEEDED = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-learn"}
 
 
