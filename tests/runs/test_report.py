@@ -84,8 +84,12 @@ def test_figures_are_those_of_the_files(strange_run: Path, reported: Reported) -
     assert page.values("lowest_iou_kept") == [pytest.approx(np.mean(hits))]
     assert page.missing() == ""
     wanted = {"loss", "knn", "cost", "rank", "time", "throughput", "iou", "iou-histogram", "lowest-iou", "overlap",
-              "distance", "area", "brightness-difference", "hue-difference", "preference", "importance"}  # fmt: skip
+              "distance", "area", "brightness-difference", "hue-difference", "preference", "importance",
+              "standing", "rate", "memory"}  # fmt: skip
     assert wanted <= set(page.figures())
+    most = max(float(row["memory"]) for row in steps)
+    assert 0.05 < most < 64  # GiB
+    assert f"It has {most:#.3g} GiB at most." in page.caption("memory")
     assert re.search(r"explain \d+\.\d% of the variance", page.caption("importance"))
     kept, random = page.values("iou_kept")[0], page.values("iou_random")[0]
     assert f"{kept:.3f} against {random:.3f}" in page.caption("iou")

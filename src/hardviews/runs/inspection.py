@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from hardviews.evaluation.features import Preprocessing, encoded, evaluating
 from hardviews.models.load import run_subject
 from hardviews.models.untrained import untrained_backbone
 from hardviews.telemetry.reading import Array
-from hardviews.telemetry.shown import shown_channels
+from hardviews.telemetry.shown import Channels, shown_channels
 from hardviews.views.streams import stream
 
 if TYPE_CHECKING:  # this needs the extra
@@ -49,29 +48,28 @@ def inspect(folder: Path, config: Mapping[str, Any], source: ImageSource | str) 
         subject = run_subject(folder)
         ready = subject.preprocessing
         order = torch.randperm(len(source), generator=stream(0, "inspect"))[:MOST]
-        rows, after, pixels = _encode(subject.backbone, Subset(source, order), ready, LEAST)
-        if len(rows) < 2:
+        channels = shown_channels(ready.form, config.get("show_channels"))
+        after = _encode(subject.backbone, Subset(source, order), ready, channels, LEAST)
+        if len(after.rows) < 2:
             return "fewer than two pictures can be read"
-        some = Subset(source, order[torch.from_numpy(rows)])
+        order = order[torch.from_numpy(after.rows)]
         before, untrained, notes = None, None, []
         try:
             untrained = untrained_backbone(config)
-            _, before, _ = _encode(untrained, some, ready, len(rows))
+            before = _encode(untrained, Subset(source, order), ready, channels, len(order)).vectors
         except Exception as error:  # of weights that are gone, or code of the user's own
             notes.append(f"The untrained backbone could not be made again: {_line(error)}.")
-        ids = order[torch.from_numpy(rows)].tolist()
-        inputs = torch.from_numpy(pixels[:ATTENDED])
-        attended_before = None if untrained is None else attention_of(untrained, inputs)
-        attended = attention_of(subject.backbone, inputs)
+        attended_before = None if untrained is None else attention_of(untrained, after.inputs)
+        attended = attention_of(subject.backbone, after.inputs)
         if attended is None and hasattr(subject.backbone, "blocks"):
             notes.append("No attention maps: they are drawn for Vision Transformers of timm only.")
         return Inspection(
-            names=[Path(printable(source.path(index))).name for index in ids],
-            labels=None if source.labels is None else source.labels[torch.tensor(ids)].numpy(),
+            names=[Path(printable(source.path(index))).name for index in order.tolist()],
+            labels=None if source.labels is None else source.labels[order].numpy(),
             class_names=source.class_names,
-            pictures=_pictures(pixels, ready, config),
+            pictures=after.pictures,
             before=before,
-            after=after,
+            after=after.vectors,
             attention_before=attended_before,
             attention_after=attended,
             of=len(source),
@@ -85,33 +83,39 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
-def _encode(backbone: nn.Module, source: Subset, ready: Preprocessing, least: int) -> tuple[Array, Array, Array]:
-    """Rows of the readable pictures ``[n]``, their features ``[n, D]``, and the network's input ``[n, C, S, S]``: of
-    all pictures, or as many as ``SECONDS`` allow, but at least ``least``."""
-    began, ids, vectors, images = time.monotonic(), [], [], []
-    batches = encoded(backbone, source, ready, batch_size=BATCH)
-    for batch in islice(batches, -(-len(source) // BATCH)):
-        ids.append(batch.ids.numpy())
+class _Encoded(NamedTuple):
+    """Rows of the readable pictures ``[n]``, their features ``[n, D]``, the pictures as the network gets them, and the
+    first few as it gets them, ``[ATTENDED, C, S, S]``."""
+
+    rows: Array
+    vectors: Array
+    pictures: list[Image.Image]
+    inputs: Tensor
+
+
+def _encode(backbone: nn.Module, source: Subset, ready: Preprocessing, channels: Channels, least: int) -> _Encoded:
+    """Of all pictures, or as many as ``SECONDS`` allow, but at least ``least``."""
+    began, rows, vectors = time.monotonic(), [np.zeros(0, np.int64)], []
+    pictures: list[Image.Image] = []
+    inputs = torch.zeros(0)
+    for batch in encoded(backbone, source, ready, batch_size=BATCH):
+        if not pictures:
+            inputs = batch.images[:ATTENDED]
+        rows.append(batch.ids.numpy())
         vectors.append(batch.vectors.numpy())
-        images.append(batch.images.numpy())
-        if time.monotonic() - began > SECONDS and sum(map(len, ids)) >= least:
+        pictures += [_picture(one, ready, channels) for one in batch.images.numpy()]
+        if time.monotonic() - began > SECONDS and len(pictures) >= least:
             break
-    if not ids:
-        return np.zeros(0, int), np.zeros((0, 1)), np.zeros((0, 1, 1, 1))
-    return np.concatenate(ids), np.concatenate(vectors), np.concatenate(images)
+    return _Encoded(np.concatenate(rows), np.concatenate(vectors or [np.zeros((0, 1))]), pictures, inputs)
 
 
-def _pictures(inputs: Array, ready: Preprocessing, config: Mapping[str, Any]) -> list[Image.Image]:
-    """The network's input as pictures."""
+def _picture(given: Array, ready: Preprocessing, channels: Channels) -> Image.Image:
+    """The network's input ``[C, S, S]`` as a picture."""
     mean, std = (np.array(numbers)[:, None, None] for numbers in (ready.mean, ready.std))
-    channels = list(shown_channels(ready.form, config.get("show_channels")))
-    found = []
-    for one in inputs:
-        values = (one * std + mean)[channels].clip(0, 1)
-        small = Image.fromarray((255 * values).round().astype(np.uint8).transpose(1, 2, 0))
-        small.thumbnail((STORED, STORED))
-        found.append(small)
-    return found
+    values = (given * std + mean)[list(channels)].clip(0, 1)
+    small = Image.fromarray((255 * values).round().astype(np.uint8).transpose(1, 2, 0))
+    small.thumbnail((STORED, STORED))
+    return small
 
 
 def attention_of(backbone: nn.Module, images: Tensor) -> Array | None:
