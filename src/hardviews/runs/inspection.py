@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource
 from hardviews.data.sources.subset import Subset
 from hardviews.evaluation.features import Preprocessing, encoded, evaluating
 from hardviews.models.load import run_subject
 from hardviews.models.untrained import untrained_backbone
+from hardviews.runs.pictures import name_of
 from hardviews.telemetry.reading import Array
 from hardviews.telemetry.shown import Channels, shown_channels
 from hardviews.views.streams import stream
@@ -64,7 +64,7 @@ def inspect(folder: Path, config: Mapping[str, Any], source: ImageSource | str) 
         if attended is None and hasattr(subject.backbone, "blocks"):
             notes.append("No attention maps: they are drawn for Vision Transformers of timm only.")
         return Inspection(
-            names=[Path(printable(source.path(index))).name for index in order.tolist()],
+            names=[name_of(source, index) for index in order.tolist()],
             labels=None if source.labels is None else source.labels[order].numpy(),
             class_names=source.class_names,
             pictures=after.pictures,

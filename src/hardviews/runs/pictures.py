@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from hardviews.data.reading.decode import Bounds, UnreadableImage
+from hardviews.data.reading.decode import Bounds, UnreadableImage, printable
 from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.setup.data import opened
@@ -59,9 +59,15 @@ def reader(run: "Run", source: ImageSource | str) -> "Callable[[int], Original |
             pixels = Image.fromarray(picture(stored, form, shown).permute(1, 2, 0).contiguous().numpy())
         except (UnreadableImage, OSError):
             return None
-        return Original(index, Path(source.path(index)).name, class_of(source, index), pixels)
+        return Original(index, name_of(source, index), class_of(source, index), pixels)
 
     return read
+
+
+def name_of(source: ImageSource, index: int) -> str:
+    """A picture's file name, or its number."""
+    name = Path(printable(source.path(index))).name
+    return f"picture {name}" if name.isdigit() else name
 
 
 def class_of(source: ImageSource, index: int) -> str | None:
