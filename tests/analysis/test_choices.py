@@ -91,8 +91,8 @@ def test_what_any_run_prefers_stands_above_what_none_does() -> None:
     blurred = np.argsort(telemetry["blur"], 1)[:, 2:].astype(np.int16)
     random = np.tile(np.array([0, 1], np.int16), (200, 1))
     runs = [
-        replace(run_of(synthetic(PLANS[0], 200, kept=kept)), name=name)
-        for name, kept in (("plain", random), ("hard", np.sort(blurred, 1)))
+        replace(run_of(synthetic(PLANS[0], 200, kept=kept)), name=name, arm=arm, arm_name=name)
+        for arm, (name, kept) in enumerate((("plain", random), ("hard", np.sort(blurred, 1))))
     ]
     (figure,) = preferences(runs, selecting_runs(runs))
     assert figure.table is not None

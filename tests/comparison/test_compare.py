@@ -28,6 +28,7 @@ from hardviews.probing.evaluation_time import measurements
 from hardviews.probing.step_time import Besides, Timing
 from hardviews.telemetry import reading as telemetry
 from hardviews.training.monitor import Monitor
+from tests.analysis.reading import check
 
 TINY = shlex.split(
     "--backbone resnet18 --backbone.channels 8,8,16,16 --backbone.layers 1,1,1,1 --batch-size 16 --workers 0 "
@@ -103,6 +104,10 @@ def test_a_failing_arm_loses_no_other(made: Made) -> None:
     assert "| hardest | 24 | 1 |" in text
     assert "- Not finished: broken, 24 epochs: 0 of 1 run done." in text
     assert f"- Failed: {found['failed'][0]}" in text
+    page = check(Path(found["page"]).read_text(encoding="utf-8"))
+    assert found["page"] == str(made.folder / "comparison.html")
+    assert found["failed"][0] in [one.text for one in page.all("li")]
+    assert "1 run failed" in page.missing()
 
 
 def test_figures_are_those_of_the_runs(made: Made) -> None:

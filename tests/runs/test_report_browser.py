@@ -53,6 +53,12 @@ def reports(strange_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
+def unfolded(shown: Shown) -> Any:
+    """The page with everything open that can be opened."""
+    shown.page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    return shown.page
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's ratio of two colours, as a browser writes them."""
 
@@ -94,7 +100,7 @@ def test_figures_are_read_back(browser: Any, reports: dict[str, Path]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_figure_is_drawn(browser: Any, reports: dict[str, Path], scheme: str) -> None:
     with Shown(browser, reports["one"], scheme=scheme) as shown:
-        figures = shown.page.eval_on_selector_all("figure svg, .moment svg", BOXES)
+        figures = unfolded(shown).eval_on_selector_all("figure svg, .moment svg, .map svg", BOXES)
         assert len(figures) > 40
         with Image.open(io.BytesIO(shown.page.screenshot(full_page=True))) as opened:
             whole = opened.convert("RGB")
@@ -130,6 +136,8 @@ def test_text_is_legible(browser: Any, reports: dict[str, Path], scheme: str) ->
 @pytest.mark.parametrize("width", [PHONE, 1280])
 def test_labels_are_whole_and_apart(browser: Any, reports: dict[str, Path], width: int, name: str) -> None:
     with Shown(browser, reports[name], width) as shown:
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        unfolded(shown)
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
         for plot in shown.page.eval_on_selector_all("figure svg", WORDS):
             words = plot["words"]
@@ -169,6 +177,45 @@ def test_colours_are_chosen_from_the_keyboard(browser: Any, reports: dict[str, P
         page.focus(".skip")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Any, reports: dict[str, Path], name: str, scheme: str) -> None:
+    with Shown(browser, reports[name], scheme=scheme) as shown:
+        unfolded(shown)
+        assert shown.violations() == []
+
+
+def test_pictures_are_enlarged_from_the_keyboard(browser: Any, reports: dict[str, Path]) -> None:
+    with Shown(browser, reports["one"]) as shown:
+        page = shown.page
+        dialog = page.locator("dialog")
+        for selector in (".candidates button.enlarge", ".moment > button.enlarge", ".map button.enlarge"):
+            button = page.locator(selector).first
+            before = button.bounding_box()
+            assert not dialog.is_visible()
+            button.focus()
+            page.keyboard.press("Enter")
+            assert dialog.is_visible()
+            large = dialog.locator(".large > *").bounding_box()
+            assert large["height"] > 1.5 * before["height"] or large["width"] > 1.5 * before["width"], selector
+            assert dialog.locator("p").inner_text() == " ".join(button.get_attribute("data-words").split())
+            assert page.evaluate("document.activeElement.closest('dialog') !== null")  # the focus is in it
+            page.keyboard.press("Escape")
+            assert not dialog.is_visible()
+            assert button.evaluate("button => button === document.activeElement")
+        assert shown.said == []
+
+
+def test_tables_of_several_runs_fit_a_phone(browser: Any, reports: dict[str, Path]) -> None:
+    """Every number is on the screen, with the name of its run, without scrolling a table sideways."""
+    with Shown(browser, reports["several"], PHONE) as shown:
+        wide = "tables => tables.filter(table => table.scrollWidth > table.parentElement.clientWidth + 1).length"
+        assert unfolded(shown).eval_on_selector_all("table.stack", wide) == 0
+        cell = shown.page.locator('td[data-name="knn_top1"]').first
+        of = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+        assert cell.get_attribute("data-of") in of
 
 
 def test_paper_is_white_and_has_no_buttons(browser: Any, reports: dict[str, Path]) -> None:

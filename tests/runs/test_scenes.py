@@ -19,7 +19,7 @@ from hardviews.doctor.checks import check_data
 from hardviews.errors import InputError
 from hardviews.options.embedding import EmbedOptions
 from hardviews.probing.sample import sampled
-from hardviews.runs.report import reader
+from hardviews.runs.pictures import reader, source_of
 from hardviews.setup.data import in_parts
 
 TINY = (
@@ -59,7 +59,8 @@ def test_tiles_from_pretraining_to_the_report(
 
     source = open_source(str(scenes), tile=32, every_frame=True)
     assert len(source) == 9 + 2 * 6
-    picture = reader(read(run))
+    one = read(run)
+    picture = reader(one, source_of(one))
     assert callable(picture)
     shown = picture(20)
     assert shown is not None

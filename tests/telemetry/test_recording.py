@@ -379,6 +379,7 @@ def test_small_pictures_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.M
         "views/cost_kept",
         "time/score",
         "time/images_per_second",
+        "time/memory",
     } <= set(scalars)
     assert {name.partition("/")[0] for name in scalars} <= {"train", "views", "time", "eval"}
     # Evaluation and training are on the same axis: the last of both is of all steps done.

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardviews.analysis.curves import label, per_run
+from hardviews.analysis import arms
+from hardviews.analysis.curves import label, per_run, with_colours
 from hardviews.analysis.drawing import bars, histogram, lines
-from hardviews.analysis.figure import Bars, Figure, Line, number, signed
+from hardviews.analysis.figure import Bars, Figure, Line, averaged_bars, number, signed
 from hardviews.analysis.quantity_texts import COLOURS, GEOMETRY, SHORT, QuantityText
 from hardviews.analysis.run import Run
 from hardviews.analysis.statistics import by_epoch, pair_quantities, quantities, view_quantities
@@ -72,16 +73,15 @@ def overlaps(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Fig
 
 def _iou(some: Sequence[Run], runs: Sequence[Run]) -> Figure:
     drawn = []
-    for place, run in enumerate(runs):
-        if run in some:
-            drawn.append(Line(label(runs, run, "kept"), *run.by_epoch("iou_kept"), place))
-            drawn.append(Line(label(runs, run, "random"), *run.by_epoch("iou_random"), place, True, len(runs) == 1))
+    for place, run in with_colours(runs, some):
+        drawn.append(Line(label(runs, run, "kept"), *run.by_epoch("iou_kept"), place))
+        drawn.append(Line(label(runs, run, "random"), *run.by_epoch("iou_random"), place, True, arms.count(runs) == 1))
     phrase = per_run(runs, some, lambda run: f"{number(run.mean('iou_kept'))} against {number(run.mean('iou_random'))}")
     caption = (
         "IoU (intersection over union) is the area that two crops share, divided by the area that they cover together: "
         f"1 for the same crop twice, 0 for no overlap. Kept views against a random choice, over all steps: {phrase}"
     )
-    return lines("iou", "How much the views share", caption, drawn, unit="IoU")
+    return lines("iou", "How much the views share", caption, drawn, unit="IoU", zero=True)
 
 
 def pair_probabilities(plan: ViewPlan) -> Tensor:
@@ -125,8 +125,8 @@ def _histogram(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure
     for one in selecting:
         kept, random = iou_parts(one.rows, edges)
         low[one.run.name] = kept[: BINS // 4].sum(), random[: BINS // 4].sum()
-        drawn.append(Line(label(runs, one.run, "kept"), middles, kept, one.place))
-        drawn.append(Line(label(runs, one.run, "random"), middles, random, one.place, True, len(runs) == 1))
+        drawn.append(Line(label(runs, one.run, "kept"), middles, kept, one.run.arm))
+        drawn.append(Line(label(runs, one.run, "random"), middles, random, one.run.arm, True, arms.count(runs) == 1))
     phrase = per_run(
         runs,
         [one.run for one in selecting],
@@ -143,9 +143,9 @@ def _lowest(selecting: Sequence[SelectingRun], runs: Sequence[Run]) -> Figure:
     drawn = []
     for one in selecting:
         x = one.table["epoch"] + 1.0
-        drawn.append(Line(label(runs, one.run, "kept"), x, one.table["lowest_iou_kept"], one.place))
+        drawn.append(Line(label(runs, one.run, "kept"), x, one.table["lowest_iou_kept"], one.run.arm))
         chance = one.table["lowest_iou_random"]
-        drawn.append(Line(label(runs, one.run, "chance"), x, chance, one.place, True, len(runs) == 1))
+        drawn.append(Line(label(runs, one.run, "chance"), x, chance, one.run.arm, True, arms.count(runs) == 1))
 
     def phrase(run: Run) -> str:
         one = next(one for one in selecting if one.run is run)
@@ -184,9 +184,9 @@ def _quantity(name: str, described: QuantityText, runs: Sequence[Run], selecting
     drawn = []
     for one in selecting:
         x = one.table["epoch"] + 1.0
-        drawn.append(Line(label(runs, one.run, "kept"), x, one.table[f"{name}_kept"], one.place))
+        drawn.append(Line(label(runs, one.run, "kept"), x, one.table[f"{name}_kept"], one.run.arm))
         random = one.table[f"{name}_random"]
-        drawn.append(Line(label(runs, one.run, "random"), x, random, one.place, True, len(runs) == 1))
+        drawn.append(Line(label(runs, one.run, "random"), x, random, one.run.arm, True, arms.count(runs) == 1))
 
     def phrase(run: Run) -> str:
         one = next(one for one in selecting if one.run is run)
@@ -196,7 +196,7 @@ def _quantity(name: str, described: QuantityText, runs: Sequence[Run], selecting
     phrases = per_run(runs, [one.run for one in selecting], phrase)
     caption = f"{described.meaning[:1].upper()}{described.meaning[1:]}: {phrases}"
     slug = name.replace("_", "-")
-    return lines(slug, described.title, caption, drawn, unit=described.unit, percent=described.percent)
+    return lines(slug, described.title, caption, drawn, unit=described.unit, percent=described.percent, zero=True)
 
 
 def preferences(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[Figure]:
@@ -212,8 +212,10 @@ def preferences(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[
     for one in selecting:
         values, errors = np.array([effects[one.run.name][name] for name in names]).T
         written = [signed(value, 2) for value in values]
-        what = label(runs, one.run, "difference" if len(runs) == 1 else "")
-        groups.append(Bars(what, values, written, one.place, np.nan_to_num(1.96 * errors)))
+        what = label(runs, one.run, "difference" if arms.count(runs) == 1 else "")
+        groups.append(Bars(what, values, written, one.run.arm, np.nan_to_num(1.96 * errors)))
+
+    groups = averaged_bars(groups, lambda value: signed(value, 2))
 
     def phrase(run: Run) -> str:
         known = {name: effect for name, (effect, error) in effects[run.name].items() if abs(effect) > SURE * error > 0}
@@ -227,7 +229,7 @@ def preferences(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[
         f"{phrases}"
     )
     labels = [SHORT[name] for name in names]
-    title, axis = "What selection prefers", "standard deviations"
+    title, axis = "Kept views against a random choice", "standard deviations"
     return [bars("preference", title, caption, labels, groups, x_label=axis, head="quantity")]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hardviews.analysis.arms import CARRIED_OUT, settings
 from hardviews.analysis.choices import SelectingRun
 from hardviews.analysis.figure import number
 from hardviews.analysis.measured import SIZES, test_set
@@ -18,11 +19,6 @@ NO_RESULTS = ("_rate", "_c", "_images")
 FACTS = {
     "train_images", "test_images", "test_images_in_train", "test_images_compared", "unreadable", "train_unreadable",
     "test_unreadable", "seed", "step", "image_size", "blocks", "crop",
-}  # fmt: skip
-# Settings of where and how a run is carried out, which do not define it.
-CARRIED_OUT = {
-    "out", "data_root", "download", "workers", "in_memory", "max_unreadable", "checkpoint_steps", "log_steps",
-    "tensorboard", "wandb", "max_batch_bytes",
 }  # fmt: skip
 
 
@@ -247,17 +243,6 @@ def label_of(name: str) -> str:
     words = {"knn": "kNN", "top1": "top 1", "map": "mAP", "nmi": "NMI", "ari": "ARI", "miou": "mean IoU", "ap": "AP"}
     parts = [words.get(part, part) for part in name.split("_")]
     return " ".join(parts)
-
-
-def settings(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """All settings, with dotted names for nested ones."""
-    found: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            found |= settings(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = "–" if value is None else str(value)
-    return found
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

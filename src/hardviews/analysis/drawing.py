@@ -1,48 +1,40 @@
-"""Plots as SVG for a page: text stays text, colours are CSS variables, and ids are unique in the page.
+"""Plots: lines, histograms, bars, and values with intervals.
 
 A plot has no title or legend; the page writes both, so that they wrap. Besides colours, markers distinguish runs, and
-dashes distinguish measurements from what they are compared with.
+dashes distinguish measurements from what they are compared with. No axis is cut so that noise looks like a signal:
+shares start at 0, differences show 0, and others span a part of their value.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from html import escape
-from io import StringIO
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hardviews.analysis.figure import MARKERS, RUNS, Bars, Figure, FigureTable, Key, Line, merged, number
+from hardviews.analysis.figure import (
+    MARKERS,
+    RUNS,
+    Bars,
+    Figure,
+    FigureTable,
+    Interval,
+    Key,
+    Line,
+    averaged,
+    merged,
+    number,
+)
+from hardviews.analysis.svg import COLOURS, LETTER, SIZE, as_svg, canvas_of
 from hardviews.telemetry.reading import Array
 
-SIZE = (380, 228)  # of a plot, in CSS pixels, if the page has room
-LETTER = 6.6  # assumed width of a letter, slightly more than in most fonts
-DOT = 72  # SVG units per inch
-# Drawing colours, and the CSS variables that replace them.
-COLOURS = {"ink": "#010a01", "muted": "#010a02", "grid": "#010a03", "ground": "#010a04"} | {
-    f"run-{number}": f"#010b{number:02x}" for number in range(RUNS)
-}
-STYLE = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 12, "axes.labelsize": 12,
-    "xtick.labelsize": 11.5, "ytick.labelsize": 11.5, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": COLOURS["muted"], "axes.labelcolor": COLOURS["muted"], "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["muted"], "ytick.color": COLOURS["muted"], "xtick.labelcolor": COLOURS["ink"],
-    "ytick.labelcolor": COLOURS["ink"], "grid.color": COLOURS["grid"], "grid.linewidth": 0.8, "axes.axisbelow": True,
-    "lines.linewidth": 2, "lines.markersize": 5, "lines.solid_capstyle": "round", "axes.facecolor": "none",
-    "figure.facecolor": "none", "hatch.linewidth": 0.8,
-}  # fmt: skip
+LEAST_SPAN = 0.2  # of an axis that need not show 0, as a part of its largest value
 
 
 def lines(
     name: str, title: str, caption: str, drawn: Sequence[Line], *, unit: str = "", percent: bool = False,
-    x_label: str = "epoch", zero: bool = False,
+    x_label: str = "epoch", zero: bool = False, noise: float | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws lines over epochs.
+    """Draws lines over epochs; of lines with one label, which differ in their seed, the mean and the range.
 
     Args:
         name, title, caption: of the figure.
@@ -51,29 +43,36 @@ def lines(
         percent: whether values are fractions in 0..1.
         x_label: below the x axis.
         zero: start the y axis at 0.
+        noise: of differences: the y axis shows 0 and at least this much to both sides.
     """
-    drawn = merged([line for line in drawn if np.isfinite(line.y).any()])
+    drawn = merged(averaged([line for line in drawn if np.isfinite(line.y).any()]))
     several = len({line.run for line in drawn if not line.compared}) > 1
+    if any(line.low is not None for line in drawn):
+        caption += " Of several seeds: their mean, and a band from the lowest to the highest."
 
     def marked(line: Line) -> bool:
         return len(line.x) <= 12 or (several and not line.compared)
 
-    with _canvas(SIZE) as (canvas, axes):
+    with canvas_of(SIZE) as (canvas, axes):
         for line in sorted(drawn, key=lambda line: not line.compared):  # the main lines on top
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=COLOURS[line.colour], alpha=0.18, linewidth=0)
             axes.plot(
                 line.x, line.y, color=COLOURS[line.colour], linestyle="--" if line.compared else "-",
                 marker=line.marker if marked(line) else "", markevery=1 if len(line.x) <= 12 else len(line.x) // 6,
                 markerfacecolor=COLOURS["ground"] if line.compared else COLOURS[line.colour],
             )  # fmt: skip
         axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
-        _count(axes, percent, zero)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=x_label == "epoch", min_n_ticks=1))
+        if noise is not None:
+            axes.axhline(0, color=COLOURS["muted"], linewidth=1)
+        _count(axes, percent, zero, noise)
         x = np.concatenate([line.x for line in drawn])
         if len(np.unique(x)) == 1:
             axes.set_xlim(x[0] - 0.5, x[0] + 0.5)
         axes.set_xlabel(x_label)
         _unit(axes, unit)
-        svg = _svg(canvas, name, title, caption)
+        svg = as_svg(canvas, name, title, caption)
     keys = [Key(line.label, line.colour, line.compared, MARKERS[line.marker] if marked(line) else "") for line in drawn]
     return Figure(name, title, caption, svg, keys if len(keys) > 1 else [], _table(drawn, x_label, percent))
 
@@ -91,7 +90,7 @@ def histogram(
         x_label: of the x axis.
     """
     drawn = merged(drawn)
-    with _canvas(SIZE) as (canvas, axes):
+    with canvas_of(SIZE) as (canvas, axes):
         alone = sum(not line.compared for line in drawn) == 1
         for line in drawn:
             fill = alone and not line.compared
@@ -104,7 +103,7 @@ def histogram(
         _count(axes, True, True)
         axes.set_xlabel(x_label)
         _unit(axes, unit)
-        svg = _svg(canvas, name, title, caption)
+        svg = as_svg(canvas, name, title, caption)
     keys = [Key(line.label, line.colour, line.compared) for line in drawn]
     return Figure(name, title, caption, svg, keys, _table(drawn, x_label, True))
 
@@ -123,7 +122,7 @@ def bars(
     """
     thick = 0.8 / len(groups)
     height = 62 + len(labels) * max(22, 15 * len(groups) + 6)
-    with _canvas((SIZE[0], height)) as (canvas, axes):
+    with canvas_of((SIZE[0], height)) as (canvas, axes):
         for place, group in enumerate(groups):
             at = np.arange(len(labels)) + (place - (len(groups) - 1) / 2) * thick
             axes.barh(
@@ -146,10 +145,61 @@ def bars(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.grid(axis="x")
         axes.set_xlabel(x_label)
-        svg = _svg(canvas, name, title, caption)
+        svg = as_svg(canvas, name, title, caption)
     keys = [Key(group.label, f"run-{group.run % RUNS}", marker="■") for group in groups] if len(groups) > 1 else []
     rows = [[label, *(group.written[row] for group in groups)] for row, label in enumerate(labels)]
     return Figure(name, title, caption, svg, keys, FigureTable([head, *(group.label for group in groups)], rows))
+
+
+def intervals(
+    name: str, title: str, caption: str, drawn: Sequence[Interval], *, x_label: str, head: str, percent: bool = False,
+    least: float = 0.0,
+) -> Figure:  # fmt: skip
+    """Draws values as points with whiskers, one per row, the first on top; the axis shows 0.
+
+    Args:
+        name, title, caption: of the figure.
+        drawn: at least one.
+        x_label: below the axis.
+        head: heading of the labels in the table.
+        percent: whether values are fractions in 0..1.
+        least: the axis reaches at least this far from 0.
+    """
+    ends = np.array([[one.value, one.low, one.high] for one in drawn])
+    ends = ends[np.isfinite(ends)]
+    low, high = min(0.0, float(ends.min(initial=0))), max(0.0, float(ends.max(initial=0)))
+    low, high = (min(low, -least) if low < 0 else low), max(high, least)
+    with canvas_of((SIZE[0], 62 + 34 * len(drawn))) as (canvas, axes):
+        for place, one in enumerate(drawn):
+            colour = COLOURS["muted" if one.compared else f"run-{one.run % RUNS}"]
+            whiskers = [[max(one.value - one.low, 0)], [max(one.high - one.value, 0)]]
+            known = bool(np.isfinite(whiskers).all())
+            axes.errorbar(
+                one.value, place, xerr=whiskers if known else None, color=colour, ecolor=colour, elinewidth=2,
+                capsize=4, capthick=2, markersize=8, marker=list(MARKERS)[one.run % RUNS],
+            )  # fmt: skip
+            axes.annotate(
+                one.written, (one.value, place), (0, 8), textcoords="offset points", ha="center", fontsize=11.5,
+                bbox={"facecolor": COLOURS["ground"], "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
+        axes.axvline(0, color=COLOURS["muted"], linewidth=1)
+        span = max(high - low, 1e-9)
+        room = LETTER * max(len(one.written) for one in drawn) / 2 / (SIZE[0] - 40)
+        longest = max(len(one.label) for one in drawn)
+        room *= SIZE[0] / max(SIZE[0] - LETTER * longest, 80)
+        axes.set_xlim(low - (room * span if low < 0 else 0.0), high + room * span)
+        axes.set_yticks(range(len(drawn)), [one.label for one in drawn])
+        axes.set_ylim(len(drawn) - 0.5, -0.75)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        if percent:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.grid(axis="x")
+        axes.set_xlabel(x_label)
+        svg = as_svg(canvas, name, title, caption)
+    rows = [[one.label, one.written, f"{number(one.low, percent)} to {number(one.high, percent)}"] for one in drawn]
+    return Figure(name, title, caption, svg, [], FigureTable([head, "value", "95 % interval"], rows))
 
 
 def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]:
@@ -167,20 +217,18 @@ def _reach(labels: Sequence[str], groups: Sequence[Bars]) -> tuple[float, float]
     return least - room[0] * span, most + room[1] * span
 
 
-@contextmanager
-def _canvas(size: tuple[int, int]) -> Iterator[tuple[Canvas, Axes]]:
-    settings: Any = STYLE  # matplotlib's type for it is a Literal of some hundred names
-    with mpl.rc_context(settings):
-        canvas = Canvas(figsize=(size[0] / DOT, size[1] / DOT), dpi=DOT, layout="constrained")
-        yield canvas, canvas.add_subplot()
-
-
-def _count(axes: Axes, percent: bool, zero: bool) -> None:
-    """Formats the value axis."""
+def _count(axes: Axes, percent: bool, zero: bool, noise: float | None = None) -> None:
+    """Formats the value axis and sets its limits."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    if zero:
+    low, high = axes.get_ylim()
+    if noise is not None:
+        axes.set_ylim(min(low, -noise), max(high, noise))
+    elif zero:
         highest = max(float(np.nanmax(line.get_ydata(), initial=0)) for line in axes.lines) if axes.lines else 0.0
-        axes.set_ylim(0, max(axes.get_ylim()[1], highest * 1.08, 1e-9))
+        axes.set_ylim(0, max(high, highest * 1.08, 1e-9))
+    else:
+        missing = max(LEAST_SPAN * max(abs(low), abs(high)) - (high - low), 0) / 2
+        axes.set_ylim(low - missing, high + missing)
     if percent:
         low, high = axes.get_ylim()
         digits = 0 if high - low > 0.025 else 1 if high - low > 0.0025 else 2
@@ -200,29 +248,3 @@ def _table(drawn: Sequence[Line], x_label: str, percent: bool, most: int = 30) -
     columns = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in drawn]
     rows = [[f"{x:.4g}", *(number(column.get(x, np.nan), percent) for column in columns)] for x in every.tolist()]
     return FigureTable([x_label, *(line.label for line in drawn)], rows)
-
-
-def _svg(canvas: Canvas, name: str, title: str, caption: str) -> str:
-    """The SVG with title and description, ids prefixed by its name, and CSS variables for colours."""
-    buffer = StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": name}):
-        canvas.savefig(buffer, format="svg", metadata=nothing)
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    # A style element in an SVG would apply to the entire page; the page has its own style.
-    drawn = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawn, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]+"', drawn)
-    head = (
-        f'<svg {box[0] if box else ""} role="img" aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(caption)}</desc>'
-    )
-    drawn = drawn[drawn.index(">") + 1 :].replace("xlink:href", "href")
-    drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
-    drawn = re.sub(r"url\(#", f"url(#{name}-", drawn)
-    drawn = re.sub(r'href="#', f'href="#{name}-', drawn)
-    for colour, hexadecimal in COLOURS.items():
-        drawn = drawn.replace(hexadecimal, f"var(--{colour})")
-    # The page sets the fonts.
-    drawn = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", drawn)
-    return head + re.sub(r"\n\s*", "\n", drawn)

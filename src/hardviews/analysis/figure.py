@@ -1,6 +1,6 @@
 """Building blocks of figures: lines and bars of runs, legends, captions and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -67,6 +67,7 @@ class Line:
         run: index of the run, which determines colour and marker.
         compared: dashed: a random choice, a mean, a baseline.
         plain: grey, instead of the run's colour.
+        low, high: a band around y, ``[n]``.
     """
 
     label: str
@@ -75,6 +76,8 @@ class Line:
     run: int = 0
     compared: bool = False
     plain: bool = False
+    low: Array | None = None
+    high: Array | None = None
 
     @property
     def colour(self) -> str:
@@ -116,6 +119,61 @@ class Bars:
     written: list[str]
     run: int = 0
     spread: Array | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the interval around it, a row of a plot.
+
+    Args:
+        label: of the row.
+        value, low, high: low and high may be infinite: then there are no whiskers.
+        written: the value in words.
+        run: determines colour and marker.
+        compared: grey, since it is what others are compared with.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    written: str
+    run: int = 0
+    compared: bool = False
+
+
+def averaged_bars(groups: Sequence[Bars], write: Callable[[float], str]) -> list[Bars]:
+    """Bars of one run and label, such as those of several seeds, become their mean; its error is that of a mean of
+    independent values."""
+    found = []
+    for run, label in dict.fromkeys((group.run, group.label) for group in groups):
+        some = [group for group in groups if (group.run, group.label) == (run, label)]
+        if len(some) > 1:
+            values = np.mean([group.values for group in some], 0)
+            spreads = [group.spread for group in some if group.spread is not None]
+            spread = np.sqrt(np.sum(np.square(spreads), 0)) / len(some) if len(spreads) == len(some) else None
+            some = [Bars(label, values, [write(float(value)) for value in values], run, spread)]
+        found += some
+    return found
+
+
+def averaged(drawn: Sequence[Line]) -> list[Line]:
+    """Lines of one run and label, such as those of several seeds, become their mean with a band from the lowest to the
+    highest."""
+    groups: dict[tuple[int, str, bool], list[Line]] = {}
+    for line in drawn:
+        groups.setdefault((line.run, line.label, line.compared), []).append(line)
+    return [group[0] if len(group) == 1 else _mean_of(group) for group in groups.values()]
+
+
+def _mean_of(group: Sequence[Line]) -> Line:
+    x = np.unique(np.concatenate([line.x for line in group]))
+    y = np.full((len(group), len(x)), np.nan)
+    for row, line in zip(y, group, strict=True):
+        row[np.searchsorted(x, line.x)] = line.y
+    known = np.isfinite(y).any(0)
+    x, y = x[known], y[:, known]
+    return replace(group[0], x=x, y=np.nanmean(y, 0), low=np.nanmin(y, 0), high=np.nanmax(y, 0))
 
 
 def merged(drawn: Sequence[Line]) -> list[Line]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hardviews.analysis import arms
 from hardviews.analysis.curves import label, per_run
 from hardviews.analysis.drawing import bars
-from hardviews.analysis.figure import Bars, Figure, number, signed
+from hardviews.analysis.figure import Bars, Figure, averaged_bars, number, signed
 from hardviews.analysis.importance import Importance, importance
 from hardviews.analysis.run import Run
 from hardviews.errors import InputError
@@ -41,7 +42,9 @@ def figure(runs: Sequence[Run], found: dict[int, Importance]) -> Figure:
         values = np.array([one.drop.get(name, np.nan) for name in names])
         spread = np.array([one.deviation.get(name, 0.0) for name in names])
         written = [signed(value, 3, "") for value in values]
-        groups.append(Bars(label(runs, runs[place], "R²" if len(runs) == 1 else ""), values, written, place, spread))
+        what = label(runs, runs[place], "R²" if arms.count(runs) == 1 else "")
+        groups.append(Bars(what, values, written, runs[place].arm, spread))
+    groups = averaged_bars(groups, lambda value: signed(value, 3, ""))
     by_run = {runs[place].name: one for place, one in found.items()}
 
     def phrase(run: Run) -> str:

@@ -1,21 +1,20 @@
 """Builds the page: puts sections of figures and pictures into ``report.html.j2``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.metadata import version
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
-from hardviews.analysis import choices, comparison, curves, hardness, pictures
+from hardviews.analysis import choices, comparison, curves, embedding, hardness, pictures
+from hardviews.analysis.arms import count, settings
 from hardviews.analysis.figure import Figure
+from hardviews.analysis.headline import opinions, standing, title
+from hardviews.analysis.html import MARK, rendered
 from hardviews.analysis.run import Run
 from hardviews.telemetry.shown import caption
 from hardviews.views.pixels import Pixels
 
-MARK = '<meta name="generator" content="hardviews report">'  # identifies a file as one of ours
+__all__ = ["MARK", "MEANING", "report"]
 
 # By policy: what a difference between kept and random views means.
 _HARD = "the model was asked which views it does worst on, so a difference means that it finds such views hard"
@@ -48,6 +47,8 @@ class Section:
         opening: a sentence that needs no knowledge of the paper.
         figures: may be empty.
         missing: what is unknown, and why.
+        more: further figures, behind a click.
+        more_title: what they are.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Section:
     opening: str
     figures: list[Figure] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    more: list[Figure] = field(default_factory=list)
+    more_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,39 +71,44 @@ class Album:
     notes: list[str]
 
 
-def report(runs: Sequence[Run], readers: Sequence[Reader | str]) -> tuple[str, list[comparison.KeyFigure]]:
+def report(
+    runs: Sequence[Run],
+    readers: Sequence[Reader | str],
+    inspected: "Mapping[int, embedding.Inspection | str]",
+) -> tuple[str, list[comparison.KeyFigure]]:
     """The page, and its key figures.
 
     Args:
         runs: at least one; plots overlay several, and tables compare them with the first.
         readers: for every run, a reader of its data set's pictures by index, or the reason why there is none.
+        inspected: by the index of a run whose pictures are shown, what its backbone makes of some, or the reason why
+            that is unknown.
     """
     selecting = choices.selecting_runs(runs)
     figures = comparison.key_figures(runs, selecting)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    here = resources.files("hardviews.analysis")
-    template = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
-    style = environment.from_string((here / "report.css.j2").read_text(encoding="utf-8")).render()
-    results = comparison.results(runs)
-    page = template.render(
-        mark=Markup(MARK),
-        style=Markup(style),
-        title=" and ".join(run.name for run in runs) if len(runs) < 3 else f"{runs[0].name} and {len(runs) - 1} more",
+    seen = [embedding.seen(runs[place].name, one) for place, one in inspected.items()]
+    page = rendered(
+        "report.html.j2",
+        title=title(runs),
+        kind="report",
         runs=runs,
+        opinions=opinions(runs),
+        standing=standing(runs),
         key_figures=figures,
         properties=comparison.properties_of_all(runs),
-        settings=[comparison.settings(run.config) for run in runs],
+        settings=[settings(run.config) for run in runs],
         differences=[[name, *values] for name, values in comparison.differences(runs)],
-        results=results,
+        results=comparison.results(runs),
         sections=_sections(runs, selecting),
-        albums=[_album(run, reader, len(runs)) for run, reader in zip(runs, readers, strict=True)],
-        version=version("hardviews"),
-        svg=Markup,
+        seen=seen,
+        same=[embedding.described(one.same) for one in seen],
+        albums=[_album(runs[place], readers[place], len(inspected)) for place in inspected],
+        arms=count(runs),
     )
     return page, figures
 
 
-def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> list[Section]:
+def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> dict[str, Section]:
     untrained = [f"{run.name}: no curves yet, since no step was written." for run in runs if not run.steps]
     diverged = [
         f"{run.name}: no step had a finite loss: training diverged at the start."
@@ -113,40 +121,32 @@ def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) ->
         for run in runs
         if not run.evaluations.get("knn_top1")
     ]
-    asked = _asked(runs, selecting)
+    importance, without = hardness.measured(runs)
+    missing = [f"{runs[place].name}: what makes a view hard is unknown; {why}." for place, why in without.items()]
+    overlaps = choices.overlaps(runs, selecting)
+    explained = [hardness.figure(runs, importance)] if importance else []
     found = [
         Section(
             "learning", "What was learned",
             "While a network trains on unlabelled pictures, these curves show whether it learns anything useful.",
-            curves.learning(runs), untrained + diverged + unlabelled,
+            curves.learning(runs), untrained + diverged + unlabelled, curves.extras(runs), "The method's own measures",
         ),
         Section(
-            "time", "Time per step",
+            "hardness", "What selection prefers",
+            "Every candidate view shows another part of the picture, in other colours; the candidates that are kept "
+            f"differ from a random choice. {_asked(runs, selecting)}",
+            choices.preferences(runs, selecting) + overlaps[:1] + curves.costs(runs) + explained,
+            _unchosen(runs, selecting) + missing,
+            overlaps[1:] + choices.crops(runs, selecting) + choices.colours(runs, selecting),
+            "Overlap, crops and colours of kept and random views, epoch by epoch",
+        ),
+        Section(
+            "time", "Time and memory",
             "Hard views take extra time: all candidates are scored before some of them are trained on.",
             curves.times(runs), untrained,
         ),
-        Section(
-            "overlap", "Which views were kept",
-            "Every candidate view shows another part of the picture; views that overlap little are harder to recognise "
-            "as the same picture. These figures show how much the kept views overlap.",
-            choices.overlaps(runs, selecting) + choices.crops(runs, selecting), _unchosen(runs, selecting),
-        ),
-        Section(
-            "colour", "Their colours",
-            f"Candidates also differ in colour, at random. {asked}",
-            choices.colours(runs, selecting), _unchosen(runs, selecting, brief=True),
-        ),
     ]  # fmt: skip
-    importance, without = hardness.measured(runs)
-    missing = [f"{runs[place].name}: unknown; {why}." for place, why in without.items()]
-    drawn = choices.preferences(runs, selecting) + ([hardness.figure(runs, importance)] if importance else [])
-    hard = Section(
-        "hardness", "What makes a view hard",
-        "How kept views differ from a random choice, and which of the drawn parameters (crop, colours, blur) explain "
-        f"most of a view's cost for the model. {asked}",
-        drawn, missing,
-    )  # fmt: skip
-    return [*found, hard]
+    return {section.name: section for section in found}
 
 
 def _asked(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> str:
@@ -160,14 +160,14 @@ def _asked(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> st
     return " ".join(f"{one[:1].upper()}{one[1:]}." for one in per_run)
 
 
-def _unchosen(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun], brief: bool = False) -> list[str]:
+def _unchosen(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> list[str]:
     """Why runs are missing from the figures of telemetry."""
     found = []
     shown = {one.place for one in selecting}
     for place, run in enumerate(runs):
         if place not in shown:
             why = run.without or "nothing was selected: all drawn views were kept"
-            found.append(f"{run.name}: {'no figures, as above' if brief else why}.")
+            found.append(f"{run.name}: {why}.")
     return found
 
 
@@ -176,11 +176,15 @@ def _album(run: Run, reader: Reader | str, runs: int) -> Album:
         return Album(run, [], [], [], [f"No pictures: {run.without}."])
     notes = []
     if isinstance(reader, str):
-        notes.append(f"The data set could not be read, so pictures outside the gallery show only a number: {reader}.")
-    gallery = pictures.gallery(run.telemetry, pictures.CANDIDATES // runs)
+        notes.append(
+            f"The data set could not be read, so pictures have a number for a name, and those outside the gallery are "
+            f"not shown: {reader}."
+        )
+    read = None if isinstance(reader, str) else reader
+    gallery = pictures.gallery(run.telemetry, pictures.CANDIDATES // runs, read)
     if not gallery:
         notes.append("No gallery: the run was made with --gallery 0, or its thumbnails are gone.")
-    hardest, easiest = pictures.extremes(run.telemetry, None if isinstance(reader, str) else reader)
+    hardest, easiest = pictures.extremes(run.telemetry, read)
     if shown := caption(Pixels.from_config(run.config), run.telemetry.shown):
         notes.append(f"Pictures show {shown}.")
     if not hardest:

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from hardviews.views.draw import Views
 from hardviews.views.images import ImageBatch
 from hardviews.views.render import render
 
-SIDE = 64  # side of a candidate in pixels
-LARGER = 128  # longer side of an original
+SIDE = 192  # side of a candidate in pixels, unless the network gets it smaller
+LARGER = 256  # longer side of an original
+READ = 512  # longer side of an original that candidates are cut out of
 MOMENTS = 3  # number of steps shown for every picture
-PICTURES = 9
-CANDIDATES = 240  # in all, about 2 KB each
+PICTURES = 6
+CANDIDATES = 120  # in all, at most about 8 KB each
 EXTREMES = 8  # number of easiest and of hardest pictures
 FORMATS = ("PNG",)  # the format that runs write; the folder may come from someone else
 
@@ -45,6 +47,7 @@ class Candidate:
         id: from 1, for display.
         box: x, y, width, height of the crop in percent of the picture.
         kept: whether it was trained on.
+        side: of its pixels.
         words: its drawn parameters, with the kind of view if there are several.
         data: its pixels as a ``data:`` URL.
     """
@@ -52,6 +55,7 @@ class Candidate:
     id: int
     box: tuple[float, float, float, float]
     kept: bool
+    side: int
     words: str
     data: str
 
@@ -71,6 +75,8 @@ class GalleryImage:
     """One gallery picture through training; ``width`` and ``height`` in pixels, ``data`` as a URL."""
 
     index: int
+    name: str
+    label: str | None
     width: int
     height: int
     data: str
@@ -88,12 +94,15 @@ class Extreme:
     data: str | None
 
 
-def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
-    """Followed pictures with their candidates, rendered from the run's thumbnails.
+def gallery(
+    telemetry: Telemetry, most: int = CANDIDATES, read: Callable[[int], Original | None] | None = None
+) -> list[GalleryImage]:
+    """Followed pictures with their candidates, rendered from the data set's pictures or the run's thumbnails.
 
     Args:
         telemetry: of a run.
         most: maximum candidates in all; fewer pictures are shown if each has many.
+        read: reads pictures of the data set; None if it is unavailable.
     """
     count = min(max(most // (telemetry.plan.draw * MOMENTS), 2), PICTURES)
     shown: list[GalleryImage] = []
@@ -101,14 +110,32 @@ def gallery(telemetry: Telemetry, most: int = CANDIDATES) -> list[GalleryImage]:
         rows = np.flatnonzero(telemetry["image"] == index)
         if len(shown) < count and len(rows):
             some = rows[np.unique(np.linspace(0, len(rows) - 1, MOMENTS).round().astype(int))]
-            try:
-                with Image.open(file, formats=FORMATS) as opened:
-                    picture = opened.convert("RGB")
-            except Exception:  # Pillow may raise anything for a damaged file: skip it
+            original = (read(index) if read else None) or _stored(index, file)
+            if original is None:
                 continue
+            picture = original.pixels
             moments = _moments(telemetry.where(some), picture)
-            shown.append(GalleryImage(index, picture.width, picture.height, address(picture), moments))
+            shown.append(
+                GalleryImage(
+                    index,
+                    original.name,
+                    original.label,
+                    picture.width,
+                    picture.height,
+                    address(picture, LARGER),
+                    moments,
+                )
+            )
     return shown
+
+
+def _stored(index: int, file: Path) -> Original | None:
+    """A picture as the run stored it."""
+    try:
+        with Image.open(file, formats=FORMATS) as opened:
+            return Original(index, f"picture {index}", None, opened.convert("RGB"))
+    except Exception:  # Pillow may raise anything for a damaged file: skip it
+        return None
 
 
 def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
@@ -129,9 +156,10 @@ def _moments(rows: Telemetry, picture: Image.Image) -> list[Moment]:
                     v + 1,
                     (x0, y0, x1 - x0, y1 - y0),
                     v in kept,
+                    seen.shape[0],
                     (f"{plan.slots[slots[v]].name}, " if len(plan.slots) > 1 else "")
                     + drawn(views, v, row, float(rows["masked"][row, v]) if "masked" in rows.rows else 0.0),
-                    address(Image.fromarray(seen.numpy())),
+                    address(Image.fromarray(seen.numpy()), SIDE),
                 )
             )
         epoch, step = int(rows["epoch"][row]), int(rows["step"][row])
@@ -191,20 +219,17 @@ def extremes(
         if original is not None:
             return Extreme(index, excess, original.name, original.label, address(original.pixels))
         file = telemetry.gallery.get(index)
-        try:
-            with Image.open(file, formats=FORMATS) if file else Image.new("RGB", (1, 1)) as opened:
-                return Extreme(index, excess, f"picture {index}", None, address(opened) if file else None)
-        except Exception:  # as above
-            return Extreme(index, excess, f"picture {index}", None, None)
+        stored = _stored(index, file) if file else None
+        return Extreme(index, excess, f"picture {index}", None, address(stored.pixels) if stored else None)
 
     last = len(found["image"]) - 1
     return [extreme(place) for place in range(count)], [extreme(last - place) for place in range(count)]
 
 
-def address(picture: Image.Image) -> str:
-    """A picture as a ``data:`` URL, at most ``LARGER`` pixels per side: JPEG or PNG, whichever is shorter."""
+def address(picture: Image.Image, side: int = 160) -> str:
+    """A picture as a ``data:`` URL, at most ``side`` pixels per side: JPEG or PNG, whichever is shorter."""
     small = picture.convert("RGB")
-    small.thumbnail((LARGER, LARGER))
+    small.thumbnail((side, side))
     ways = []
     for kind, settings in (("jpeg", {"quality": 85, "optimize": True}), ("png", {"optimize": True})):
         buffer = BytesIO()

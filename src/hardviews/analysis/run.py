@@ -38,6 +38,8 @@ class Run:
         without: see ``telemetry``.
         tested_on: the test set of measurements during training, if the caller knows it.
         verdict: what training brought, and what to try; empty if that is not known.
+        arm: its number among the arms of a report: runs that differ in their seed only are one arm.
+        arm_name: the arm's name.
     """
 
     folder: Path
@@ -52,6 +54,8 @@ class Run:
     without: str = ""
     tested_on: str = "the run's test set"
     verdict: Sequence[str] = ()
+    arm: int = 0
+    arm_name: str = ""
 
     @property
     def steps(self) -> int:
@@ -157,7 +161,7 @@ def read(folder: Path, name: str | None = None) -> Run:
     with suppress(OSError, ValueError):
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return Run(
-        folder, name or folder.resolve().name, config, metrics, _evaluations(folder / "evaluation.csv"),
+        folder, name or folder.resolve().name, config, metrics, read_evaluations(folder),
         _results(folder / "results.jsonl"), summary if isinstance(summary, dict) else None, about, telemetry, without,
     )  # fmt: skip
 
@@ -221,8 +225,9 @@ def read_metrics(file: Path) -> dict[str, Array]:
     return dict(zip(head, cells.T, strict=True))
 
 
-def _evaluations(file: Path) -> dict[str, list[tuple[float, float]]]:
-    head, rows = _rows(file)
+def read_evaluations(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Measurements of a run: by name (epochs done, value), oldest first, without non-finite values."""
+    head, rows = _rows(folder / "evaluation.csv")
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         cells = dict(zip(head, row, strict=True))

@@ -44,7 +44,8 @@ def compare(
         options: the options below, which all arms share; and a protocol's own by its name, ``linear={"epochs": 10}``.
 
     Returns:
-        ``rows``, the figures of every arm with their differences; ``sentences``, what follows from them; ``folder``.
+        ``rows``, the figures of every arm with their differences; ``sentences``, what follows from them; ``folder``;
+        ``page``, a page for a browser.
         Runs that failed are in ``failed``: the same call tries them again.
 
     Raises:

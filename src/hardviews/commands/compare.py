@@ -63,6 +63,8 @@ def show(made: "Comparison", console: "Console") -> None:
     for sentence in made.sentences:
         show_line(sentence)
     folder = made.folder
+    if made.page:
+        show_line(f"the page of this comparison: {made.page}")
     show_line(f"written to {folder / TEXT} and {folder / FIGURES}; the runs lie in {folder / 'runs'}")
 
 

@@ -5,7 +5,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from hardviews.launch.global_state import global_state_restored
 from hardviews.setup.data_notices import shared_figures, shared_line, warn_of_data
 from hardviews.wording import several
 
-FIGURES, TEXT = "comparison.json", "comparison.md"
+FIGURES, TEXT, PAGE = "comparison.json", "comparison.md", "comparison.html"
+DRAWN_BY = ("matplotlib", "jinja2")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Comparison:
         overlap: how many test images are training images too, if that was looked for.
         jobs: how many runs were to be made.
         folder: of the comparison.
+        page: for a browser; None if what draws it is not installed.
     """
 
     rows: Sequence[ArmResult]
@@ -59,6 +62,7 @@ class Comparison:
     overlap: Mapping[str, int]
     jobs: int
     folder: Path
+    page: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What ``comparison.json`` holds."""
@@ -68,6 +72,7 @@ class Comparison:
             "said": self.sentences,
             "failed": self.failed,
             "plan": self.plan,
+            "page": None if self.page is None else str(self.page),
             **self.overlap,
         }
 
@@ -122,9 +127,22 @@ def compare(request: Request, say: Say = say) -> Comparison:
     made = Comparison(
         rows, sentences, test_sets, failed, plan, shared_figures(*measured, request.seeds[0]), len(jobs), folder
     )
+    made = replace(made, page=write_page(request, jobs, made, say))
     write(folder / FIGURES, json.dumps(made.as_dict(), indent=2))
     write(folder / TEXT, markdown(made))
     return made
+
+
+def write_page(request: Request, jobs: Sequence[Job], made: Comparison, say: Say) -> Path | None:
+    """Writes the page of a comparison and returns where it is."""
+    if missing := [name for name in DRAWN_BY if find_spec(name) is None]:
+        say(f"no {PAGE}: {' and '.join(missing)} not installed; pip install 'hardviews[analysis]'")
+        return None
+    from hardviews.comparison.page import page
+
+    file = made.folder / PAGE
+    write(file, page(request, made.plan, jobs, made.rows, made.sentences, made.failed, form, *made.cells()))
+    return file
 
 
 def write_plan(request: Request, folder: Path, plan: Plan) -> Plan:

@@ -5,26 +5,21 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hardviews.data.reading.decode import Bounds, UnreadableImage
-from hardviews.data.sources import ImageSource
 from hardviews.errors import InputError
 from hardviews.launch.global_state import global_state_restored
 from hardviews.options.report import ReportOptions
+from hardviews.runs.inspection import inspect
+from hardviews.runs.pictures import reader, source_of
 from hardviews.runs.verdict import lines, verdict_of
-from hardviews.setup.data import opened, tested_on
-from hardviews.telemetry.shown import picture, shown_channels
-from hardviews.views.pixels import Pixels
-from hardviews.wording import several
+from hardviews.setup.data import tested_on
 
 if TYPE_CHECKING:  # these need the extra
     from hardviews.analysis.comparison import KeyFigure
-    from hardviews.analysis.page import Reader
-    from hardviews.analysis.pictures import Original
     from hardviews.analysis.run import Run
 
+INSPECTED = 4  # arms whose features and pictures are shown: of the first run of each
 NEEDED = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-learn"}
 
 
@@ -61,6 +56,7 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise InputError(f"report: {' and '.join(missing)} not installed; pip install 'hardviews[analysis]'")
+    from hardviews.analysis.arms import with_arms
     from hardviews.analysis.page import MARK
     from hardviews.analysis.page import report as made
     from hardviews.analysis.run import read_all
@@ -71,10 +67,14 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
             tested_on=tested_on(*(run.config.get(name) for name in ("data", "test_data", "knn_test"))),
             verdict=verdict_lines(run),
         )
-        for run in read_all([Path(folder) for folder in folders])
+        for run in with_arms(read_all([Path(folder) for folder in folders]))
     ]
     out = check_out(Path(options.out) if options.out else runs[0].folder / "report.html", MARK)
-    page, figures = made(runs, [reader(run) for run in runs])
+    sources = [source_of(run) for run in runs]
+    firsts = [place for place, run in enumerate(runs) if run.arm not in {one.arm for one in runs[:place]}][:INSPECTED]
+    inspected = {place: inspect(runs[place].folder, runs[place].config, sources[place]) for place in firsts}
+    readers = [reader(run, source) for run, source in zip(runs, sources, strict=True)]
+    page, figures = made(runs, readers, inspected)
     write(out, page)
     return Report(out, runs, figures)
 
@@ -119,50 +119,3 @@ def write(out: Path, page: str) -> None:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-
-
-def reader(run: "Run") -> "Reader | str":
-    """A function that reads pictures of the run's data set; or, as text, why there is none."""
-    from hardviews.analysis.pictures import LARGER, Original
-
-    data, config = run.config.get("data"), run.config
-    form = Pixels.from_config(config)
-    shown = shown_channels(form, config.get("show_channels"))
-    if run.telemetry is None or not data:
-        return "there is nothing to show of it"
-    options = SimpleNamespace(
-        data_root=config.get("data_root", "data"),
-        download=False,
-        image_column=config.get("image_column", "image"),
-        label_column=config.get("label_column", "label"),
-        tile=config.get("tile", 0),
-        frames=config.get("frames", "first"),
-    )
-    try:
-        source = opened(options, str(data), "train")
-    except InputError as error:
-        return str(error)
-    except Exception as error:  # a table or a set that was damaged since; the report works without pictures
-        return f"{data}: {' '.join(str(error).split())[:160]}"
-    if len(source) != run.images:
-        return f"{data} holds {several(len(source), 'picture')} now, and the run had {run.images:,}"
-
-    def read(index: int) -> "Original | None":
-        from PIL import Image
-
-        try:
-            stored = source.read(index, Bounds(side=LARGER, form=form)).permute(2, 0, 1)
-            pixels = Image.fromarray(picture(stored, form, shown).permute(1, 2, 0).contiguous().numpy())
-        except (UnreadableImage, OSError):
-            return None
-        return Original(index, Path(source.path(index)).name, class_of(source, index), pixels)
-
-    return read
-
-
-def class_of(source: ImageSource, index: int) -> str | None:
-    """The name of a picture's class, or its number."""
-    if source.labels is None:
-        return None
-    label = int(source.labels[index])
-    return source.class_names[label] if source.class_names else f"class {label}"

@@ -21,7 +21,7 @@ from hardviews.telemetry.recording import Recorder
 from hardviews.training.collapse import CollapseWatch
 from hardviews.training.distributed.meeting import Meeting
 from hardviews.training.diverging import DivergenceWatch
-from hardviews.training.memory import is_out_of_memory
+from hardviews.training.memory import held, is_out_of_memory
 from hardviews.training.monitor import Monitor
 from hardviews.training.output.logbook import Logbook
 from hardviews.training.output.loggers import Logger
@@ -235,12 +235,14 @@ class Loop:
         )
         figures = self.fabric.all_reduce(figures, reduce_op="mean")  # type: ignore[assignment]
         speed = len(pending) * self.loader.batch_size * self.fabric.world_size / spent
+        memory = held(self.fabric.device) / 2**30
         rows: list[dict[str, float]] = []
         for (step, report), (loss, *values) in zip(pending, figures.tolist(), strict=True):
             seconds = {f"seconds_{part}": value for part, value in Stopwatch.seconds(report.marks).items()}
             rates = {"lr": self.step.rates.at(step), "lr_constant": self.step.rates.at(step, constant=True)}
             epoch = step // self.loader.steps_per_epoch
-            row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, **rates, **seconds}
+            row = {"step": step, "epoch": epoch, "loss": loss, "images_per_second": speed, "memory": memory}
+            row |= {**rates, **seconds}
             rows.append(row | {n: value for n, value in zip(names, values, strict=True) if n in report.values})
         self.logbook.images(self.loader.unreadable, self.loader.cut_short, self.fabric.global_rank)
         if self.fabric.is_global_zero:

@@ -60,6 +60,12 @@ def peak(device: torch.device) -> int:
     return _status("VmHWM")
 
 
+def held(device: torch.device) -> int:
+    """Bytes that this process holds, without waiting for the device: on CUDA the peak of its tensors so far, else
+    resident in main memory."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident()
+
+
 def resident() -> int:
     """Resident bytes of this process in main memory."""
     return _status("VmRSS")

@@ -7,6 +7,8 @@ from hardviews.training.output.loggers import Logger
 from hardviews.training.output.run_folder import RunFolder
 from hardviews.wording import several
 
+COSTS = ("images_per_second", "memory")  # what a step takes
+
 
 def grouped(values: Mapping[str, float]) -> dict[str, float]:
     """A step's figures by the names that loggers show in groups: ``train/loss``, ``views/iou_kept``, ``time/score``."""
@@ -14,7 +16,7 @@ def grouped(values: Mapping[str, float]) -> dict[str, float]:
     def name(own: str) -> str:
         if own.startswith("seconds_"):
             return f"time/{own.removeprefix('seconds_')}"
-        group = "views" if own.startswith(("iou_", "cost_")) else "time" if own == "images_per_second" else "train"
+        group = "views" if own.startswith(("iou_", "cost_")) else "time" if own in COSTS else "train"
         return f"{group}/{own}"
 
     return {name(own): value for own, value in values.items() if own not in ("step", "epoch")}

@@ -22,7 +22,7 @@ from hardviews.views.pixels import RGB
 
 METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
-    "skipped", "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second",
+    "skipped", "seconds_data", "seconds_render", "seconds_score", "seconds_train", "images_per_second", "memory",
 )  # fmt: skip
 # Settings of how a run is carried out, which do not change its result: a resumed run may change them.
 FREE = {
