@@ -14,11 +14,11 @@ from hardviews.evaluation.features import Features, extract
 from hardviews.evaluation.protocols.knn import K, knn_accuracy
 from hardviews.evaluation.rng import seeded
 from hardviews.models.load import LoadedModel, named_subject
+from hardviews.models.untrained import untrained_backbone
 from hardviews.networks.backbone_sources import library_of
-from hardviews.networks.backbones import build_backbone
 from hardviews.options.evaluation import EvaluateOptions
+from hardviews.options.pretraining import BackboneOptions
 from hardviews.training.output.run_folder import RunFolder
-from hardviews.views.streams import stream
 
 SMALL = 50_000  # images that are encoded once more unasked
 
@@ -87,11 +87,8 @@ def untrained(subject: LoadedModel, options: EvaluateOptions) -> nn.Module | Non
         with seeded(subject.seed):
             return named_subject(subject.name, None, False, size).backbone
     config = subject.config
-    network = {"stem": "auto", "pretrained": False, "keywords": {}} | config["backbone"]
-    given = network["pretrained"] or config.get("init") or RunFolder(Path(subject.name)).extension()
-    if given or library_of(network["name"]) not in ("timm", "torchvision"):
+    network = BackboneOptions(**config["backbone"])
+    given = network.pretrained or config.get("init") or RunFolder(Path(subject.name)).extension()
+    if given or library_of(network.name) not in ("timm", "torchvision"):
         return None
-    with seeded(stream(subject.seed, "weights").initial_seed()):
-        return build_backbone(
-            network["name"], size, stem=network["stem"], image_channels=subject.form.channels, **network["keywords"]
-        ).backbone
+    return untrained_backbone(config)
