@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test browser check site dist endure faults test-oldest constraints clean
+.PHONY: demo test browser check site notebooks dist endure faults test-oldest constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hardviews pretrain
@@ -34,6 +34,10 @@ site: $(VENV)/.installed-test
 	rm -rf site
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -d site/.doctrees docs site/html
 	@echo "the site lies in site/html/index.html"
+
+# Runs the notebooks of the documentation and stores what they show.
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python docs/run_notebooks.py
 
 # Wheel and sdist, and the wheel in an environment of its own.
 dist: $(VENV)/.installed-test

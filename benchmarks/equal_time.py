@@ -86,12 +86,14 @@ BUDGETS: dict[str, int] = {}
 CHOSEN: dict[str, tuple[str, ...]] = {}
 
 
-def settings(name: str) -> str:
-    """Options of pretrain for a method and a pack: the first part's, with a batch of 128 and the chosen rate."""
+def settings(name: str, factor: float | None = None) -> str:
+    """Options of pretrain for a method and a pack: the first part's, with a batch of 128 and ``factor`` times its rate;
+    by default the rate that was chosen."""
     method, pack = name.split("-")
+    factor = RATES.get(method, 1) if factor is None else factor
     of_method = COMPARISONS[method][2].rpartition(NARROW_CIFAR)[2]
     before, rate, after = re.split(r"(?<=--lr )(\S+)", of_method)
-    of_method = f"{before}{float(rate) * RATES.get(method, 1):g}{after}"
+    of_method = f"{before}{float(rate) * factor:g}{after}"
     given = " ".join([NETWORKS[pack], of_method, LOCALS.get(name, "")])
     return f"{given} --batch-size 128 --workers 0 --tensorboard false --in-memory on"
 
@@ -135,10 +137,9 @@ def compared(common: list[str], epochs: int, seeds: str, arms: dict[str, str], o
 
 def rates(name: str, images: str, out: Path) -> Iterator[list[str]]:
     """Plain runs of every rate."""
-    before, rate, after = re.split(r"(?<=--lr )(\S+)", settings(name))
     for factor in FACTORS:
         own = f"--policy random --epochs {RATE_EPOCHS} --seed {TRIED.split(',')[0]} --knn-epochs {RATE_EPOCHS}"
-        given = f"{images} {before}{float(rate) * factor:g}{after} {own} --telemetry 0 --out {out / f'times-{factor}'}"
+        given = f"{images} {settings(name, factor)} {own} --telemetry 0 --out {out / f'times-{factor}'}"
         yield ["pretrain", *shlex.split(given)]
 
 

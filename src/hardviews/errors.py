@@ -28,7 +28,7 @@ class StoppedError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for an unknown name, with the nearest known names."""
     names = sorted(known)
-    close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    close = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     if close:
         hint = f"did you mean {' or '.join(close)}?"
     elif len(names) <= 20:

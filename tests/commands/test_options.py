@@ -78,7 +78,7 @@ def test_another_method_drops_the_recipes_arguments() -> None:
 
 def test_options_of_a_run_come_back_from_its_file(tmp_path: Path) -> None:
     options, _ = parse(["--recipe", "simclr_cifar10", "--views", "6", "--mean", ".5,.5,.5"])
-    from hardviews.training.output.run_folder import plain
+    from hardviews.training.output.differences import plain
 
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(plain(dataclasses.asdict(options))))

@@ -69,7 +69,7 @@ def test_its_settings_are_a_configuration(capsys: pytest.CaptureFixture[str]) ->
 
 def test_old_names_are_in_no_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--help"])
+        parse(["--help-all"])
     printed = capsys.readouterr().out
     for old, new in RENAMED.items():
         assert f"--{old.replace('_', '-')} " not in printed

@@ -51,6 +51,7 @@ def test_a_run_that_is_cut_off_beside_the_change_goes_on_bit_for_bit(
 def test_every_method(method: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     line = LINES[method].replace("--epochs 1", "--epochs 2").replace("--image-size 32", "--image-size 64")
+    line = line.replace("--plan.local-size 24", "--plan.local-size 48")
     assert main(["pretrain", *line.split(), *SMALL.split(), "--scoring", "fast", "--out", str(run)]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["score_resolution"] == 1.0  # of views of 32 px
     assert json.loads((run / "summary.json").read_text())["steps"] == 4

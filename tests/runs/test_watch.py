@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ def test_the_page_follows_the_run_and_ends_by_ctrl_c(watched: Watched) -> None:
     version = int(watched.get("version"))
     append_step(watched.run)
     watched.wait_for_another(version)
-    watched.process.send_signal(signal.SIGINT)
-    assert watched.process.wait(30) in (0, 130)
+    for _ in range(60):  # one may come while the page is made and be lost in a library
+        watched.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            assert watched.process.wait(2) in (0, 130)
+            return
+    raise AssertionError("it did not end")
 
 
 def test_only_this_machine_is_answered(watched: Watched) -> None:

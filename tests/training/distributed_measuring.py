@@ -133,7 +133,7 @@ def reading_again(fabric: Fabric) -> str:
         fabric=fabric, step=step, loader=SimpleNamespace(steps_per_epoch=100), checkpoint_steps=0, log_steps=100,
         _clear_errors=lambda _: nullcontext(), _show_gallery_if_due=lambda _: None, _measure_if_due=lambda *_: False,
     )  # fmt: skip
-    nothing: Any = SimpleNamespace(signal=None)
+    nothing: Any = SimpleNamespace(signal=None, move=lambda _: None)
     Loop._take_steps(loop, batches(), 5, 8, nothing, nothing)
     answer_within(timedelta(minutes=5), fabric.strategy)
     return f"all went on from step {taken[0]} to step {taken[-1]}"

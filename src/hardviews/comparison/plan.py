@@ -21,8 +21,8 @@ from hardviews.probing.step_time import Besides, Timing, time_arms
 from hardviews.recipes.choice import NONE, is_open
 from hardviews.setup.data import open_sources
 from hardviews.setup.defaults import run_folder_name
-from hardviews.training.output.differences import differences, differences_text
-from hardviews.training.output.run_folder import FREE, plain
+from hardviews.training.output.differences import differences, differences_text, plain
+from hardviews.training.output.run_folder import FREE
 from hardviews.wording import several
 
 PLAN, LOCK = "plan.json", "plan.lock"

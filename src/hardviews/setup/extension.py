@@ -13,8 +13,8 @@ from hardviews.errors import InputError
 from hardviews.options.pretraining import BackboneOptions, PretrainOptions
 from hardviews.training.distributed.sharded_state import misfit, shape_of
 from hardviews.training.optimizers import Rates, create_rates
-from hardviews.training.output.differences import Difference, differences, differences_text
-from hardviews.training.output.run_folder import FREE, RunFolder, plain, with_defaults
+from hardviews.training.output.differences import Difference, differences, differences_text, plain, with_defaults
+from hardviews.training.output.run_folder import FREE, RunFolder
 from hardviews.training.output.saving import Origin
 
 FIXED = ("--backbone", "--method", "--optimizer")  # and all of --backbone.X; --method.X may change what fits

@@ -1,7 +1,13 @@
 """Differences between two configurations, in terms of command-line options."""
 
+import inspect
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
+
+from hardviews import methods
+from hardviews.options.pretraining import PretrainOptions
+from hardviews.views.pixels import RGB
 
 NAMED = 5  # maximum differences named in a message; it counts the rest
 
@@ -34,6 +40,30 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
                 typed = [repr(value) for value in values]
             found.append(Difference(option, *typed))
     return found
+
+
+def with_defaults(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run ``there``, with those of ``here`` that its version lacked: it did what they do by default,
+    which their dataclass says, or the signatures of the method and of its plan."""
+    defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in here}
+    defaults |= {"pixels": RGB.saved()} if "pixels" in here else {}  # all that it had
+    known: dict[str, Any] = plain(defaults) | plain(there)
+    name = known["method"]["name"]
+    if name == here["method"]["name"]:
+        found = methods.find(name)
+        for group, signed in (("method", found), ("plan", found.default_plan)):
+            own = {key: value.default for key, value in inspect.signature(signed).parameters.items()}
+            known[group] = plain({key: own[key] for key in own.keys() & here[group].keys()}) | known[group]
+    return known
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and keys as strings, so that YAML and JSON return what was written."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 def differences_text(found: list[Difference]) -> str:

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +14,8 @@ import yaml
 
 from hardviews.errors import InputError
 from hardviews.options.old_names import with_new_names
-from hardviews.options.pretraining import PretrainOptions
 from hardviews.training.output.checkpoint import Checkpoints
-from hardviews.training.output.differences import differences, differences_text
-from hardviews.views.pixels import RGB
+from hardviews.training.output.differences import differences, differences_text, plain, with_defaults
 
 METRICS = (
     "step", "epoch", "loss", "lr", "lr_constant", "cost_kept", "cost_mean", "iou_kept", "iou_random",
@@ -273,24 +270,6 @@ class RunFolder:
             with suppress(OSError):
                 os.truncate(file, before)
             raise
-
-
-def with_defaults(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run ``there``, with those of ``here`` that its version lacked: it did what they do by
-    default."""
-    defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in here}
-    defaults |= {"pixels": RGB.saved()} if "pixels" in here else {}  # all that it had
-    known: dict[str, Any] = plain(defaults) | plain(there)
-    return known
-
-
-def plain(value: Any) -> Any:
-    """Tuples as lists and keys as strings, so that YAML and JSON return what was written."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def _cell(value: float | None) -> str:
