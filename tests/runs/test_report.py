@@ -90,6 +90,7 @@ def test_figures_are_those_of_the_files(strange_run: Path, reported: Reported) -
     most = max(float(row["memory"]) for row in steps)
     assert 0.05 < most < 64  # GiB
     assert f"It has {most:#.3g} GiB at most." in page.caption("memory")
+    assert len(page.html) < 4_000_000
     assert re.search(r"explain \d+\.\d% of the variance", page.caption("importance"))
     kept, random = page.values("iou_kept")[0], page.values("iou_random")[0]
     assert f"{kept:.3f} against {random:.3f}" in page.caption("iou")

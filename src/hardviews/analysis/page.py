@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hardviews.analysis import choices, comparison, curves, embedding, hardness, pictures
-from hardviews.analysis.arms import count, settings
+from hardviews.analysis.arms import settings
 from hardviews.analysis.figure import Figure
 from hardviews.analysis.headline import opinions, standing, title
 from hardviews.analysis.html import MARK, rendered
@@ -103,7 +103,6 @@ def report(
         seen=seen,
         same=[embedding.described(one.same) for one in seen],
         albums=[_album(runs[place], readers[place], len(inspected)) for place in inspected],
-        arms=count(runs),
     )
     return page, figures
 
