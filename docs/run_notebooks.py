@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parent / "notebooks"
 
 for file in sorted(FOLDER.glob("*.ipynb")):
     print(file.name, flush=True)
-    book = nbformat.read(file, 4)
+    book = nbformat.read(file, 4)  # type: ignore[no-untyped-call]
     NotebookClient(book, timeout=1800).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)  # times, which differ with every run
