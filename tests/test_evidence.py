@@ -85,6 +85,15 @@ def test_runs_double_until_that_brings_little(tmp_path: Path, monkeypatch: pytes
     assert lengths == [60, 60, 120, 120]
 
 
+def test_plain_runs_are_tabled_by_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    equal_time = imported("equal_time", monkeypatch)
+    for name, accuracy in (("times-1", 0.3), ("times-16", 0.4)):
+        run = tmp_path / "rate" / "dino-cifar" / name
+        run.mkdir(parents=True)
+        (run / "summary.json").write_text(json.dumps({"knn_top1": accuracy}))
+    assert "| dino | 30.0 |  |  |  | 40.0 |" in equal_time.results(tmp_path)
+
+
 def test_a_stage_waits_for_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     equal_time = imported("equal_time", monkeypatch)
     monkeypatch.setattr(equal_time, "CHOSEN", {})
