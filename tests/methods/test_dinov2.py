@@ -153,7 +153,10 @@ def test_the_gram_teacher_is_the_teacher_of_its_moment() -> None:
     assert fixed(views).anchors.shape[2] == SIDE**2
     fixed.after_step(fixed(views))
     assert fixed.gram_teacher is not None
-    torch.testing.assert_close(fixed.gram_teacher.state_dict(), start, rtol=0, atol=0)  # that of the start, for good
+    found = fixed.gram_teacher.state_dict()
+    assert found.pop("begun")
+    assert not start.pop("begun")
+    torch.testing.assert_close(found, start, rtol=0, atol=0)  # that of the start, for good
     assert dinov2().gram_teacher is None
 
 
@@ -330,7 +333,29 @@ def test_default_plan_draws_2_2_16_and_keeps_1_1_8() -> None:
     assert [slot.mask is not None for slot in plan.slots] == [True, True, False]
 
 
+def test_the_gram_teacher_of_a_run_that_passed_its_step_is_not_the_random_start() -> None:
+    method = moved(dinov2(gram_weight=1.0, gram_from=3.0))
+    assert method.gram_teacher is not None
+    start = [parameter.clone() for parameter in method.gram_teacher.parameters()]
+    encoding = method(pictures(method.plan, kept=True), masks=hidden(2))
+    method.progress = Progress(step=5, steps=10, steps_per_epoch=1)  # extended, with gram_from before that
+    method.after_step(encoding)
+    now = list(method.gram_teacher.parameters())
+    assert all(map(torch.equal, now, method.teacher.backbone.parameters()))
+    assert not all(map(torch.equal, now, start))
+    method.progress = method.progress._replace(step=6)
+    method.after_step(encoding)
+    again = moved(dinov2(gram_weight=1.0, gram_from=3.0))
+    again.load_state_dict(method.state_dict())  # resumed: it has begun
+    again.progress = method.progress._replace(step=7)
+    before = [parameter.clone() for parameter in again.gram_teacher.parameters()]  # type: ignore[union-attr]
+    again.after_step(encoding)
+    assert all(map(torch.equal, again.gram_teacher.parameters(), before))  # type: ignore[union-attr]
+
+
 def test_bad_settings_are_named() -> None:
+    with pytest.raises(InputError, match="do nothing without gram_weight"):
+        dinov2(gram_from=2)
     with pytest.raises(InputError, match="warmup_teacher_temperature must be above 0"):
         dinov2(warmup_teacher_temperature=0)
     with pytest.raises(InputError, match=r"method\.iterations must be at least 1, got 0"):

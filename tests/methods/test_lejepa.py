@@ -184,5 +184,7 @@ def test_bad_settings_are_named() -> None:
         method(weight=1.5)
     with pytest.raises(InputError, match=r"method\.directions"):
         method(directions=0)
+    with pytest.raises(InputError, match="one view alone has nothing to be near"):
+        LeJEPA.default_plan(32, globals=1, locals=0)
     with pytest.raises(InputError, match=r"plan\.globals 0"):
         LeJEPA.default_plan(32, globals=0)

@@ -171,6 +171,8 @@ def test_costs_stay_float32_under_autocast() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(InputError, match=r"method\.temperature must be above 0"):
         mocov3(temperature=0)
+    with pytest.raises(InputError, match="at least one feature"):
+        MoCoV3(TinyBackbone(), MoCoV3.default_plan(16), hidden_dim=0)
     with pytest.raises(InputError, match=r"method\.projector_layers must be at least 1"):
         mocov3(projector_layers=0)
     with pytest.raises(InputError, match=r"teacher_momentum is 0 to 1, not 2"):

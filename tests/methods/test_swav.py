@@ -181,6 +181,8 @@ def test_default_plan_draws_4_12_and_keeps_2_6() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(InputError, match="epsilon 0 must be above 0"):
         swav(epsilon=0)
+    with pytest.raises(InputError, match="at least one feature, got 8, 16, 0"):
+        swav(dim=0)
     with pytest.raises(InputError, match="iterations 0 must be at least 1"):
         swav(iterations=0)
     with pytest.raises(InputError, match="queue -1, queue_from 15: each must be at least 0"):
@@ -189,3 +191,15 @@ def test_bad_settings_are_named() -> None:
         SwAV.default_plan(32, locals=-1)
     with pytest.raises(InputError, match=r"plan\.strength"):
         SwAV.default_plan(32, strength=3)
+
+
+def test_an_average_of_prototypes_is_taken_as_unit_vectors() -> None:
+    """As the average of weights is that ``learnable(0.99)`` compares with."""
+    method = swav().requires_grad_(False)
+    encoding = method(pictures(method.plan))
+    with torch.no_grad():
+        method.prototypes.mul_(0.5)
+    shrunk = method.costs(encoding).cross
+    with torch.no_grad():
+        method.prototypes.mul_(2)
+    assert torch.allclose(shrunk, method.costs(encoding).cross, atol=1e-12)

@@ -100,5 +100,7 @@ def test_views_have_bn_statistics_of_their_own() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(InputError, match=r"method\.invariance 1.0, variance -1 and covariance"):
         method(invariance=1.0, variance=-1)
+    with pytest.raises(InputError, match=r"method\.dim must be at least 1, got 0"):
+        VICReg(TinyBackbone(), VICReg.default_plan(16), dim=0)
     with pytest.raises(InputError, match="batch has one"):
         method().loss(VICRegEncoding(torch.randn(2, 1, 12)))

@@ -13,8 +13,6 @@ from hardviews.analysis.run import Run, measured_on
 from hardviews.analysis.verdict import standard_error
 from hardviews.wording import several
 
-WRITTEN = {"simclr": "SimCLR", "simsiam": "SimSiam", "byol": "BYOL", "dino": "DINO", "ibot": "iBOT", "vicreg": "VICReg",
-           "barlow_twins": "Barlow Twins", "moco": "MoCo", "lejepa": "LeJEPA", "mae": "MAE"}  # fmt: skip
 SPLITS = {"train", "training", "images", "imgs", "data"}  # names of folders that say nothing alone
 MOST = 12  # maximum rows of trained backbones
 NORMAL = 1.96  # standard errors to either side of a 95 % interval
@@ -28,15 +26,19 @@ class Opinion(NamedTuple):
     tries: str
 
 
-def subject(config: dict[str, Any]) -> dict[str, str]:
-    """Method, data and backbone in words."""
+def subject(config: dict[str, Any], method: str = "") -> dict[str, str]:
+    """Method, data and backbone in words.
+
+    Args:
+        config: of a run.
+        method: as it is written, if the caller knows that.
+    """
     backbone = config.get("backbone") or {}
-    method = str(config["method"].get("name")).rpartition(".")[2]
     path = PurePath(str(config.get("data")))
     data = f"{path.parent.name}/{path.name}" if path.name.lower() in SPLITS and path.parent.name else path.name
     name = str(backbone.get("name") if isinstance(backbone, dict) else backbone)
     return {
-        "method": WRITTEN.get(method, method),
+        "method": method or str(config["method"].get("name")).rpartition(".")[2],
         "data": f"on {shortened(data, 48)}",
         "backbone": f"with {shortened(name, 48)}",
     }
@@ -44,7 +46,7 @@ def subject(config: dict[str, Any]) -> dict[str, str]:
 
 def title(runs: Sequence[Run]) -> str:
     """``SimCLR on photos with resnet18``; of several arms what they share, and their names if they are few."""
-    found = [subject(run.config) for run in runs]
+    found = [subject(run.config, run.method) for run in runs]
     shared = " ".join(text for name, text in found[0].items() if all(one[name] == text for one in found))
     names = list(dict.fromkeys(run.arm_name for run in runs))
     if len(names) == 1:

@@ -40,6 +40,7 @@ class Run:
         verdict: what training brought, and what to try; empty if that is not known.
         arm: its number among the arms of a report: runs that differ in their seed only are one arm.
         arm_name: the arm's name.
+        method: its name as it is written (SimCLR), if the caller knows it.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Run:
     verdict: Sequence[str] = ()
     arm: int = 0
     arm_name: str = ""
+    method: str = ""
 
     @property
     def steps(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hardviews import methods
 from hardviews.analysis.comparison import label_of
 from hardviews.analysis.drawing import intervals, lines
 from hardviews.analysis.figure import Figure, Interval, Line
@@ -52,7 +53,10 @@ def page(
     versus = " against ".join([*(arm.name for arm in request.arms if arm.name != request.baseline), request.baseline])
     few = versus if len(request.arms) < 4 else several(len(request.arms), "arm")
     run = request.arms[0].options
-    about = subject({"method": run.method, "data": run.data, "backbone": {"name": run.backbone.name}})
+    about = subject(
+        {"method": run.method, "data": run.data, "backbone": {"name": run.backbone.name}},
+        methods.written(run.method["name"]),
+    )
     options = {arm.name: shlex.join(arm.argv) for arm in request.arms}
     drawn = [found for name in names if (found := differences(rows, name, show(name))) is not None]
     powers = [text for name in names if (text := power_text(rows, name, show(name))) is not None]

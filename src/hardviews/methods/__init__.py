@@ -52,3 +52,11 @@ def find(name: str) -> "type[Method[Any]]":
         if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
     )
     return found
+
+
+def written(name: str) -> str:
+    """A method's name as it is written: that of its class (``SimCLR``), also where that can't be found any more."""
+    try:
+        return find(name).__name__
+    except InputError:
+        return name.rpartition(".")[2]

@@ -24,7 +24,7 @@ from hardviews.networks.heads import PrototypeHead
 from hardviews.networks.masked_vit import check_has_patches, tokens
 from hardviews.networks.regularizers import gram, koleo
 from hardviews.networks.sinkhorn import Codes, sinkhorn
-from hardviews.networks.teacher import Teacher, cosine_momentum
+from hardviews.networks.teacher import GramTeacher, cosine_momentum
 from hardviews.selection.costs import Costs
 from hardviews.views.plan import ViewPlan
 
@@ -38,10 +38,6 @@ class DINOv2Encoding(NamedTuple):
     features: Tensor  # [T, B, F], the student's, before the head
     patches: Tensor  # [T, B, N, F], the student's, of all patches; N is 0 without Gram anchoring
     anchors: Tensor  # [T, B, N, F], the same of the Gram teacher
-
-
-class GramTeacher(Teacher):
-    backbone: nn.Module
 
 
 class DINOv2(Method[DINOv2Encoding]):
@@ -116,6 +112,8 @@ class DINOv2(Method[DINOv2Encoding]):
             raise InputError(f"method.iterations must be at least 1, got {iterations}")
         if min(view_weight, patch_weight, koleo_weight, gram_weight, gram_from, gram_every) < 0:
             raise InputError("method: view_weight, patch_weight and those of koleo and gram must be at least 0")
+        if not gram_weight and (gram_from or gram_every):
+            raise InputError("method.gram_from and gram_every do nothing without gram_weight (2 in DINOv3)")
         self.student_temperature, self.teacher_momentum = student_temperature, teacher_momentum
         self.temperatures = warmup_teacher_temperature, teacher_temperature, warmup_teacher_epochs
         self.iterations, self.freeze_last_layer = iterations, freeze_last_layer
@@ -128,7 +126,7 @@ class DINOv2(Method[DINOv2Encoding]):
         if not shared_head:
             self.patch_head = PrototypeHead(dim, prototypes, hidden_dim, bottleneck_dim, False, norm_last_layer)
         self.teacher = IBOTTeacher(backbone=backbone, head=self.head, patch_head=self.patch_head)
-        self.gram_teacher = GramTeacher(backbone=backbone) if gram_weight else None
+        self.gram_teacher = GramTeacher(backbone, begun=not gram_from) if gram_weight else None
 
     @staticmethod
     def default_plan(
@@ -204,7 +202,8 @@ class DINOv2(Method[DINOv2Encoding]):
     def _gram_steps(self) -> tuple[int, int]:
         """The first step with Gram anchoring, and after how many steps its teacher is replaced, 0 for never."""
         per_epoch = self.progress.steps_per_epoch
-        return round(self.gram_from * per_epoch), round(self.gram_every * per_epoch)
+        every = max(1, round(self.gram_every * per_epoch)) if self.gram_every else 0
+        return round(self.gram_from * per_epoch), every
 
     def teacher_costs(
         self, views: list[Tensor], masks: Tensor | None = None, reuse: bool = True
@@ -287,8 +286,12 @@ class DINOv2(Method[DINOv2Encoding]):
         self.teacher.follow([self.backbone, self.head, self.patch_head], momentum)
         first, every = self._gram_steps()
         since = step + 1 - first
-        if self.gram_teacher is not None and (since == 0 or (every and since > 0 and since % every == 0)):
-            self.gram_teacher.follow([self.teacher.backbone], 0.0)
+        if self.gram_teacher is None or since < 0:
+            return
+        if since == 0 or (every and since % every == 0):
+            self.gram_teacher.take(self.teacher.backbone)
+        else:  # a run that is extended may have passed that step without Gram anchoring
+            self.gram_teacher.begin(self.teacher.backbone)
 
     def statistics(self, encoding: DINOv2Encoding) -> dict[str, Tensor]:
         codes = self._codes(encoding.teacher, self.teacher.head)

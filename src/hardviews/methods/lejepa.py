@@ -109,8 +109,11 @@ class LeJEPA(Method[LeJEPAEncoding]):
             blur_p: probability of a Gaussian blur of 0.1 to 2 pixels.
             solarize_p: probability that a view is solarized.
         """
-        if globals < 1 or locals < 0:
-            raise InputError(f"plan.globals {globals} must be at least 1 and plan.locals {locals} at least 0")
+        if globals < 1 or locals < 0 or globals + locals < 2:
+            raise InputError(
+                f"plan.globals {globals} must be at least 1, plan.locals {locals} at least 0, and both together 2: one "
+                "view alone has nothing to be near"
+            )
         side = round(size * 98 / 224) if local_size is None else local_size
         look = Photometric(brightness, contrast, saturation, hue, grey_p=grey_p, blur_p=blur_p, solarize_p=solarize_p)
         slots = [Slot("global", size, scale, draw=2 * globals, keep=globals, photometric=look)]

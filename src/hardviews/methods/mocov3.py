@@ -40,6 +40,7 @@ class MoCoV3(Method[MoCoV3Encoding]):
         dim: width of queries and keys (256 in the paper).
         hidden_dim: width of projector and predictor (4096 in the paper).
         projector_layers: 2 for a ResNet and 3 for a ViT in the paper; the predictor has 2.
+        predictor_norm: BN at the end of the predictor, as the authors' code has for a ViT and not for a ResNet.
         temperature: of the softmax (1 for a ResNet and 0.2 for a ViT in the paper).
         teacher_momentum: at the start; it rises to 1 along a half cosine (0.99 in the paper, 0.996 for 1000 epochs).
         fixed_patch_projection: leave the patch projection of a ViT of timm as it starts, which prevents dips in
@@ -58,6 +59,7 @@ class MoCoV3(Method[MoCoV3Encoding]):
         dim: int = 256,
         hidden_dim: int = 4096,
         projector_layers: int = 2,
+        predictor_norm: bool = False,
         temperature: float = 1.0,
         teacher_momentum: float = 0.99,
         fixed_patch_projection: bool = True,
@@ -74,7 +76,8 @@ class MoCoV3(Method[MoCoV3Encoding]):
             projection.requires_grad_(False)
         hidden = [hidden_dim] * (projector_layers - 1)
         self.projector = mlp([feature_dim(backbone), *hidden, dim], last_norm="plain")
-        self.predictor = mlp([dim, hidden_dim, dim], last_norm="plain")
+        predictor = mlp([dim, hidden_dim, dim], last_norm="plain")
+        self.predictor = predictor if predictor_norm else predictor[:-1]
         self.teacher = MoCoV3Teacher(backbone=backbone, projector=self.projector)
 
     @staticmethod

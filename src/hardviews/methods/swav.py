@@ -126,14 +126,18 @@ class SwAV(Method[SwAVEncoding]):
         to the code of view t, which is without gradient (equation 3)."""
         unit = F.normalize(full_precision(encoding.projection), dim=-1)
         targets = unit[: self.plan.targets_of(len(unit))].detach()
-        logits = unit @ self.prototypes.T  # [V, B, P]
+        logits = unit @ self._rows().T  # [V, B, P]
         cross = all_pairs((logits / self.temperature).transpose(0, 1), self._codes(targets).transpose(0, 1))
         return Costs(cross.permute(1, 2, 0))
+
+    def _rows(self) -> Tensor:
+        """The prototypes, unit vectors ``[P, D]``: as the optimizer has them, or those of an average of weights."""
+        return self.prototypes if self.prototypes.requires_grad else F.normalize(self.prototypes, dim=1)
 
     @torch.no_grad()
     def _codes(self, targets: Tensor) -> Tensor:
         """The codes ``[T, B, P]`` of target views, unit vectors ``[T, B, D]``."""
-        prototypes = Prototypes(self.prototypes)
+        prototypes = Prototypes(self._rows())
         rank, processes = place()
         earlier = self.embeddings[:0]
         full = self.progress.step * targets.shape[1] * processes >= len(self.embeddings)

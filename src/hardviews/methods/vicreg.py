@@ -72,6 +72,8 @@ class VICReg(Method[VICRegEncoding]):
         if min(invariance, variance, covariance) < 0:
             given = f"method.invariance {invariance}, variance {variance} and covariance {covariance}"
             raise InputError(f"{given} must be at least 0")
+        if dim < 1:
+            raise InputError(f"method.dim must be at least 1, got {dim}")
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         # The last layer has no bias, since no term depends on the mean.
         self.projector = nn.Sequential(

@@ -21,7 +21,14 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
     Args:
         dims: widths from input to output, at least two.
         last_norm: after the last layer: nothing (the layer then has a bias), BN, or BN without affine parameters.
+
+    Raises:
+        InputError: a width is below 1.
     """
+    if min(dims) < 1:
+        raise InputError(
+            f"method: the layers of a head must have at least one feature, got {', '.join(map(str, dims))}"
+        )
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(dims[:-1]):
         layers += [nn.Linear(fan_in, fan_out, bias=False), nn.BatchNorm1d(fan_out), nn.ReLU(inplace=True)]

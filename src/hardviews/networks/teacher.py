@@ -55,6 +55,38 @@ class Teacher(nn.Module):
         get_ema_multi_avg_fn(momentum)(own, theirs, 0)  # type: ignore[no-untyped-call]
 
 
+class GramTeacher(Teacher):
+    """A backbone at a moment of training, whose patches stay the model of others (DINOv3, section 4).
+
+    Args:
+        backbone: to copy.
+        begun: whether the copy is that model already, and not only once it takes another backbone.
+    """
+
+    backbone: nn.Module
+    begun: torch.Tensor  # saved with the weights
+
+    def __init__(self, backbone: nn.Module, begun: bool) -> None:
+        super().__init__(backbone=backbone)
+        self.register_buffer("begun", torch.tensor(begun))
+        self._seen = False  # whether ``begin`` has looked since the run began or resumed
+
+    @torch.no_grad()
+    def take(self, backbone: nn.Module) -> None:
+        """Becomes a backbone."""
+        self.follow([backbone], 0.0)
+        self.begun.fill_(True)
+
+    @torch.no_grad()
+    def begin(self, backbone: nn.Module) -> None:
+        """Becomes a backbone if it has not begun. The CPU does not wait for the device."""
+        if not self._seen:
+            for own, other in zip(self.backbone.parameters(), backbone.parameters(), strict=True):
+                own.copy_(torch.where(self.begun, own, other))
+            self.begun.fill_(True)
+        self._seen = True
+
+
 def check_momentum(momentum: float) -> None:
     if not 0 <= momentum <= 1:
         raise InputError(f"method.teacher_momentum is 0 to 1, not {momentum}")

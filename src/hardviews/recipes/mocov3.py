@@ -80,7 +80,7 @@ def mocov3_vits16_imagenet() -> PretrainOptions:
     return PretrainOptions(
         data="imagenet/train",
         scoring="exact",
-        method={"name": "mocov3", "projector_layers": 3, "temperature": 0.2},
+        method={"name": "mocov3", "projector_layers": 3, "predictor_norm": True, "temperature": 0.2},
         plan={"scale": [0.08, 1.0]},
         backbone=BackboneOptions("vit_small_patch16_224", keywords={"weight_init": "moco"}),
         image_size=224,
@@ -89,6 +89,7 @@ def mocov3_vits16_imagenet() -> PretrainOptions:
         optimizer="adamw",
         lr=1.5e-4,
         weight_decay=0.1,
+        decay_bias_and_norm=True,
         warmup_epochs=40,
         workers=8,
     )
@@ -173,7 +174,7 @@ def mocov3_imagenette() -> PretrainOptions:
     return PretrainOptions(
         data="imagenette/train",
         scoring="exact",
-        method={"name": "mocov3", "projector_layers": 3, "temperature": 0.2},
+        method={"name": "mocov3", "projector_layers": 3, "predictor_norm": True, "temperature": 0.2},
         plan={"scale": [0.08, 1.0]},
         backbone=BackboneOptions("vit_small_patch16_224", keywords={"weight_init": "moco"}),
         image_size=224,
@@ -182,6 +183,7 @@ def mocov3_imagenette() -> PretrainOptions:
         optimizer="adamw",
         lr=5e-4,
         weight_decay=0.1,
+        decay_bias_and_norm=True,
         warmup_epochs=10,
         workers=8,
     )

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hardviews import methods
 from hardviews.errors import InputError
 from hardviews.launch.global_state import global_state_restored
 from hardviews.options.report import ReportOptions
@@ -66,6 +67,7 @@ def report(folders: Sequence[str | Path], options: ReportOptions) -> "Report":
             run,
             tested_on=tested_on(*(run.config.get(name) for name in ("data", "test_data", "knn_test"))),
             verdict=verdict_lines(run),
+            method=methods.written(run.config["method"]["name"]),
         )
         for run in with_arms(read_all([Path(folder) for folder in folders]))
     ]

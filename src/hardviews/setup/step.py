@@ -106,7 +106,7 @@ def check_once(method: Method[Any], options: PretrainOptions) -> None:
 
 
 def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -> None:
-    """Raises InputError where BN would compute statistics of one image."""
+    """Raises InputError where BN would compute statistics of one image, or a method compare it with none."""
     images = options.images_per_step // options.grad_accumulation  # of a forward of all processes
     if options.accelerator == "cpu":  # see `synchronised`
         images //= processes
@@ -114,4 +114,9 @@ def check_norms(method: Method[Any], options: PretrainOptions, processes: int) -
         raise InputError(
             f"batch-size: {options.batch_size} leaves one image to a forward, and the BN of this network needs two; "
             "give more"
+        )
+    if options.images_per_step // options.grad_accumulation == 1 and method.needs_whole_batch:
+        raise InputError(
+            f"batch-size: {options.batch_size} leaves one image to a forward, and this method compares the images of a "
+            "batch; give more"
         )
