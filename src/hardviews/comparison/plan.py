@@ -9,7 +9,7 @@ from typing import Any
 
 from hardviews.comparison.jobs import Job
 from hardviews.comparison.request import Arm, Request
-from hardviews.console import duration
+from hardviews.console import duration, say
 from hardviews.data.reading.decode import printable
 from hardviews.data.sources import ImageSource, why_unlabelled
 from hardviews.errors import InputError, RunError
@@ -107,6 +107,8 @@ def settings_of(arm: Arm) -> dict[str, Any]:
 def timed(arms: Mapping[str, Arm], request: Request) -> Timing:
     """By a process of its own, which gives its memory back, and whose start is timed too."""
     options, begun = {name: arm.options for name, arm in arms.items()}, time.time()
+    steps = several(request.options.timed_steps, "step")
+    say(f"timing {steps} of each of {several(len(arms), 'arm')}, and a measurement; large networks take minutes")
     try:
         return in_own_process(
             time_arms, options, request.options.timed_steps, request.evaluation, request.settings, begun

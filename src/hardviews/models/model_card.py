@@ -1,5 +1,6 @@
 """The README.md of an exported backbone: what it is, how it was trained, how it is loaded."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from math import floor
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from hardviews import methods
 from hardviews.analysis.measured import SIZES, describe_images
+from hardviews.errors import InputError
 from hardviews.views.centre import by_bytes
 from hardviews.views.pixels import RGB, Pixels
 
@@ -43,7 +46,12 @@ def model_card(
     head = {
         "library_name": library,
         "pipeline_tag": "image-feature-extraction",
-        "tags": ["image-feature-extraction", *(["self-supervised", "hard-view-selection"] if config else []), *method],
+        "tags": [
+            "image-feature-extraction",
+            *(["self-supervised"] if config else []),
+            *(["hard-view-selection"] if config and selects(config) else []),
+            *method,
+        ],
     }
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
@@ -151,18 +159,30 @@ def _stored_images(images: Mapping[str, Any], form: Pixels) -> str:
     )
 
 
+def selects(config: Mapping[str, Any]) -> bool:
+    """Whether a run chose among its views: it drew more than it kept, or its plan can't be made any more."""
+    try:
+        make = methods.find(config["method"]["name"]).default_plan
+        own = inspect.signature(make).parameters
+        plan = make(int(config["image_size"]), **{k: v for k, v in config["plan"].items() if k in own})
+        views = config.get("views") or plan.draw
+        return plan.with_draws(tuple(views) if isinstance(views, list) else views).selects
+    except (InputError, KeyError, TypeError, ValueError):
+        return True
+
+
 def training(config: Mapping[str, Any]) -> dict[str, Any]:
     """What matters most of a run's configuration."""
     views = config.get("views")
     drawn = "+".join(map(str, views)) if isinstance(views, list) else views
-    policy = config.get("policy", "hardest")
+    kept = f"of which those kept are chosen by: {config.get('policy', 'hardest')}" if selects(config) else "all kept"
     found = {
         "method": config["method"]["name"],
         # a name, or the last part of a path: where its author keeps the data is nobody's business
         "data": Path(str(config.get("data"))).name,
         "epochs": config.get("epochs"),
         "batch size": config.get("batch_size"),
-        "views drawn per image": f"{drawn}, of which those kept are chosen by: {policy}" if drawn else None,
+        "views drawn per image": f"{drawn}, {kept}" if drawn else None,
         "image size": config.get("image_size"),
         "started from": Path(config["init"]).name if config.get("init") else None,
         "extends the run": Path(config["extend"]).name if config.get("extend") else None,

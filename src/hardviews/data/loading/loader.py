@@ -183,7 +183,8 @@ class Loader:
             path, reason = next(iter(self.unreadable.items()))
             raise RunError(
                 f"{self.source.name}: {len(self._faults):,} of {several(n, 'image')} can't be read, more than the "
-                f"allowed fraction of {self.tolerance:.3g}; the first: {printable(path)}: {reason}"
+                f"allowed fraction of {self.tolerance:.3g} (--max-unreadable); unreadable.csv in the run folder lists "
+                f"them; the first: {printable(path)}: {reason}"
             )
 
 
