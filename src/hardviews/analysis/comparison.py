@@ -78,6 +78,8 @@ def key_figures(runs: Sequence[Run], selecting: Sequence[SelectingRun]) -> list[
     ]  # fmt: skip
     found = []
     for name, title, note, values in rows:
+        if name.startswith(("iou_", "share_")) and not any(map(selects, runs)):
+            continue
         known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
         if any(value is not None for value in known):
             found.append(KeyFigure(name, title, note, [Value(_shown(name, value), value) for value in known]))

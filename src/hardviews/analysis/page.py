@@ -120,28 +120,23 @@ def _sections(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) ->
         for run in runs
         if not run.evaluations.get("knn_top1")
     ]
-    importance, without = hardness.measured(runs)
-    missing = [f"{runs[place].name}: what makes a view hard is unknown; {why}." for place, why in without.items()]
-    overlaps = choices.overlaps(runs, selecting)
-    explained = [hardness.figure(runs, importance)] if importance else []
+    if not any(map(comparison.selects, runs)):
+        says = "Nothing was selected: all views that were drawn were kept. --views with more of them selects."
+        chosen = Section("hardness", "What selection prefers", says, [], [])
+        slower = ""
+    else:
+        chosen = _preferred(runs, selecting)
+        slower = "Hard views take extra time: all candidates are scored before some of them are trained on."
     found = [
         Section(
             "learning", "What was learned",
             "While a network trains on unlabelled pictures, these curves show whether it learns anything useful.",
             curves.learning(runs), untrained + diverged + unlabelled, curves.extras(runs), "The method's own measures",
         ),
-        Section(
-            "hardness", "What selection prefers",
-            "Every candidate view shows another part of the picture, in other colours; the candidates that are kept "
-            f"differ from a random choice. {_asked(runs, selecting)}",
-            choices.preferences(runs, selecting) + overlaps[:1] + curves.costs(runs) + explained,
-            _unchosen(runs, selecting) + missing,
-            overlaps[1:] + choices.crops(runs, selecting) + choices.colours(runs, selecting),
-            "Overlap, crops and colours of kept and random views, epoch by epoch",
-        ),
+        chosen,
         Section(
             "time", "Time and memory",
-            "Hard views take extra time: all candidates are scored before some of them are trained on.",
+            slower,
             curves.times(runs), untrained,
         ),
     ]  # fmt: skip
@@ -157,6 +152,23 @@ def _asked(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> st
     by_policy.pop("", None)
     per_run = [f"{meaning} ({', '.join(names)})" if len(runs) > 1 else meaning for meaning, names in by_policy.items()]
     return " ".join(f"{one[:1].upper()}{one[1:]}." for one in per_run)
+
+
+def _preferred(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> Section:
+    importance, without = hardness.measured(runs)
+    missing = [f"{runs[place].name}: what makes a view hard is unknown; {why}." for place, why in without.items()]
+    overlaps = choices.overlaps(runs, selecting)
+    explained = [hardness.figure(runs, importance)] if importance else []
+    return Section(
+        "hardness",
+        "What selection prefers",
+        "Every candidate view shows another part of the picture, in other colours; the candidates that are kept "
+        f"differ from a random choice. {_asked(runs, selecting)}",
+        choices.preferences(runs, selecting) + overlaps[:1] + curves.costs(runs) + explained,
+        _unchosen(runs, selecting) + missing,
+        overlaps[1:] + choices.crops(runs, selecting) + choices.colours(runs, selecting),
+        "Overlap, crops and colours of kept and random views, epoch by epoch",
+    )
 
 
 def _unchosen(runs: Sequence[Run], selecting: Sequence[choices.SelectingRun]) -> list[str]:

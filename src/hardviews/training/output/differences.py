@@ -48,8 +48,8 @@ def with_defaults(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str
     defaults = {field.name: field.default for field in fields(PretrainOptions) if field.name in here}
     defaults |= {"pixels": RGB.saved()} if "pixels" in here else {}  # all that it had
     known: dict[str, Any] = plain(defaults) | plain(there)
-    name = known["method"]["name"]
-    if name == here["method"]["name"]:
+    name, other = (one.get("method", {}).get("name") for one in (known, here))
+    if name and name == other:
         found = methods.find(name)
         for group, signed in (("method", found), ("plan", found.default_plan)):
             own = {key: value.default for key, value in inspect.signature(signed).parameters.items()}
