@@ -133,6 +133,13 @@ def test_unknown_name_gets_suggestions() -> None:
         open_source("cifra10")
 
 
+def test_a_folder_that_lies_here_is_suggested_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"^phtos: no such file or folder; did you mean photos\?$"):
+        open_source("phtos")
+
+
 def test_an_existing_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_named("shapes")

@@ -8,12 +8,14 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
 from hardviews.cli import main
 from hardviews.data.sources import open_source
 from hardviews.models.load import run_subject
 from hardviews.models.untrained import untrained_backbone
 from hardviews.runs.inspection import attention_of, inspect
+from hardviews.runs.pictures import name_of
 from tests.runs.conftest import TINY
 
 VIT = "--backbone vit_tiny_patch16_224 --backbone.patch_size 8 --backbone.depth 2 --backbone.embed_dim 24"
@@ -111,3 +113,12 @@ def test_a_vit_has_attention_maps(tmp_path: Path) -> None:
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count('<div class="tile">') == 4 * 3  # the picture, before and after, of four pictures
+
+
+def test_a_picture_is_named_with_its_class_folder(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert [name_of(source, index) for index in range(2)] == ["a/0.png", "b/1.png"]
+    assert name_of(open_source(str(tmp_path / "a")), 0) == "0.png"

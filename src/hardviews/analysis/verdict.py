@@ -64,8 +64,8 @@ def verdict(figures: Mapping[str, float], began: str = "the untrained backbone")
         says = f"{100 * gain:.1f} points above {better}, {gain / of_difference:.1f} standard errors of the difference"
         return Verdict("learned", f"training has paid: {says}", error, resolution)
     if gain > 0:
-        says = f"{100 * gain:.1f} points above {better}, where {noise}"
-        return Verdict("unclear", f"no clear gain: {says}", error, resolution)
+        says = f"{100 * gain:.1f} points above {better}; {images:,} images show only differences above"
+        return Verdict("unclear", f"no clear gain: {says} {100 * resolution:.1f}", error, resolution)
     where = f"{-100 * gain:.1f} points below {better}" if gain else f"no better than {better}"
     where += f" ({noise})" if gain else ""
     return Verdict("below", f"training has not paid: {where}", error, resolution)

@@ -149,7 +149,8 @@ class PretrainOptions:
         decode_size: larger pictures are shrunk while decoding until their shorter side has this many pixels; by default
             twice the image size.
         max_batch_bytes: limit on the decoded pixels of one batch of a process.
-        max_unreadable: the run ends when more than this part of the data can't be read.
+        max_unreadable: the run ends when more than this part of the data, and more than one image, can't be read; with
+            0 by the first.
         in_memory: on holds all decoded images in memory (as large as --decode-size leaves them); auto does so for small
             images of one size, up to 512 MB. Up to 512 MB are held on the GPU if there is one.
         checkpoint_steps: also save a checkpoint every N steps; 0 saves at the end of epochs only.

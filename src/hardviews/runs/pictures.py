@@ -65,9 +65,11 @@ def reader(run: "Run", source: ImageSource | str) -> "Callable[[int], Original |
 
 
 def name_of(source: ImageSource, index: int) -> str:
-    """A picture's file name, or its number."""
-    name = Path(printable(source.path(index))).name
-    return f"picture {name}" if name.isdigit() else name
+    """A picture's file name, after its class folder if it lies in one, or its number."""
+    path = Path(printable(source.path(index)))
+    if path.name.isdigit():
+        return f"picture {path.name}"
+    return f"{path.parent.name}/{path.name}" if path.parent.name == class_of(source, index) else path.name
 
 
 def class_of(source: ImageSource, index: int) -> str | None:

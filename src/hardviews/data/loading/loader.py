@@ -179,7 +179,7 @@ class Loader:
         self._faults.update(new)
         self.unreadable.update({self.source.path(index): reason for index, reason in new.items()})
         n = len(self.source)
-        if len(self._faults) > self.tolerance * n:
+        if len(self._faults) > max(self.tolerance * n, 1 if self.tolerance else 0):  # one in a small set ends no run
             path, reason = next(iter(self.unreadable.items()))
             raise RunError(
                 f"{self.source.name}: {len(self._faults):,} of {several(n, 'image')} can't be read, more than the "

@@ -1,5 +1,6 @@
 """From a name or a path to a data set."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from hardviews.data.reading.decode import printable
@@ -95,6 +96,9 @@ def open_source(
         return TorchvisionSet(data.lower(), split, root, download)
     if len(path.parts) > 1 or path.suffix or data.startswith((".", "~")):
         raise InputError(f"{printable(data)}: no such file or folder")
+    beside = [found.name for found in Path().iterdir() if found.is_dir() or found.suffix in (".parquet", ".tar")]
+    if close := get_close_matches(data, beside, n=1):
+        raise InputError(f"{printable(data)}: no such file or folder; did you mean {printable(close[0])}?")
     error = unknown("data set", data, ["shapes", *NAMES])
     raise InputError(f"{error} (and no such file or folder)")
 
