@@ -9,7 +9,13 @@ FOLDER = Path(__file__).parents[2] / "docs/notebooks"
 SHORT = {"EPOCHS": "1", "STEPS": "2", "SEEDS": "1", "DATA": '"shapes:320"'}
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.ipynb")), ids=lambda file: file.stem)
+# Comparisons have tests of their own.
+LONG = {"does-it-pay": pytest.mark.endure}
+
+
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=LONG.get(file.stem, ()), id=file.stem) for file in sorted(FOLDER.glob("*.ipynb"))]
+)
 def test_it_runs(file: Path, tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
