@@ -157,7 +157,7 @@ def _rank(ranked: Sequence[Run], runs: Sequence[Run]) -> Figure:
         drawn.append(Line(label(runs, run, "rank" if arms.count(runs) == 1 else ""), epochs, values, place))
     caption = (
         "How many directions the features of different pictures use; a fall towards 1 means that the model gives all "
-        f"pictures the same features (collapse). Of the test pictures, over training: {per_run(runs, ranked, phrase)}"
+        f"pictures the same features (collapse). Over training{measured_on(ranked)}: {per_run(runs, ranked, phrase)}"
     )
     return lines("rank", "Effective rank of the embedding", caption, drawn, unit="directions", zero=True)
 

@@ -23,9 +23,9 @@ def mlp(dims: Sequence[int], last_norm: LastNorm = "none") -> nn.Sequential:
         last_norm: after the last layer: nothing (the layer then has a bias), BN, or BN without affine parameters.
 
     Raises:
-        InputError: a width is below 1.
+        InputError: a width is 0.
     """
-    if min(dims) < 1:
+    if 0 in dims:  # torch refuses negative ones itself
         raise InputError(
             f"method: the layers of a head must have at least one feature, got {', '.join(map(str, dims))}"
         )
